@@ -1,0 +1,253 @@
+"""The Plan: one immutable assignment of a model to Workers. Shared by both planes; standard library only.
+
+A Plan is JSON, in a file and on the wire alike, so that a person can read what the Workers were told.
+`Plan.from_json` is the only door: it checks every invariant before anything believes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from swarm.config import DTYPE_BYTES, ModelConfig
+from swarm.errors import PlacementError
+
+PAGE_POSITIONS = 32
+"""Positions in one KV page."""
+CHUNK_ROWS = 256
+"""The most prompt tokens in one Step, and rows in one micro-batch's prompt share."""
+MAX_ROWS = 512
+"""The most rows in one micro-batch."""
+
+_MASK = (1 << 64) - 1
+EMPTY_HASH = 0x9E3779B97F4A7C15
+
+
+def extend_hash(prefix: int, token: int) -> int:
+    """The 64-bit hash of a prefix with one more token id (splitmix64's finaliser over a running sum)."""
+    z = (prefix ^ (token + 0x9E3779B97F4A7C15)) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+def prefix_hashes(tokens: Iterable[int], start: int = EMPTY_HASH) -> list[int]:
+    """Hashes of all prefixes: entry i covers the first i tokens after `start`'s own; one more entry than tokens."""
+    hashes = [start]
+    for token in tokens:
+        hashes.append(extend_hash(hashes[-1], token))
+    return hashes
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model, from where, in which dtype."""
+
+    name: str
+    source: str
+    """A folder, a Hub id, or `nano`; each Rig resolves it for itself."""
+    model_id: str
+    """Checksum over the config and the headers of all weight files; goes into every frame."""
+    dtype: str
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """One Worker: its Device, where it listens, and what it may hold."""
+
+    name: str
+    rig: str
+    """The Rig's name, for people."""
+    device: str
+    """`cpu` or `cuda:0`, as torch names it."""
+    address: str
+    """host:port that other Workers and clients dial."""
+    memory_bytes: int
+    """Usable on the Device for weights, KV and workspace together."""
+    weights_bytes: int = 0
+    kv_bytes: int = 0
+    workspace_bytes: int = 0
+    threads: int = 0
+    """torch threads on a CPU Device; 0 leaves torch's choice."""
+
+    @property
+    def planned_bytes(self) -> int:
+        return self.weights_bytes + self.kv_bytes + self.workspace_bytes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks `first` (inclusive) to `end` (exclusive) on one Worker."""
+
+    worker: str
+    first: int
+    end: int
+
+    @property
+    def blocks(self) -> range:
+        return range(self.first, self.end)
+
+
+@dataclass(frozen=True)
+class ExpertShard:
+    """Some experts of one Block on a Worker other than the one whose Stage has the Block."""
+
+    worker: str
+    block: int
+    experts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    """Stages in order that cover every Block once."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def entry(self) -> str:
+        return self.stages[0].worker
+
+    @property
+    def last(self) -> str:
+        return self.stages[-1].worker
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One assignment. `epoch` only grows; a frame of a retired epoch is answered MOVED."""
+
+    epoch: int
+    model: Model
+    workers: tuple[WorkerSpec, ...]
+    routes: tuple[Route, ...]
+    shards: tuple[ExpertShard, ...] = ()
+    sessions: int = 4
+    context: int = 8192
+    """Positions that KV is budgeted for, a Session."""
+    page_positions: int = PAGE_POSITIONS
+    chunk_rows: int = CHUNK_ROWS
+    max_rows: int = MAX_ROWS
+    in_flight: int = 0
+    """Micro-batches of a Route in flight at once; 0: as many as keep every Stage busy."""
+    notes: tuple[str, ...] = field(default=())
+    """Why it is so, for people: Devices left out, pauses to expect."""
+
+    def worker(self, name: str) -> WorkerSpec:
+        """The Worker of that name. Raises PlacementError where the Plan has none."""
+        for worker in self.workers:
+            if worker.name == name:
+                return worker
+        raise PlacementError(f"the plan has no worker {name}: it has {', '.join(w.name for w in self.workers)}")
+
+    def stage_of(self, name: str, route: int = 0) -> Stage | None:
+        """The Stage that a Worker has on a Route, if any."""
+        return next((s for s in self.routes[route].stages if s.worker == name), None)
+
+    def shards_of(self, name: str) -> tuple[ExpertShard, ...]:
+        """The ExpertShards that a Worker holds for others."""
+        return tuple(s for s in self.shards if s.worker == name)
+
+    def remote_experts(self, name: str, block: int) -> dict[int, str]:
+        """Expert id → Worker, for the experts of a Block that a Stage's Worker does not hold itself."""
+        return {e: s.worker for s in self.shards if s.block == block and s.worker != name for e in s.experts}
+
+    def local_experts(self, name: str, block: int) -> tuple[int, ...]:
+        """The experts of a Block that a Worker holds, for its own Stage or for others, in ascending order."""
+        mine = {e for s in self.shards if s.worker == name and s.block == block for e in s.experts}
+        if any((stage := self.stage_of(name, r)) and block in stage.blocks for r in range(len(self.routes))):
+            mine |= set(range(self.model.config.num_experts)) - set(self.remote_experts(name, block))
+        return tuple(sorted(mine))
+
+    @property
+    def kv_pages(self) -> int:
+        """KV pages of each Block: what `sessions` times `context` positions need."""
+        return self.sessions * -(-self.context // self.page_positions)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "the plan") -> Plan:
+        """Parse and check a Plan. Raises PlacementError, naming what is wrong."""
+        try:
+            raw = json.loads(text)
+            plan = _parse(raw)
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise PlacementError(f"{where} is not a Plan ({type(error).__name__}: {error}): write it with `swarm plan --out`") from None
+        plan.check(where)
+        return plan
+
+    def check(self, where: str = "the plan") -> None:
+        """Raise PlacementError unless every invariant holds.
+
+        Every Block has one owner in each Route, Stages are contiguous and in order, a Worker has at most one Stage,
+        shards name experts that exist and Workers that do not own the Block, and no Worker is planned beyond its memory.
+        """
+        problem = next(_problems(self), None)
+        if problem:
+            raise PlacementError(f"{where}: {problem}")
+
+
+def _parse(raw: dict[str, Any]) -> Plan:
+    model = dict(raw["model"])
+    model["config"] = ModelConfig.from_json(model["config"])
+    rest = {k: v for k, v in raw.items() if k not in ("model", "workers", "routes", "shards", "notes")}
+    return Plan(
+        model=Model(**model),
+        workers=tuple(WorkerSpec(**w) for w in raw["workers"]),
+        routes=tuple(Route(tuple(Stage(**s) for s in r["stages"])) for r in raw["routes"]),
+        shards=tuple(ExpertShard(s["worker"], s["block"], tuple(s["experts"])) for s in raw.get("shards", ())),
+        notes=tuple(raw.get("notes", ())),
+        **rest,
+    )
+
+
+def _problems(plan: Plan) -> Iterator[str]:
+    config = plan.model.config
+    names = [w.name for w in plan.workers]
+    if len(set(names)) != len(names):
+        yield "two workers have the same name"
+    if plan.model.dtype not in DTYPE_BYTES:
+        yield f"unknown dtype {plan.model.dtype}; known: {', '.join(DTYPE_BYTES)}"
+    counts = (plan.sessions, plan.context, plan.page_positions, plan.chunk_rows, plan.max_rows)
+    if plan.epoch < 0 or plan.in_flight < 0 or min(counts) < 1 or plan.chunk_rows > plan.max_rows:
+        yield "epoch, sessions, context, pages or rows are out of range"
+    if not plan.routes:
+        yield "there is no Route"
+    for route in plan.routes:
+        yield from _route_problems(route.stages, config.num_blocks, names)
+    owners = {(s.worker, b) for r in plan.routes for s in r.stages for b in s.blocks}
+    seen: set[tuple[str, int, int]] = set()
+    for shard in plan.shards:
+        if shard.worker not in names:
+            yield f"a shard names the worker {shard.worker}, which the plan does not have"
+        if not 0 <= shard.block < config.num_blocks or not shard.experts:
+            yield f"a shard of block {shard.block} is empty or of no block of this model"
+        if any(not 0 <= e < config.num_experts for e in shard.experts):
+            yield f"a shard of block {shard.block} names an expert that the model does not have"
+        if (shard.worker, shard.block) in owners:
+            yield f"{shard.worker} has a shard of block {shard.block}, which its own Stage has"
+        keys = {(shard.worker, shard.block, e) for e in shard.experts}
+        if keys & seen or len(keys) != len(shard.experts):
+            yield f"{shard.worker} has an expert of block {shard.block} twice"
+        seen |= keys
+    for worker in plan.workers:
+        if worker.planned_bytes > worker.memory_bytes:
+            yield f"{worker.name} is planned for {worker.planned_bytes} bytes and has {worker.memory_bytes}"
+
+
+def _route_problems(stages: Sequence[Stage], num_blocks: int, names: Sequence[str]) -> Iterator[str]:
+    at = 0
+    for stage in stages:
+        if stage.worker not in names:
+            yield f"a Stage names the worker {stage.worker}, which the plan does not have"
+        if stage.first != at or stage.end <= stage.first:
+            yield f"the Stages do not follow each other at block {at}"
+        at = stage.end
+    if at != num_blocks:
+        yield f"the Stages cover {at} of {num_blocks} blocks"
+    if len({s.worker for s in stages}) != len(stages):
+        yield "a worker has two Stages of one Route"

@@ -1,0 +1,140 @@
+"""One object makes every channel and every server, so that who may talk is decided in one place.
+
+A call carries the swarm's key in its metadata; a server refuses calls without it before it reads a message.
+Keepalive is set on both ends: a server left at its default ping limit answers a client's pings with GOAWAY.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from swarm.errors import PortInUse
+
+MESSAGE_BYTES = 64 * 2**20
+"""The largest message, unless the Plan needs more."""
+_HEADER = "swarm-key"
+_KEEPALIVE = [
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+_SERVER = [
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+]
+_CLIENT = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The swarm's key, and how channels and servers are made with it.
+
+    An empty key admits everybody: only for Workers on this machine that a Plan file describes.
+    """
+
+    key: str = ""
+    message_bytes: int = MESSAGE_BYTES
+
+    def channel(self, address: str) -> grpc.aio.Channel:
+        """A channel to host:port. Connects when first used."""
+        return grpc.aio.insecure_channel(
+            address, options=[*self._sizes(), *_KEEPALIVE, *_CLIENT], interceptors=_add_key(self.key) if self.key else None
+        )
+
+    def server(self) -> grpc.aio.Server:
+        """A server that answers only calls that carry the key."""
+        interceptors = [_CheckKey(self.key)] if self.key else []
+        return grpc.aio.server(interceptors=interceptors, options=[*self._sizes(), *_KEEPALIVE, *_SERVER])
+
+    def bind(self, server: grpc.aio.Server, address: str) -> int:
+        """Listen on host:port (port 0: any) and return the port.
+
+        Raises:
+            PortInUse: somebody else listens there, or the host is not ours.
+        """
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise PortInUse(f"cannot listen on {address}: the port is in use or the address is not this machine's; choose other --ports")
+        return port
+
+    def _sizes(self) -> list[tuple[str, int]]:
+        return [
+            ("grpc.max_send_message_length", self.message_bytes),
+            ("grpc.max_receive_message_length", self.message_bytes),
+        ]
+
+
+class _CheckKey(grpc.aio.ServerInterceptor):
+    """Refuses calls without the key, in the handler's own calling style."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        given = dict(details.invocation_metadata or ()).get(_HEADER, "")
+        handler = await continuation(details)
+        if handler is None or hmac.compare_digest(str(given).encode(), self._key):
+            return handler
+        return _refusal(handler)
+
+
+async def _refuse_stream(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong key")
+    yield  # pragma: no cover  (abort raised; a generator needs a yield)
+
+
+async def _refuse_unary(request: object, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong key")
+
+
+def _refusal(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[(bool(handler.request_streaming), bool(handler.response_streaming))]
+    return make(_refuse_stream if handler.response_streaming else _refuse_unary)
+
+
+def _with_key(details: grpc.aio.ClientCallDetails, key: str) -> grpc.aio.ClientCallDetails:
+    metadata = grpc.aio.Metadata(*(details.metadata or ()))
+    metadata.add(_HEADER, key)
+    return details._replace(metadata=metadata)
+
+
+def _add_key(key: str) -> list[grpc.aio.ClientInterceptor]:
+    class UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
+        async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+            return await continuation(_with_key(details, key), request)
+
+    class UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
+        async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+            return await continuation(_with_key(details, key), request)
+
+    class StreamStream(grpc.aio.StreamStreamClientInterceptor):
+        async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+            return await continuation(_with_key(details, key), requests)
+
+    return [UnaryUnary(), UnaryStream(), StreamStream()]
