@@ -115,6 +115,7 @@ class StepError(SwarmError):
     """
 
     def __init__(self, message: str, where: str = "") -> None:
+        self.message = message
         self.where = where
         super().__init__(f"{where}: {message}" if where else message)
 

@@ -6,10 +6,11 @@ Keepalive is set on both ends: a server left at its default ping limit answers a
 
 from __future__ import annotations
 
+import functools
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -51,9 +52,8 @@ class Credentials:
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """A channel to host:port. Connects when first used."""
-        return grpc.aio.insecure_channel(
-            address, options=[*self._sizes(), *_KEEPALIVE, *_CLIENT], interceptors=_add_key(self.key) if self.key else None
-        )
+        channel = grpc.aio.insecure_channel(address, options=[*self._sizes(), *_KEEPALIVE, *_CLIENT])
+        return cast(grpc.aio.Channel, _KeyedChannel(channel, self.key)) if self.key else channel
 
     def server(self) -> grpc.aio.Server:
         """A server that answers only calls that carry the key."""
@@ -118,23 +118,33 @@ def _refusal(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[
     return make(_refuse_stream if handler.response_streaming else _refuse_unary)
 
 
-def _with_key(details: grpc.aio.ClientCallDetails, key: str) -> grpc.aio.ClientCallDetails:
-    metadata = grpc.aio.Metadata(*(details.metadata or ()))
-    metadata.add(_HEADER, key)
-    return details._replace(metadata=metadata)
+class _KeyedChannel:
+    """A channel whose every call carries the key.
 
+    Not an interceptor: those put a queue and a task between a stream's writer and its socket.
+    """
 
-def _add_key(key: str) -> list[grpc.aio.ClientInterceptor]:
-    class UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
-        async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-            return await continuation(_with_key(details, key), request)
+    def __init__(self, channel: grpc.aio.Channel, key: str) -> None:
+        self._channel = channel
+        self._metadata = ((_HEADER, key),)
 
-    class UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
-        async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-            return await continuation(_with_key(details, key), request)
+    def unary_unary(self, method: str, **how: Any) -> Callable[..., Any]:
+        return self._keyed(self._channel.unary_unary(method, **how))
 
-    class StreamStream(grpc.aio.StreamStreamClientInterceptor):
-        async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
-            return await continuation(_with_key(details, key), requests)
+    def unary_stream(self, method: str, **how: Any) -> Callable[..., Any]:
+        return self._keyed(self._channel.unary_stream(method, **how))
 
-    return [UnaryUnary(), UnaryStream(), StreamStream()]
+    def stream_unary(self, method: str, **how: Any) -> Callable[..., Any]:
+        return self._keyed(self._channel.stream_unary(method, **how))
+
+    def stream_stream(self, method: str, **how: Any) -> Callable[..., Any]:
+        return self._keyed(self._channel.stream_stream(method, **how))
+
+    def _keyed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.partial(call, metadata=self._metadata)
+
+    async def channel_ready(self) -> None:
+        await self._channel.channel_ready()
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._channel.close(grace)

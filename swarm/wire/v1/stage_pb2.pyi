@@ -20,7 +20,6 @@ class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPIRED: _ClassVar[Code]
     FULL: _ClassVar[Code]
     TOO_LONG: _ClassVar[Code]
-    STALE: _ClassVar[Code]
 CODE_UNSPECIFIED: Code
 OK: Code
 GAP: Code
@@ -30,7 +29,6 @@ REFUSED: Code
 EXPIRED: Code
 FULL: Code
 TOO_LONG: Code
-STALE: Code
 
 class OpenRequest(_message.Message):
     __slots__ = ("session", "epoch", "route", "positions", "lease_s", "prefix_hashes", "model_id")
@@ -184,14 +182,14 @@ class StepStatus(_message.Message):
     def __init__(self, session: _Optional[bytes] = ..., serial: _Optional[int] = ..., code: _Optional[_Union[Code, str]] = ..., message: _Optional[str] = ..., worker: _Optional[str] = ..., held: _Optional[int] = ..., held_hashes: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("id", "failed", "timings")
+    __slots__ = ("id", "failed", "done")
     ID_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
-    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
     id: int
     failed: _containers.RepeatedCompositeFieldContainer[StepStatus]
-    timings: _containers.RepeatedCompositeFieldContainer[StageTiming]
-    def __init__(self, id: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[StepStatus, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ...) -> None: ...
+    done: bool
+    def __init__(self, id: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[StepStatus, _Mapping]]] = ..., done: bool = ...) -> None: ...
 
 class ListenRequest(_message.Message):
     __slots__ = ("client", "model_id")

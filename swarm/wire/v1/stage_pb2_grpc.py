@@ -121,8 +121,8 @@ class StageServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Hop(self, request_iterator, context):
-        """Worker to the next Worker of the Route: micro-batches forward, reports backward. Every micro-batch is
-        reported once: when the last Stage has answered it, or where it failed.
+        """Worker to the next Worker of the Route: micro-batches forward, reports backward. A Step that fails is reported
+        at once; every micro-batch is reported done once: when the last Stage has answered what was left of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

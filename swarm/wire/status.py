@@ -1,0 +1,111 @@
+"""The one place that turns our errors into the wire's codes and back."""
+
+from __future__ import annotations
+
+import json
+
+import grpc
+import grpc.aio
+
+from swarm import errors
+from swarm.errors import Expired, Full, Gap, Lost, Moved, Refused, StepError, SwarmError, TooLong
+from swarm.wire.v1 import stage_pb2 as pb
+
+_TO_RPC: list[tuple[type[SwarmError], grpc.StatusCode]] = [
+    (errors.WrongKey, grpc.StatusCode.UNAUTHENTICATED),
+    (errors.DoesNotFit, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.VersionMismatch, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.Unreachable, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.Full, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.TooLong, grpc.StatusCode.OUT_OF_RANGE),
+    (errors.Moved, grpc.StatusCode.ABORTED),
+    (errors.Gap, grpc.StatusCode.ABORTED),
+    (errors.Lost, grpc.StatusCode.UNAVAILABLE),
+    (errors.Expired, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (errors.ModelError, grpc.StatusCode.NOT_FOUND),
+    (errors.SwarmError, grpc.StatusCode.INVALID_ARGUMENT),
+]
+_CLASSES = {
+    cls.__name__: cls
+    for cls in (
+        errors.WrongKey, errors.VersionMismatch, errors.Unreachable, errors.NoSwarm, errors.PortInUse, errors.DeviceError,
+        errors.PlacementError, errors.UsageError, errors.ModelError, errors.UnknownArchitecture, errors.MissingWeights,
+        errors.CorruptWeights, Full, TooLong, Lost, Expired, Refused,
+    )
+}  # fmt: skip
+
+
+def to_rpc(error: SwarmError) -> tuple[grpc.StatusCode, str]:
+    """The gRPC code for an error, and details from which `from_rpc` makes the same error again."""
+    code = next(code for cls, code in _TO_RPC if isinstance(error, cls))
+    details: dict[str, str | int] = {"error": type(error).__name__, "message": str(error)}
+    if isinstance(error, errors.DoesNotFit):
+        details |= {"needed": error.needed_bytes, "available": error.available_bytes}
+    if isinstance(error, Moved):
+        details["epoch"] = error.epoch
+    return code, json.dumps(details)
+
+
+def from_rpc(error: grpc.aio.AioRpcError, what: str) -> SwarmError:
+    """The error that the other side meant, or the one that its silence means.
+
+    Args:
+        error: as gRPC raised it.
+        what: whom we talked to, for the message: `the swarm at 10.0.0.2:7700`, `worker rig-b/cuda:0`.
+    """
+    code, text = error.code(), error.details() or ""
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        return errors.WrongKey(f"{what} does not accept this key: give the one that `swarm up` printed with --key")
+    try:
+        details = json.loads(text)
+        return _rebuild(details["error"], details)
+    except (ValueError, KeyError, TypeError):
+        pass  # not one of ours: gRPC itself speaks
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return errors.NoSwarm(f"{what} does not answer: check the address, and that `swarm up` runs there")
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Expired(f"{what} did not answer in time")
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return errors.NoSwarm(f"{what} does not speak swarm: check the address and the version there")
+    return SwarmError(f"{what} failed ({code.name}): {text}")
+
+
+def _rebuild(name: str, details: dict[str, str | int]) -> SwarmError:
+    message = str(details["message"])
+    if name == "DoesNotFit":
+        again = errors.DoesNotFit(int(details["needed"]), int(details["available"]), "")
+        again.args = (message,)
+        return again
+    if name == "Moved":
+        moved = Moved(int(details["epoch"]))
+        moved.args = (message,)
+        return moved
+    return _CLASSES.get(name, SwarmError)(message)
+
+
+_STEP_CODES: dict[type[StepError], pb.Code] = {
+    Gap: pb.GAP, Moved: pb.MOVED, Lost: pb.LOST, Refused: pb.REFUSED, Expired: pb.EXPIRED, Full: pb.FULL, TooLong: pb.TOO_LONG,
+}  # fmt: skip
+
+
+def to_step(error: StepError, session: bytes, serial: int, worker: str) -> pb.StepStatus:
+    """How a Worker reports that it does not serve a Step."""
+    status = pb.StepStatus(
+        session=session, serial=serial, code=_STEP_CODES[type(error)], message=error.message, worker=error.where or worker
+    )
+    if isinstance(error, Gap):
+        status.held = error.held
+        status.held_hashes.update(error.hashes)
+    if isinstance(error, Moved):
+        status.epoch = error.epoch
+    return status
+
+
+def from_step(status: pb.StepStatus) -> StepError:
+    """The inverse of `to_step`, for the client."""
+    if status.code == pb.GAP:
+        return Gap(status.held, dict(status.held_hashes), status.worker)
+    if status.code == pb.MOVED:
+        return Moved(status.epoch, status.worker)
+    cls = next((c for c, code in _STEP_CODES.items() if code == status.code), Refused)
+    return cls(status.message, status.worker)

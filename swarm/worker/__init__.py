@@ -1,0 +1,1 @@
+"""The Worker: the process that serves one Device. Knows nothing of Ray."""

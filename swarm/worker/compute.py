@@ -1,0 +1,104 @@
+"""The compute thread: the only thread that runs the model.
+
+Two queues, shard work first: a Worker that waits for its own shards goes on serving others', so two Workers that hold
+each other's shards never wait in a circle (promise 4). The thread takes shard work before each job, between Blocks
+(`serve_shards`) and while it waits for a remote expert (`wait_for`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import torch
+
+Job = Callable[[], None]
+
+
+class Compute:
+    """One thread with two queues of jobs. A job must not raise: it hands its own outcome on.
+
+    Args:
+        threads: torch threads inside the compute thread; 0 leaves torch's choice.
+        name: for the thread, seen in profilers.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._threads = threads
+        self._changed = threading.Condition()
+        self._shard_jobs: deque[Job] = deque()
+        self._jobs: deque[Job] = deque()
+        self._stopped = False
+        self.busy_s = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"compute {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Stage jobs that no one has begun."""
+        return len(self._jobs)
+
+    def submit(self, job: Job) -> None:
+        """Queue Stage work."""
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def submit_shard(self, job: Job) -> None:
+        """Queue shard work of another Worker: goes before all Stage work."""
+        with self._changed:
+            self._shard_jobs.append(job)
+            self._changed.notify()
+
+    def serve_shards(self) -> None:
+        """Run the shard work that waits. Called on the compute thread between Blocks."""
+        while self._shard_jobs:
+            self._shard_jobs.popleft()()
+
+    def wait_for(self, ready: Callable[[], bool], deadline: float) -> bool:
+        """Wait on the compute thread until `ready()`, serving shards meanwhile. False when the deadline came first.
+
+        Whoever makes it ready calls `wake`. `deadline` is of `time.monotonic`.
+        """
+        while not ready():
+            self.serve_shards()
+            with self._changed:
+                if not self._shard_jobs and not ready():
+                    left = deadline - time.monotonic()
+                    if left <= 0 or self._stopped:
+                        return False
+                    self._changed.wait(left)
+        return True
+
+    def wake(self) -> None:
+        """Something that `wait_for` waits for has happened."""
+        with self._changed:
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Let the running job finish, drop the others, end the thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            while (job := self._next()) is not None:
+                started = time.perf_counter()
+                job()
+                self.busy_s += time.perf_counter() - started
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            while not self._stopped:
+                if self._shard_jobs:
+                    return self._shard_jobs.popleft()
+                if self._jobs:
+                    return self._jobs.popleft()
+                self._changed.wait()
+            return None
