@@ -1,0 +1,128 @@
+"""The entry point `swarm`: finds the command, runs it, and turns what goes wrong into one sentence and an exit code.
+
+A command's module is imported only when that command runs, so that `swarm chat` needs neither torch nor ray.
+Exit codes: 0, 1 for failure, 2 for usage, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from swarm import __version__
+from swarm.errors import SwarmError
+
+RIG_MODULES = frozenset({"torch", "ray", "numpy", "safetensors", "huggingface_hub", "psutil"})
+"""What `pip install 'swarm-moe[rig]'` brings and the client lacks."""
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: the function of its own name in the module of its own name under `swarm.cli`."""
+
+    name: str
+    about: str
+    example: str
+
+    def load(self) -> Callable[..., Any]:
+        """Import the command's function."""
+        function: Callable[..., Any] = getattr(import_module(f"swarm.cli.{self.name}"), self.name)
+        return function
+
+    @property
+    def epilog(self) -> str:
+        return f"Example:  {self.example}"
+
+
+COMMANDS = {
+    c.name: c
+    for c in (
+        Command("up", "Start a swarm here and stay in the foreground.", "swarm up mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        Command("join", "Contribute this rig's devices to a swarm until Ctrl-C.", "swarm join 192.168.1.20:7700"),
+        Command("load", "Give the swarm another model.", "swarm load ~/models/Mixtral-8x7B-Instruct-v0.1"),
+        Command("chat", "Talk to the model; one answer with PROMPT or piped text.", 'swarm chat "What is the capital of France?"'),
+        Command("score", "Log-probability of each token of a text, and its perplexity.", "swarm score notes.txt --json"),
+        Command("status", "What the swarm holds, where, and how busy it is.", "swarm status --watch"),
+        Command("plan", "Where everything would go, and why, without starting anything.", "swarm plan nano --device cpu=4GiB"),
+        Command("down", "Stop the swarm that this rig heads.", "swarm down"),
+        Command("worker", "One Worker without Ray, from a Plan in a file.", "swarm worker --plan-file plan.json --name w0"),
+    )
+}
+
+
+class LazyGroup(TyperGroup):
+    """The group of all commands; a command's module is imported when its name is on the command line."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in COMMANDS:
+            self.commands[args[0]] = _command(COMMANDS[args[0]])
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        # Caught here because typer would answer Ctrl-C with exit code 1.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(cls=LazyGroup, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(_swarm)
+    for command in COMMANDS.values():
+        app.command(command.name, help=command.about, epilog=command.epilog)(_unloaded)
+    return app
+
+
+def _command(command: Command) -> Any:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(command.name, epilog=command.epilog)(command.load())
+    return typer.main.get_command(app)
+
+
+def _unloaded() -> None:
+    """Stands for a command in the list of all; `LazyGroup` puts the real one in its place."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"swarm {__version__}\n")
+        raise typer.Exit
+
+
+def _swarm(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Run mixture-of-experts models across the mismatched GPUs you already own.
+
+    `swarm up` on one machine, `swarm join` on the others, `swarm chat` on any. `swarm COMMAND --help` has an example of each.
+    """
+
+
+def main() -> None:
+    """Run the command line. Every failure is one sentence on standard error; a traceback is a bug."""
+    try:
+        _app()(prog_name="swarm")
+    except SwarmError as error:
+        _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in RIG_MODULES:
+            raise
+        _fail(f"this command needs {missing}, which a rig has and a client does not: pip install 'swarm-moe[rig]'", 1)
+
+
+def _fail(sentence: str, exit_code: int) -> None:
+    sys.stderr.write(f"swarm: {sentence}\n")
+    raise SystemExit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""How the command line speaks: rich consoles and JSON documents.
+
+Answers and documents go to standard output; everything said about them goes to standard error, so that a pipe
+carries what was asked for and nothing else. Colour, tables' lines and progress bars are off where no terminal reads.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, TextIO
+
+from rich.console import Console
+
+PIPE_WIDTH = 240
+"""Columns where no terminal says how many it has: wide enough that no table cell is cut."""
+
+
+def stdout() -> Console:
+    """The console for answers, tables and documents."""
+    return _console(sys.stdout)
+
+
+def stderr() -> Console:
+    """The console for progress, timings and errors."""
+    return _console(sys.stderr)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on standard output, with a newline at its end."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def _console(stream: TextIO) -> Console:
+    # Nothing is markup or a highlighted number unless a caller asks: answers and paths contain brackets.
+    width = None if stream.isatty() else PIPE_WIDTH
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width)

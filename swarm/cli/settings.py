@@ -1,0 +1,139 @@
+"""What the command line knows of this machine and this user: folders, the swarm's address, and its key.
+
+The only place that reads the environment:
+
+    SWARM_HOME        keeps state and config in this one folder instead of the two below
+    XDG_STATE_HOME    state (what runs here) is under it in `swarm`; ~/.local/state by default
+    XDG_CONFIG_HOME   config (addresses and keys of swarms) is under it in `swarm`; ~/.config by default
+    SWARM_ADDRESS     the swarm to talk to, where --swarm does not say
+    SWARM_KEY         its key, where --key and --key-file do not say
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from swarm.errors import NoSwarm, UsageError, WrongKey
+
+DEFAULT_PORT = 7700
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The swarms that this user has been let into."""
+
+    address: str = ""
+    """host:port of the latest one."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Key by address. A key is a secret of one swarm and is never offered to another."""
+
+
+def state_dir() -> Path:
+    """Where this user's running swarm leaves its notes. Not made here."""
+    return _home("XDG_STATE_HOME", ".local/state")
+
+
+def config_dir() -> Path:
+    """Where this user's addresses and keys are kept. Not made here."""
+    return _home("XDG_CONFIG_HOME", ".config")
+
+
+def remember(address: str, key: str) -> None:
+    """Keep a swarm's address and key for this user, as the one that commands talk to from now on."""
+    known = recall()
+    document = asdict(Remembered(address, {**known.keys, address: key}))
+    write_private(config_dir() / "swarms.json", json.dumps(document, indent=1))
+
+
+def recall() -> Remembered:
+    """What `remember` kept; nothing where there is nothing.
+
+    Raises:
+        UsageError: the file is there and unreadable.
+    """
+    path = config_dir() / "swarms.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return Remembered(str(raw["address"]), {str(a): str(k) for a, k in raw["keys"].items()})
+    except FileNotFoundError:
+        return Remembered()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{path} cannot be read: delete it, and give --swarm and --key once more") from None
+
+
+def resolve_swarm(given: str | None) -> str:
+    """host:port of the swarm to talk to: --swarm, SWARM_ADDRESS, or the one remembered.
+
+    Raises:
+        NoSwarm: none of them says.
+        UsageError: what they say is no address.
+    """
+    address = given or os.environ.get("SWARM_ADDRESS") or recall().address
+    if not address:
+        raise NoSwarm("no swarm is known here: start one with `swarm up`, or name one with --swarm HOST:PORT")
+    return parse_address(address)
+
+
+def resolve_key(given: str | None, key_file: Path | None, address: str) -> str:
+    """The key of the swarm at that address: --key, --key-file, SWARM_KEY, the one remembered for it, or a prompt.
+
+    Raises:
+        WrongKey: nothing has one, and no terminal is there to ask.
+        UsageError: the key file cannot be read.
+    """
+    key = explicit_key(given, key_file) or recall().keys.get(address, "")
+    if not key and sys.stdin.isatty() and sys.stderr.isatty():
+        key = getpass.getpass(f"Key of the swarm at {address}: ", stream=sys.stderr).strip()
+    if not key:
+        raise WrongKey(f"the swarm at {address} needs its key: give --key, --key-file or SWARM_KEY (`swarm up` prints it)")
+    return key
+
+
+def explicit_key(given: str | None, key_file: Path | None) -> str:
+    """The key that --key, --key-file or SWARM_KEY give; empty where none does."""
+    if given:
+        return given
+    if key_file is None:
+        return os.environ.get("SWARM_KEY", "")
+    try:
+        return key_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the key file {key_file} cannot be read ({error}): give another --key-file") from None
+
+
+def parse_address(text: str) -> str:
+    """host:port of `host`, `host:port`, `[v6]` or `[v6]:port`; 7700 where no port is said. Raises UsageError."""
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text.strip(), str(DEFAULT_PORT)
+    bare_v6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    if not host or "/" in host or bare_v6 or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"{text!r} is not an address: write HOST or HOST:PORT, such as 192.168.1.20:{DEFAULT_PORT}")
+    return f"{host}:{port}"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only this user may read, whole or not at all. Makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # mkstemp makes the file with mode 0600; renaming it is atomic.
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(scratch).replace(path)
+    except OSError:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def _home(variable: str, default: str) -> Path:
+    if home := os.environ.get("SWARM_HOME"):
+        return Path(home)
+    base = os.environ.get(variable)
+    return (Path(base) if base else Path.home() / default) / "swarm"

@@ -1,0 +1,17 @@
+"""What all tests share. Imports nothing heavy: the client's tests run where torch and ray are not installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for each test, so that none reads or writes the user's swarms and keys."""
+    home = tmp_path / "swarm-home"
+    monkeypatch.setenv("SWARM_HOME", str(home))
+    monkeypatch.delenv("SWARM_KEY", raising=False)
+    monkeypatch.delenv("SWARM_ADDRESS", raising=False)
+    return home
