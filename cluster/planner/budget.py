@@ -1,0 +1,122 @@
+"""What a Worker must hold, in bytes: the one place that counts it, whichever way the Plan was decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from swarm.config import Sizes
+from swarm.errors import UsageError
+from swarm.plan import MAX_ROWS, PAGE_POSITIONS, Model, Plan
+
+
+@dataclass(frozen=True)
+class Load:
+    """What to plan for.
+
+    Args:
+        sessions: Sessions that hold KV at the same time.
+        context: positions of each; the model's own limit caps it.
+        spread: use every Device, also where fewer would do.
+
+    Raises:
+        UsageError: sessions or context below 1.
+    """
+
+    sessions: int = 4
+    context: int = 8192
+    spread: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sessions < 1 or self.context < 1:
+            raise UsageError(f"sessions={self.sessions} and context={self.context} must both be at least 1")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one Worker is planned to hold, in bytes."""
+
+    weights_bytes: int
+    kv_bytes: int
+    workspace_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.kv_bytes + self.workspace_bytes
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What each thing that a Worker may hold costs for one model under one load, in bytes."""
+
+    sizes: Sizes
+    sessions: int
+    context: int
+    """Positions of one Session, capped at the model's own limit."""
+
+    @classmethod
+    def of(cls, model: Model, load: Load) -> Prices:
+        return cls(Sizes(model.config, model.dtype), load.sessions, min(load.context, model.config.max_positions))
+
+    @property
+    def num_blocks(self) -> int:
+        return self.sizes.config.num_blocks
+
+    @property
+    def num_experts(self) -> int:
+        return self.sizes.config.num_experts
+
+    @property
+    def expert(self) -> int:
+        return self.sizes.expert
+
+    @property
+    def kv(self) -> int:
+        """The KV pages of one Block, for all Sessions."""
+        return self.sizes.kv(self.sessions * -(-self.context // PAGE_POSITIONS) * PAGE_POSITIONS)
+
+    @property
+    def core(self) -> int:
+        """What stays with a Block's owner: the Block without its experts, and its KV."""
+        return self.sizes.block_core + self.kv
+
+    @property
+    def whole(self) -> int:
+        """A Block with its KV and all its experts."""
+        return self.core + self.num_experts * self.expert
+
+    def budget(self, blocks: range, remote: int, held: int) -> Budget:
+        """Of a Worker with that Stage (empty: none), `remote` experts of it elsewhere, and `held` experts of others."""
+        first, last = blocks.start == 0 and bool(blocks), blocks.stop == self.num_blocks and bool(blocks)
+        ends = first * self.sizes.embedding + last * self.sizes.head
+        experts = len(blocks) * self.num_experts - remote + held
+        return Budget(
+            weights_bytes=len(blocks) * self.sizes.block_core + experts * self.expert + ends,
+            kv_bytes=len(blocks) * self.kv,
+            workspace_bytes=self.sizes.workspace(MAX_ROWS, last, self.context if blocks else 0),
+        )
+
+    def fixed(self, first: bool, last: bool) -> int:
+        """What a Stage costs beside its Blocks: workspace, and the ends of the model that it has."""
+        ends = first * self.sizes.embedding + last * self.sizes.head
+        return ends + self.sizes.workspace(MAX_ROWS, last, self.context)
+
+    @property
+    def helper(self) -> int:
+        """What a Worker without a Stage costs beside the experts that it holds."""
+        return self.sizes.workspace(MAX_ROWS, False)
+
+
+def budget_of(plan: Plan, name: str) -> Budget:
+    """What a Plan asks of one of its Workers; raises PlacementError where it has none of that name."""
+    worker = plan.worker(name)
+    prices = Prices(Sizes(plan.model.config, plan.model.dtype), plan.sessions, plan.context)
+    stage = plan.stage_of(worker.name)
+    blocks = stage.blocks if stage else range(0)
+    remote = sum(len(plan.remote_experts(name, b)) for b in blocks)
+    return prices.budget(blocks, remote, sum(len(s.experts) for s in plan.shards_of(name)))
+
+
+def needed_bytes(model: Model, load: Load) -> int:
+    """Weights, KV and workspace of the smallest Plan: everything on one Device."""
+    prices = Prices.of(model, load)
+    return prices.budget(range(prices.num_blocks), 0, 0).total_bytes

@@ -1,0 +1,147 @@
+"""Deciding a Plan: a proportional fit of whole Blocks, with experts split off where whole Blocks do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from cluster.planner.budget import Load, Prices, budget_of, needed_bytes
+from cluster.planner.counts import missing_bytes, split_blocks, whole_blocks
+from cluster.planner.layout import Layout, lay_out
+from cluster.planner.seats import Seat, arrange, largest_first, seat, subsets
+from swarm.errors import DoesNotFit
+from swarm.plan import Model, Plan, Route, WorkerSpec
+
+
+def make_plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: int, previous: Plan | None = None) -> Plan:
+    """Decide who holds what. Pure: the same input gives the same Plan, in whichever order the Devices come.
+
+    Args:
+        devices: one WorkerSpec a Device, with `memory_bytes`; their budgets are ignored.
+        epoch: of the Plan to make.
+        previous: the Plan in force; its Blocks stay where they are unless a new Plan needs fewer ExpertShards.
+
+    Raises:
+        DoesNotFit: the Devices together hold too little.
+    """
+    prices = Prices.of(model, load)
+    before = [s.worker for s in previous.routes[0].stages] if previous else []
+    fresh = _decide(devices, prices, load.spread, before)
+    kept = _kept(model, devices, load, previous)
+    layout = min((x for x in (kept, fresh) if x), key=lambda x: (load.spread * -len(x.used), x.split), default=None)
+    if layout is None:
+        raise _does_not_fit(model, devices, load)
+    return _plan(model, devices, load, epoch, layout)
+
+
+def _decide(devices: Sequence[WorkerSpec], prices: Prices, spread: bool, before: Sequence[str]) -> Layout | None:
+    """The fewest Devices (or all, to spread) without ExpertShards; else the fewest with."""
+    sizes = [len(devices)] if spread else range(1, len(devices) + 1)
+    for count in (_whole, _split):
+        for size in sizes:
+            for chosen in subsets(devices, size):
+                for seats in _seatings(chosen, prices, before):
+                    if counts := count(seats, prices):
+                        return lay_out(seats, counts, prices, spread)
+    for seats in _other_seatings(devices, prices):
+        if counts := _split(seats, prices):
+            return lay_out(seats, counts, prices, spread)
+    return None
+
+
+def _whole(seats: Sequence[Seat], prices: Prices) -> list[int] | None:
+    return whole_blocks(seats, prices)
+
+
+def _split(seats: Sequence[Seat], prices: Prices) -> list[int] | None:
+    counts = split_blocks(seats, prices)
+    return None if missing_bytes(seats, counts, prices) else counts
+
+
+def _seatings(chosen: Sequence[WorkerSpec], prices: Prices, before: Sequence[str]) -> Iterator[list[Seat]]:
+    """Stages for the Devices that could be at either end with a whole Block, or with a core; the others hold experts."""
+    for block in (prices.whole, prices.core):
+        floor = prices.fixed(True, True) + block
+        able = [w for w in largest_first(chosen) if w.memory_bytes >= floor][: prices.num_blocks]
+        if able:
+            yield seat(arrange(able, before), [w for w in largest_first(chosen) if w not in able], prices)
+
+
+def _other_seatings(devices: Sequence[WorkerSpec], prices: Prices) -> Iterator[list[Seat]]:
+    """Every pair of ends, for the tightest fits: one Device too small for an end may still serve in between."""
+    able = [w for w in largest_first(devices) if w.memory_bytes >= prices.fixed(False, False) + prices.core]
+    for first in able:
+        yield seat([first], [w for w in largest_first(devices) if w is not first], prices)
+        for last in able:
+            if last is not first and prices.num_blocks > 1:
+                yield _between(first, last, able, devices, prices)
+
+
+def _between(
+    first: WorkerSpec, last: WorkerSpec, able: Sequence[WorkerSpec], devices: Sequence[WorkerSpec], prices: Prices
+) -> list[Seat]:
+    others = [w for w in able if w is not first and w is not last][: prices.num_blocks - 2]
+    middle = sorted(others, key=lambda w: (w.rig != first.rig, w.rig == last.rig, w.rig))
+    stages = [first, *middle, last]
+    return seat(stages, [w for w in largest_first(devices) if w not in stages], prices)
+
+
+def _kept(model: Model, devices: Sequence[WorkerSpec], load: Load, previous: Plan | None) -> Layout | None:
+    """The layout of the Plan in force, where its Devices are all there and hold it under the new load."""
+    if previous is None or (previous.model.model_id, previous.model.dtype) != (model.model_id, model.dtype):
+        return None
+    layout = Layout(previous.routes[0].stages, previous.shards)
+    if not layout.used <= {w.name for w in devices} or len(previous.routes) != 1:
+        return None
+    plan = _plan(model, devices, load, previous.epoch, layout)
+    return layout if all(w.planned_bytes <= w.memory_bytes for w in plan.workers) else None
+
+
+def _plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: int, layout: Layout) -> Plan:
+    prices = Prices.of(model, load)
+    order = [s.worker for s in layout.stages]
+    used = sorted((w for w in devices if w.name in layout.used), key=lambda w: (_place(order, w.name), w.name))
+    plan = Plan(
+        epoch=epoch,
+        model=model,
+        workers=tuple(used),
+        routes=(Route(layout.stages),),
+        shards=layout.shards,
+        sessions=load.sessions,
+        context=prices.context,
+        notes=tuple(_notes(devices, load, prices, layout)),
+    )
+    budgets = {w.name: budget_of(plan, w.name) for w in used}
+    workers = tuple(
+        replace(w, weights_bytes=b.weights_bytes, kv_bytes=b.kv_bytes, workspace_bytes=b.workspace_bytes)
+        for w in used
+        for b in (budgets[w.name],)
+    )
+    return replace(plan, workers=workers)
+
+
+def _place(order: Sequence[str], name: str) -> int:
+    return order.index(name) if name in order else len(order)
+
+
+def _notes(devices: Sequence[WorkerSpec], load: Load, prices: Prices, layout: Layout) -> Iterator[str]:
+    if prices.context < load.context:
+        yield f"context {load.context} capped at the model's {prices.context}"
+    for worker in sorted(devices, key=lambda w: (w.rig, w.name)):
+        if worker.name not in layout.used:
+            small = worker.memory_bytes < prices.helper + prices.expert
+            why = "too small for the workspace and one expert" if small else "the model fits without it"
+            yield f"{worker.rig} {worker.device} not used: {why}"
+    for block in sorted({s.block for s in layout.shards}):
+        where = ", ".join(f"{len(s.experts)} on {s.worker}" for s in layout.shards if s.block == block)
+        yield f"block {block} has experts elsewhere ({where}): one round trip a token"
+
+
+def _does_not_fit(model: Model, devices: Sequence[WorkerSpec], load: Load) -> DoesNotFit:
+    """What is needed on these Devices: more than on one, where each has a workspace and room that is too small for use."""
+    prices = Prices.of(model, load)
+    available = sum(w.memory_bytes for w in devices)
+    missing = [missing_bytes(s, split_blocks(s, prices), prices) for s in _other_seatings(devices, prices)]
+    short = min(missing, default=prices.core)
+    what = f"{model.name} in {model.dtype} for {load.sessions} sessions of {prices.context} positions"
+    return DoesNotFit(max(needed_bytes(model, load), available + short), available, what)
