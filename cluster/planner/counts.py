@@ -11,7 +11,7 @@ from cluster.planner.seats import Seat
 def whole_blocks(seats: Sequence[Seat], prices: Prices) -> list[int] | None:
     """Whole Blocks in proportion to room (largest remainder), at least one a seat with a Stage; None if they do not fit."""
     most = [seat.stage_room // prices.whole for seat in seats]
-    least = [int(seat.stage_room > 0) for seat in seats]
+    least = [int(seat.end or seat.stage_room > 0) for seat in seats]
     if sum(most) < prices.num_blocks or sum(least) > prices.num_blocks or any(m < n for m, n in zip(most, least, strict=True)):
         return None
     rooms = sum(seat.stage_room for seat in seats)
@@ -28,14 +28,13 @@ def whole_blocks(seats: Sequence[Seat], prices: Prices) -> list[int] | None:
 def split_blocks(seats: Sequence[Seat], prices: Prices) -> list[int]:
     """Blocks by their cores: as many whole ones as fit, then those that leave the fewest Blocks with experts elsewhere.
 
-    The sum falls short of the model's Blocks where their cores alone do not fit.
+    The sum falls short of the model's Blocks where their cores do not fit; it is 0 where an end cannot hold one.
     """
-    ends = [i for i, seat in enumerate(seats) if seat.stage_room > 0]
-    counts = [0] * len(seats)
-    for i in {ends[0], ends[-1]} if ends else set():
-        counts[i] = int(seats[i].stage_room >= prices.core)
+    counts = [int(seat.end) for seat in seats]
+    if any(seat.end and seat.stage_room < prices.core for seat in seats):
+        return [0] * len(seats)
     while sum(counts) < prices.num_blocks:
-        open_ = [i for i in ends if (counts[i] + 1) * prices.core <= seats[i].stage_room]
+        open_ = [i for i, seat in enumerate(seats) if (counts[i] + 1) * prices.core <= seat.stage_room]
         if not open_:
             break
         best = min(open_, key=lambda i: (*_added(seats[i], counts[i], prices), counts[i] - seats[i].stage_room / prices.whole, i))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from cluster.planner.budget import Load, Prices, budget_of, needed_bytes
@@ -11,6 +11,8 @@ from cluster.planner.layout import Layout, lay_out
 from cluster.planner.seats import Seat, arrange, largest_first, seat, subsets
 from swarm.errors import DoesNotFit
 from swarm.plan import Model, Plan, Route, WorkerSpec
+
+Count = Callable[[Sequence[Seat], Prices], list[int] | None]
 
 
 def make_plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: int, previous: Plan | None = None) -> Plan:
@@ -28,29 +30,31 @@ def make_plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: in
     before = [s.worker for s in previous.routes[0].stages] if previous else []
     fresh = _decide(devices, prices, load.spread, before)
     kept = _kept(model, devices, load, previous)
-    layout = min((x for x in (kept, fresh) if x), key=lambda x: (load.spread * -len(x.used), x.split), default=None)
+    layout = min((x for x in (kept, fresh) if x), key=_worth(load.spread), default=None)
     if layout is None:
         raise _does_not_fit(model, devices, load)
     return _plan(model, devices, load, epoch, layout)
 
 
 def _decide(devices: Sequence[WorkerSpec], prices: Prices, spread: bool, before: Sequence[str]) -> Layout | None:
-    """The fewest Devices (or all, to spread) without ExpertShards; else the fewest with."""
+    """The fewest Devices (or all, to spread) without ExpertShards; else the fewest with, in the fewest Blocks."""
     sizes = [len(devices)] if spread else range(1, len(devices) + 1)
-    for count in (_whole, _split):
+    for count, block in ((whole_blocks, prices.whole), (_split, prices.core)):
         for size in sizes:
             for chosen in subsets(devices, size):
-                for seats in _seatings(chosen, prices, before):
-                    if counts := count(seats, prices):
-                        return lay_out(seats, counts, prices, spread)
-    for seats in _other_seatings(devices, prices):
-        if counts := _split(seats, prices):
-            return lay_out(seats, counts, prices, spread)
-    return None
+                if layout := _best(_seatings(chosen, prices, block, before), count, prices, spread):
+                    return layout
+    return _best(_other_seatings(devices, prices), _split, prices, spread)
 
 
-def _whole(seats: Sequence[Seat], prices: Prices) -> list[int] | None:
-    return whole_blocks(seats, prices)
+def _best(seatings: Iterable[list[Seat]], count: Count, prices: Prices, spread: bool) -> Layout | None:
+    """Of the seatings that hold the model, the one that uses most Devices where that is asked, in the fewest split Blocks."""
+    fits = [(seats, counts) for seats in seatings if (counts := count(seats, prices))]
+    return min((lay_out(seats, counts, prices, spread) for seats, counts in fits), key=_worth(spread), default=None)
+
+
+def _worth(spread: bool) -> Callable[[Layout], tuple[int, int]]:
+    return lambda layout: (-len(layout.used) if spread else 0, layout.split)
 
 
 def _split(seats: Sequence[Seat], prices: Prices) -> list[int] | None:
@@ -58,10 +62,10 @@ def _split(seats: Sequence[Seat], prices: Prices) -> list[int] | None:
     return None if missing_bytes(seats, counts, prices) else counts
 
 
-def _seatings(chosen: Sequence[WorkerSpec], prices: Prices, before: Sequence[str]) -> Iterator[list[Seat]]:
-    """Stages for the Devices that could be at either end with a whole Block, or with a core; the others hold experts."""
-    for block in (prices.whole, prices.core):
-        floor = prices.fixed(True, True) + block
+def _seatings(chosen: Sequence[WorkerSpec], prices: Prices, block: int, before: Sequence[str]) -> Iterator[list[Seat]]:
+    """Stages for the Devices that hold `block` bytes beside what an end, or a place in between, costs; the others help."""
+    for ends in (True, False):
+        floor = prices.fixed(ends, ends) + block
         able = [w for w in largest_first(chosen) if w.memory_bytes >= floor][: prices.num_blocks]
         if able:
             yield seat(arrange(able, before), [w for w in largest_first(chosen) if w not in able], prices)

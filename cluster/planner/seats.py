@@ -19,19 +19,22 @@ class Seat:
     Args:
         stage_room: bytes for Blocks where it has a Stage there; 0 where it cannot have one.
         helper_room: bytes for experts where it has none.
+        end: it is counted with the embedding or the head, so it must have a Stage.
     """
 
     worker: WorkerSpec
     stage_room: int
     helper_room: int
+    end: bool = False
 
 
 def seat(stages: Sequence[WorkerSpec], helpers: Sequence[WorkerSpec], prices: Prices) -> list[Seat]:
     """Seats for `stages` in that order, the first with the embedding and the last with the head, then for `helpers`."""
     seats = []
     for index, worker in enumerate(stages):
-        fixed = prices.fixed(index == 0, index == len(stages) - 1)
-        seats.append(Seat(worker, max(0, worker.memory_bytes - fixed), worker.memory_bytes - prices.helper))
+        first, last = index == 0, index == len(stages) - 1
+        room = max(0, worker.memory_bytes - prices.fixed(first, last))
+        seats.append(Seat(worker, room, worker.memory_bytes - prices.helper, first or last))
     return seats + [Seat(w, 0, w.memory_bytes - prices.helper) for w in helpers]
 
 
