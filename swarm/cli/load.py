@@ -1,0 +1,60 @@
+"""`swarm load`: give the running swarm another model."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import grpc.aio
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from swarm.cli import options, output
+from swarm.errors import SwarmError
+from swarm.wire.status import from_rpc
+from swarm.wire.v1 import swarm_pb2 as pb
+from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
+
+
+def load(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hub id or `nano`, as the head of the swarm sees it.")],
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, fp16 or bf16. [default: as before]")] = "",
+    sessions: Annotated[int, typer.Option("--sessions", min=0, help="Sessions to have KV for. [default: as before]")] = 0,
+    context: Annotated[int, typer.Option("--context", min=0, help="Positions of each Session. [default: as before]")] = 0,
+    swarm: options.Swarm = None,
+    key: options.Key = None,
+    key_file: options.KeyFile = None,
+) -> None:
+    """Give the swarm another model; rigs, key and processes stay, the memory of the old one comes back."""
+    request = pb.LoadRequest(model=_as_the_head_sees_it(model), dtype=dtype, sessions=sessions, context=context)
+    done = asyncio.run(_load(options.target(swarm, key, key_file), request))
+    output.stdout().print(done)
+
+
+def _as_the_head_sees_it(model: str) -> str:
+    """An absolute path where it is a folder here (the head has another working folder), else the id as given."""
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
+
+
+async def _load(target: options.Target, request: pb.LoadRequest) -> str:
+    """Show the swarm's progress and return its last word. Raises what the swarm answers."""
+    async with target.credentials.channel(target.address) as channel:
+        with _bar() as bar:
+            task = bar.add_task("loading", total=1.0)
+            stub = SwarmServiceStub(channel)  # type: ignore[no-untyped-call]
+            try:
+                async for progress in stub.Load(request):
+                    if progress.done:
+                        return str(progress.message)
+                    bar.update(task, description=progress.message, completed=progress.fraction)
+            except grpc.aio.AioRpcError as error:
+                raise from_rpc(error, target.what) from None
+    raise SwarmError(f"{target.what} stopped before {request.model} was loaded: look at `swarm status`")
+
+
+def _bar() -> Progress:
+    console = output.stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

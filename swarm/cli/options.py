@@ -1,0 +1,71 @@
+"""What commands that talk to a swarm share on their command lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swarm.cli import settings
+from swarm.errors import UsageError
+from swarm.plan import Plan
+from swarm.wire.credentials import Credentials
+
+Swarm = Annotated[
+    str | None, typer.Option("--swarm", metavar="ADDRESS", help="The swarm to talk to, HOST:PORT. [default: the one remembered]")
+]
+Key = Annotated[
+    str | None, typer.Option("--key", metavar="KEY", help="Its key. [default: SWARM_KEY, the one remembered, or asked]")
+]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", metavar="FILE", help="A file with its key in it.")]
+PlanFile = Annotated[
+    Path | None, typer.Option("--plan-file", metavar="FILE", help="Talk to Workers started with `swarm worker` from this Plan.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom a command talks to: a swarm by its address, or the Workers of a Plan file."""
+
+    credentials: Credentials
+    address: str = ""
+    plan_file: Path | None = None
+
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return f"the workers of {self.plan_file}" if self.plan_file else f"the swarm at {self.address}"
+
+
+def target(swarm: str | None, key: str | None, key_file: Path | None, plan_file: Path | None = None) -> Target:
+    """The Target that these options name.
+
+    Workers of a Plan file need a key only where they were started with one, so none is asked for or remembered there.
+
+    Raises:
+        UsageError: --swarm and --plan-file together, or an unreadable file or address.
+        NoSwarm, WrongKey: see `settings`.
+    """
+    if plan_file is not None:
+        if swarm:
+            raise UsageError("--swarm and --plan-file name two different swarms: give one of them")
+        return Target(Credentials(settings.explicit_key(key, key_file)), plan_file=plan_file)
+    address = settings.resolve_swarm(swarm)
+    return Target(Credentials(settings.resolve_key(key, key_file, address)), address=address)
+
+
+def read_plan(path: Path) -> Plan:
+    """The Plan in a file.
+
+    Raises:
+        UsageError: the file cannot be read.
+        PlacementError: it is no Plan, or breaks an invariant.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the plan file {path} cannot be read ({error}): write one with `swarm plan --out {path}`") from None
+    return Plan.from_json(text, str(path))

@@ -1,0 +1,106 @@
+"""`swarm status`: what the swarm holds, where, and how busy it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Annotated, Any
+
+import grpc
+import grpc.aio
+import typer
+from rich.live import Live
+
+from swarm.cli import options, output
+from swarm.cli.status_table import Rates, picture
+from swarm.errors import SwarmError, UsageError
+from swarm.plan import Plan, WorkerSpec
+from swarm.wire.overview import overview
+from swarm.wire.status import from_rpc
+from swarm.wire.v1 import swarm_pb2, worker_pb2
+from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
+from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
+
+ANSWER_S = 5.0
+"""How long a swarm or a Worker may take to say how it is."""
+WATCH_S = 1.0
+
+
+def status(
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second until Ctrl-C.")] = False,
+    as_json: options.Json = False,
+    swarm: options.Swarm = None,
+    plan_file: options.PlanFile = None,
+    key: options.Key = None,
+    key_file: options.KeyFile = None,
+) -> None:
+    """What the swarm holds, where, and how busy it is: rigs, devices, Stages, ExpertShards, Sessions, memory, tokens/s."""
+    if watch and as_json:
+        raise UsageError("--watch repeats and --json is one document: give one of them")
+    target = options.target(swarm, key, key_file, plan_file)
+    if watch:
+        asyncio.run(_watch(target))
+        return
+    document = asyncio.run(ask(target))
+    if as_json:
+        output.print_json(document)
+    else:
+        output.stdout().print(picture(document))
+
+
+async def ask(target: options.Target) -> dict[str, Any]:
+    """The status document of a Target. Raises NoSwarm and WrongKey."""
+    if target.plan_file is not None:
+        return await _ask_workers(options.read_plan(target.plan_file), target)
+    async with target.credentials.channel(target.address) as channel:
+        stub = SwarmServiceStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            reply = await stub.GetStatus(swarm_pb2.StatusRequest(), timeout=ANSWER_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, target.what) from None
+    return _document(reply.json, target)
+
+
+def _document(text: str, target: options.Target) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise SwarmError(f"{target.what} answered no status that this version reads: compare `swarm --version` there and here")
+    return document
+
+
+async def _ask_workers(plan: Plan, target: options.Target) -> dict[str, Any]:
+    replies = await asyncio.gather(*(_ask_worker(spec, target) for spec in plan.workers))
+    return overview(plan, {spec.name: reply for spec, reply in zip(plan.workers, replies, strict=True) if reply is not None})
+
+
+async def _ask_worker(spec: WorkerSpec, target: options.Target) -> worker_pb2.WorkerStatus | None:
+    """What a Worker says of itself; None where nobody answers. Raises WrongKey."""
+    async with target.credentials.channel(spec.address) as channel:
+        stub = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            reply: worker_pb2.WorkerStatus = await stub.Status(worker_pb2.WorkerStatusRequest(), timeout=ANSWER_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                return None
+            raise from_rpc(error, f"worker {spec.name} at {spec.address}") from None
+    return reply
+
+
+async def _watch(target: options.Target) -> None:
+    """Show the picture again and again; the first time fails where there is no swarm, later ones wait for it."""
+    rates = Rates()
+    document = await ask(target)
+    console = output.stdout()
+    with Live(picture(document, rates.of(document, time.monotonic())), console=console, auto_refresh=False) as live:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                document = await ask(target)
+            except SwarmError as error:
+                live.update(str(error), refresh=True)
+                continue
+            live.update(picture(document, rates.of(document, time.monotonic())), refresh=True)

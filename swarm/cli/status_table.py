@@ -1,0 +1,106 @@
+"""The status document for people: one line a Worker, with what it holds and how full and busy it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from swarm.errors import gib
+
+
+class Rates:
+    """Tokens a second of each Worker between two looks at it."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def of(self, document: Mapping[str, Any], now_s: float) -> dict[str, float]:
+        """By Worker name; a Worker seen for the first time, or started anew, is not in it."""
+        rates = {}
+        for worker in document.get("workers", ()):
+            name, tokens = worker["name"], int(worker.get("tokens", 0))
+            before_s, before = self._seen.get(name, (now_s, tokens))
+            if now_s > before_s and tokens >= before:
+                rates[name] = (tokens - before) / (now_s - before_s)
+            self._seen[name] = (now_s, tokens)
+        return rates
+
+
+def picture(document: Mapping[str, Any], rates: Mapping[str, float] | None = None) -> RenderableType:
+    """What `swarm status` shows of a document, as `swarm.wire.overview` and the Coordinator write it.
+
+    Args:
+        document: see `swarm status --json`.
+        rates: tokens a second by Worker name, where they are known.
+    """
+    parts: list[RenderableType] = [Text(_headline(document), style="bold")]
+    if rigs := document.get("rigs"):
+        parts.append(_rigs(rigs))
+    if workers := document.get("workers"):
+        parts.append(_workers(workers, rates or {}))
+    parts += [Text(line) for line in (document.get("waiting"), *document.get("notes", ())) if line]
+    return Group(*parts)
+
+
+def _headline(document: Mapping[str, Any]) -> str:
+    if not document.get("model"):
+        return "no model is loaded"
+    return f"{document['model']} · {document.get('dtype', '')} · epoch {document.get('epoch', 0)}"
+
+
+def _rigs(rigs: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("rig", "address", "versions")
+    for rig in rigs:
+        versions = ", ".join(f"{k} {v}" for k, v in dict(rig.get("versions") or {}).items() if v)
+        table.add_row(str(rig.get("name", "")), str(rig.get("address", "")), versions)
+    return table
+
+
+def _workers(workers: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -> Table:
+    table = _table("worker", "rig", "device", "blocks", "experts of others", "used", "free", "sessions", "tok/s", "state")
+    for worker in workers:
+        memory = worker["memory"]
+        used = int(memory["weights_bytes"]) + int(memory["kv_bytes"])
+        rate = rates.get(worker["name"], worker.get("tokens_per_s"))
+        table.add_row(
+            str(worker["name"]),
+            str(worker["rig"]),
+            str(worker["device"]),
+            _blocks(worker["blocks"]),
+            _experts(worker["experts"]),
+            gib(used),
+            gib(int(memory["free_bytes"])),
+            str(worker["sessions"]),
+            "" if rate is None else f"{rate:.1f}",
+            _state(worker),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in columns:
+        table.add_column(name, justify="right" if name in ("used", "free", "sessions", "tok/s") else "left")
+    return table
+
+
+def _blocks(blocks: Sequence[int]) -> str:
+    first, end = blocks
+    return "" if end <= first else str(first) if end == first + 1 else f"{first}-{end - 1}"
+
+
+def _experts(experts: Mapping[str, Sequence[int]]) -> str:
+    return "  ".join(f"{block}: {','.join(map(str, ids))}" for block, ids in experts.items())
+
+
+def _state(worker: Mapping[str, Any]) -> Text:
+    if not worker["alive"]:
+        return Text("does not answer", style="red")
+    if loading := worker.get("loading"):
+        return Text("; ".join(loading), style="yellow")
+    up_s = float(worker.get("up_s") or 0)
+    return Text(f"busy {100 * float(worker.get('busy_s', 0)) / up_s:.0f}%" if up_s else "serves", style="green")

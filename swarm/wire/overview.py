@@ -1,0 +1,75 @@
+"""The document of `swarm status --json`, from a Plan and from what its Workers say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from swarm.plan import Plan, WorkerSpec
+from swarm.wire.v1 import worker_pb2 as pb
+
+
+def overview(plan: Plan, statuses: Mapping[str, pb.WorkerStatus]) -> dict[str, Any]:
+    """A JSON-ready document; bytes and seconds as plain numbers.
+
+    Args:
+        plan: the one in force.
+        statuses: by Worker name; a Worker that does not answer is not in it, and is shown as the Plan has it.
+    """
+    return {
+        "epoch": plan.epoch,
+        "model": plan.model.name,
+        "dtype": plan.model.dtype,
+        "sessions": plan.sessions,
+        "context": plan.context,
+        "workers": [_worker(plan, spec, statuses.get(spec.name)) for spec in plan.workers],
+        "notes": list(plan.notes),
+    }
+
+
+def _worker(plan: Plan, spec: WorkerSpec, status: pb.WorkerStatus | None) -> dict[str, Any]:
+    serves = status is not None and status.epoch > 0
+    return {
+        "name": spec.name,
+        "rig": spec.rig,
+        "device": spec.device,
+        "pid": status.pid if status else None,
+        "address": spec.address,
+        "blocks": [status.first, status.end] if status and serves else _planned_blocks(plan, spec.name),
+        "experts": _held_experts(status) if status and serves else _planned_experts(plan, spec.name),
+        "memory": _memory(spec, status),
+        "sessions": status.sessions if status else 0,
+        "alive": status is not None,
+        "epoch": status.epoch if status else 0,
+        "tokens": status.tokens if status else 0,
+        "busy_s": status.busy_s if status else 0.0,
+        "up_s": status.up_s if status else 0.0,
+        "loading": list(status.loading) if status else [],
+    }
+
+
+def _memory(spec: WorkerSpec, status: pb.WorkerStatus | None) -> dict[str, int]:
+    weights = status.weights_bytes if status else 0
+    kv = status.kv_bytes if status else 0
+    return {
+        "total_bytes": spec.memory_bytes,
+        "weights_bytes": weights,
+        "kv_bytes": kv,
+        "kv_used_bytes": status.kv_used_bytes if status else 0,
+        "workspace_bytes": spec.workspace_bytes,
+        "free_bytes": max(0, spec.memory_bytes - weights - kv - spec.workspace_bytes),
+    }
+
+
+def _planned_blocks(plan: Plan, name: str) -> list[int]:
+    """The Worker's Blocks, half open; [0, 0] where it has none."""
+    stages = (plan.stage_of(name, route) for route in range(len(plan.routes)))
+    return next(([s.first, s.end] for s in stages if s is not None), [0, 0])
+
+
+def _planned_experts(plan: Plan, name: str) -> dict[str, list[int]]:
+    return {str(shard.block): list(shard.experts) for shard in plan.shards_of(name)}
+
+
+def _held_experts(status: pb.WorkerStatus) -> dict[str, list[int]]:
+    return {str(shard.block): list(shard.experts) for shard in status.shards}
