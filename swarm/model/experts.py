@@ -1,0 +1,58 @@
+"""Experts of Blocks, behind a port: the local twin is here, the one that asks another Worker is in `swarm.worker`.
+
+n: rows that an expert is given   H: hidden   F: ffn
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from swarm.model.memory import gather, num_bytes
+
+
+@dataclass(frozen=True)
+class ExpertWeights:
+    """One SwiGLU expert (arXiv 2002.05202); w1 and w3 are one product."""
+
+    w13: Tensor  # [2F, H]
+    w2: Tensor  # [H, F]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [n, H], contiguous and aligned (see `swarm.model.memory`), to the unweighted output [n, H]."""
+        gate, up = F.linear(x, self.w13).chunk(2, -1)  # [n, F] each
+        return F.linear(F.silu(gate).mul_(up), self.w2)
+
+    @property
+    def num_bytes(self) -> int:
+        return num_bytes(self.w13, self.w2)
+
+
+class ExpertPort(Protocol):
+    """Where some experts are."""
+
+    def ask(self, block: int, hidden: Tensor, rows: Mapping[int, Tensor]) -> Callable[[], dict[int, Tensor]]:
+        """Start the experts `rows` names, each on its rows of `hidden` [R, H]; the answer is waited for when called.
+
+        Args:
+            rows: expert id (ascending) to indices [n] into `hidden`, int64, ascending without repeats.
+
+        Returns:
+            What waits, and gives expert id to unweighted output [n, H] in the dtype of `hidden`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalExperts:
+    """Experts whose weights are here, by (block, expert). They are computed when they are waited for."""
+
+    weights: Mapping[tuple[int, int], ExpertWeights]
+
+    def ask(self, block: int, hidden: Tensor, rows: Mapping[int, Tensor]) -> Callable[[], dict[int, Tensor]]:
+        """See `ExpertPort.ask`."""
+        return lambda: {e: self.weights[block, e].forward(gather(hidden, index)) for e, index in rows.items()}

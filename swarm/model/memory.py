@@ -1,0 +1,31 @@
+"""Where rows lie in memory, as far as it may change a product's last bits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 64
+"""Bytes; what torch's own CPU allocations are aligned to."""
+
+
+def aligned(x: Tensor) -> Tensor:
+    """`x` itself where it is contiguous and 64-byte aligned, else a fresh copy that is.
+
+    Rows that came off a wire and rows that the Block before computed must meet the same kernels.
+    """
+    if x.is_contiguous() and x.data_ptr() % ALIGNMENT == 0:
+        return x
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` [n] of `x` [R, H] as one aligned matrix [n, H]; `index` ascends without repeats."""
+    if index.shape[0] == x.shape[0]:  # every row, so in the order they are in
+        return aligned(x)
+    return x.index_select(0, index)
+
+
+def num_bytes(*tensors: Tensor) -> int:
+    """What the tensors' elements weigh, in bytes."""
+    return sum(t.numel() * t.element_size() for t in tensors)

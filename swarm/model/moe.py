@@ -1,0 +1,91 @@
+"""Sparse mixture of experts (arXiv 2401.04088, section 2.1): softmax router, top K of E experts, renormalised.
+
+R: rows   H: hidden   E: experts   K: experts a row   n: rows of one expert
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from swarm.model.experts import ExpertPort, LocalExperts
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows that one expert is given, and how much its output counts for each."""
+
+    index: Tensor  # [n] int64, ascending
+    weight: Tensor  # [n, 1] fp32
+
+
+@dataclass(frozen=True)
+class MoE:
+    """One Block's experts, wherever they are: `ports` says where each is.
+
+    Outputs are weighted and summed in fp32 in ascending expert order, so where an expert is changes no bit.
+    """
+
+    block: int
+    top_k: int
+    router: Tensor  # [E, H]
+    ports: Mapping[int, ExpertPort]
+    _asked: tuple[tuple[ExpertPort, tuple[int, ...]], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        assert sorted(self.ports) == list(range(self.router.shape[0])), "every expert is somewhere"
+        ports = {id(p): p for p in self.ports.values()}.values()
+        # Local experts compute when they are waited for: they come first, so that remote ones run meanwhile.
+        ordered = sorted(ports, key=lambda p: not isinstance(p, LocalExperts))
+        asked = tuple((p, tuple(sorted(e for e, at in self.ports.items() if at is p))) for p in ordered)
+        object.__setattr__(self, "_asked", asked)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [R, H] to the weighted sum of each row's K experts [R, H]."""
+        shares = self.route(x)
+        waits = []
+        for port, here in self._asked:
+            rows = {e: shares[e].index for e in here if e in shares}
+            if rows:
+                waits.append(port.ask(self.block, x, rows))
+        outputs: dict[int, Tensor] = {}
+        for wait in waits:
+            outputs.update(wait())
+        return self._sum(x, shares, outputs)
+
+    def route(self, x: Tensor) -> dict[int, Share]:
+        """Each chosen expert's Share of the rows `x` [R, H], by expert id, ascending."""
+        p = F.softmax(F.linear(x, self.router), -1, dtype=torch.float32)  # [R, E]
+        weight, chosen = torch.topk(p, self.top_k, -1)  # [R, K]
+        weight = weight / weight.sum(-1, keepdim=True)
+        if x.shape[0] == 1:
+            index = torch.zeros(1, dtype=torch.int64, device=x.device)
+            return {e: Share(index, weight[:, k, None]) for e, k in sorted(zip(chosen[0].tolist(), range(self.top_k), strict=True))}
+        return _by_expert(weight, chosen, self.router.shape[0])
+
+    def _sum(self, x: Tensor, shares: Mapping[int, Share], outputs: Mapping[int, Tensor]) -> Tensor:
+        total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+        for expert, share in shares.items():
+            weighted = outputs[expert] * share.weight  # [n, H] fp32
+            if weighted.shape[0] == x.shape[0]:
+                total += weighted
+            else:
+                total.index_add_(0, share.index, weighted)
+        return total.to(x.dtype)
+
+
+def _by_expert(weight: Tensor, chosen: Tensor, num_experts: int) -> dict[int, Share]:
+    flat = chosen.flatten()  # [R K]
+    order = torch.argsort(flat, stable=True)
+    index = order // chosen.shape[1]
+    weight = weight.flatten()[order].unsqueeze(1)
+    shares, at = {}, 0
+    for expert, count in enumerate(torch.bincount(flat, minlength=num_experts).tolist()):
+        if count:
+            shares[expert] = Share(index[at : at + count], weight[at : at + count])
+        at += count
+    return shares

@@ -1,0 +1,44 @@
+"""Which rows of a micro-batch belong to which Session. Rows are flat: there is no batch dimension.
+
+R: rows of the micro-batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows `start` to `end` (exclusive) of the micro-batch are one Session's, the first of them at `position`."""
+
+    session: bytes
+    start: int
+    end: int
+    position: int
+
+    @property
+    def length(self) -> int:
+        """Positions that the Session holds once these rows are appended."""
+        return self.position + self.end - self.start
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The Segments of a micro-batch, in row order without holes, and each row's position."""
+
+    segments: tuple[Segment, ...]
+    positions: Tensor  # [R] int64
+
+    @classmethod
+    def of(cls, segments: Iterable[Segment], device: torch.device | str = "cpu") -> Rows:
+        """Lay the Segments out on `device`."""
+        segments = tuple(segments)
+        assert all(s.start < s.end and s.position >= 0 for s in segments), "a Segment has at least one row"
+        assert [s.start for s in segments] == [0, *(s.end for s in segments[:-1])], "Segments follow each other"
+        positions = [p for s in segments for p in range(s.position, s.length)]
+        return cls(segments, torch.tensor(positions, dtype=torch.int64, device=device))

@@ -1,0 +1,1 @@
+"""Where weights come from: folders and the Hub, safetensors only, one tensor at a time."""

@@ -1,0 +1,52 @@
+"""What a model is, for making a Plan, and what clients need of it. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swarm.config import DTYPE_BYTES
+from swarm.errors import UsageError
+from swarm.plan import Model
+from swarm.weights.checkpoint import Checkpoint
+from swarm.weights.source import NANO, resolve
+
+ASSETS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Model:
+    """Name, source, checksum, dtype and shape of a model; its weights are checked by their headers.
+
+    Args:
+        model: a folder, a Hub id, or `nano`.
+        dtype: `auto` for the checkpoint's own, or one of `DTYPE_BYTES`.
+
+    Raises:
+        UsageError: the dtype, or a model that is nothing known.
+        ModelError: see `Checkpoint.open`.
+    """
+    if dtype != "auto" and dtype not in DTYPE_BYTES:
+        raise UsageError(f"--dtype {dtype} is not known: give auto, {', '.join(DTYPE_BYTES)}")
+    folder = resolve(model, cache)
+    checkpoint = Checkpoint.open(folder)
+    is_folder = model != NANO and Path(model).expanduser().is_dir()
+    return Model(
+        name=folder.name if is_folder else model.rsplit("/", 1)[-1],
+        source=str(folder) if is_folder else model,
+        model_id=checkpoint.model_id(),
+        dtype=checkpoint.config.dtype if dtype == "auto" else dtype,
+        config=checkpoint.config,
+    )
+
+
+def assets(folder: Path) -> dict[str, bytes]:
+    """The small files that a client needs, by name: configs, tokenizer, chat template."""
+    names = [*ASSETS, *sorted(p.name for p in folder.glob("tokenizer.model*"))]
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}

@@ -1,0 +1,51 @@
+"""The bytes of one tensor, read from its file into memory of our own.
+
+Into freshly allocated memory and not a view of a mapped file: it is aligned, and what is not kept is given back.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from swarm.errors import CorruptWeights, MissingWeights
+from swarm.weights.header import Entry
+
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def read(entry: Entry, part: int | None = None) -> Tensor:
+    """One tensor, or its `part` along the first dimension, in the file's dtype, on the CPU.
+
+    Raises:
+        MissingWeights: the file cannot be read any more.
+        CorruptWeights: the file ends too early.
+    """
+    shape = entry.shape if part is None else entry.shape[1:]
+    tensor = torch.empty(shape, dtype=DTYPES[entry.dtype])
+    _fill(tensor, entry, part)
+    return tensor
+
+
+def read_into(out: Tensor, entry: Entry, part: int | None = None) -> None:
+    """Like `read`, converted to the dtype and device of `out`, which is contiguous; without a copy where they are the file's."""
+    if out.dtype == DTYPES[entry.dtype] and out.device.type == "cpu" and out.is_contiguous():
+        _fill(out, entry, part)
+    else:
+        out.copy_(read(entry, part))
+
+
+def _fill(out: Tensor, entry: Entry, part: int | None) -> None:
+    offset = entry.offset + (part or 0) * out.numel() * out.element_size()
+    buffer = out.view(-1).view(torch.uint8).numpy().data
+    try:
+        with entry.path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            at = 0
+            while at < len(buffer):
+                count = file.readinto(buffer[at:])
+                if not count:
+                    raise CorruptWeights(f"{entry.path} ends inside the tensor {entry.name}: fetch it again")
+                at += count
+    except OSError as error:
+        raise MissingWeights(f"{entry.path} cannot be read ({error.strerror}): fetch the model again, whole") from None
