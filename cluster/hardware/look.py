@@ -1,0 +1,31 @@
+"""`python -m cluster.hardware.look`: the GPUs that torch sees here, as JSON on standard output. See `cards`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import torch
+
+from cluster.hardware.cards import Card, Cards, has_code
+
+
+def look() -> Cards:
+    """Every GPU; what is free is asked after a context is made, and only where this torch has code for the card."""
+    archs = tuple(torch.cuda.get_arch_list())
+    return Cards(torch.__version__, archs, tuple(_card(i, archs) for i in range(torch.cuda.device_count())))
+
+
+def _card(index: int, archs: tuple[str, ...]) -> Card:
+    properties = torch.cuda.get_device_properties(index)
+    capability = (properties.major, properties.minor)
+    free = None
+    if has_code(capability, archs):
+        torch.zeros(1, device=f"cuda:{index}")
+        free = torch.cuda.mem_get_info(index)[0]
+    return Card(index, properties.name, capability, properties.total_memory, free)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(look())))
