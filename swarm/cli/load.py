@@ -40,7 +40,7 @@ def _as_the_head_sees_it(model: str) -> str:
 
 async def _load(target: options.Target, request: pb.LoadRequest) -> str:
     """Show the swarm's progress and return its last word. Raises what the swarm answers."""
-    async with target.credentials.channel(target.address) as channel:
+    async with target.channel() as channel:
         with _bar() as bar:
             task = bar.add_task("loading", total=1.0)
             stub = SwarmServiceStub(channel)  # type: ignore[no-untyped-call]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import grpc.aio
 import typer
 
 from swarm.cli import settings
 from swarm.errors import UsageError
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
+
+if TYPE_CHECKING:
+    from swarm.client.plan_source import PlanSource
 
 Swarm = Annotated[
     str | None, typer.Option("--swarm", metavar="ADDRESS", help="The swarm to talk to, HOST:PORT. [default: the one remembered]")
@@ -38,6 +44,23 @@ class Target:
     def what(self) -> str:
         """For messages."""
         return f"the workers of {self.plan_file}" if self.plan_file else f"the swarm at {self.address}"
+
+    @asynccontextmanager
+    async def channel(self, address: str = "") -> AsyncIterator[grpc.aio.Channel]:
+        """A channel to the swarm, or to one Worker's address, closed at the end."""
+        channel = self.credentials.channel(address or self.address)
+        try:
+            yield channel
+        finally:
+            await channel.close(None)
+
+    def source(self) -> PlanSource:
+        """Where a client gets the Plan from."""
+        from swarm.client.plan_source import FilePlan, SwarmPlan  # brings the tokenizer, which most commands do not need
+
+        if self.plan_file is not None:
+            return FilePlan(self.plan_file)
+        return SwarmPlan(self.address, self.credentials)
 
 
 def target(swarm: str | None, key: str | None, key_file: Path | None, plan_file: Path | None = None) -> Target:

@@ -7,6 +7,7 @@ carries what was asked for and nothing else. Colour, tables' lines and progress 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import Any, TextIO
 
@@ -27,9 +28,17 @@ def stderr() -> Console:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One JSON document on standard output, with a newline at its end."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    """One JSON document on standard output, with a newline at its end. JSON has no infinities: they become null."""
+    sys.stdout.write(json.dumps(_finite(document), ensure_ascii=False, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _console(stream: TextIO) -> Console:

@@ -92,19 +92,23 @@ def resolve_key(given: str | None, key_file: Path | None, address: str) -> str:
         key = getpass.getpass(f"Key of the swarm at {address}: ", stream=sys.stderr).strip()
     if not key:
         raise WrongKey(f"the swarm at {address} needs its key: give --key, --key-file or SWARM_KEY (`swarm up` prints it)")
-    return key
+    return _checked(key)
 
 
 def explicit_key(given: str | None, key_file: Path | None) -> str:
-    """The key that --key, --key-file or SWARM_KEY give; empty where none does."""
-    if given:
-        return given
-    if key_file is None:
-        return os.environ.get("SWARM_KEY", "")
+    """The key that --key, --key-file or SWARM_KEY give; empty where none does. Raises UsageError, WrongKey."""
+    if given or key_file is None:
+        return _checked(given or os.environ.get("SWARM_KEY", ""))
     try:
-        return key_file.read_text(encoding="utf-8").strip()
+        return _checked(key_file.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the key file {key_file} cannot be read ({error}): give another --key-file") from None
+
+
+def _checked(key: str) -> str:
+    if not key.isascii() or not key.isprintable():
+        raise WrongKey("the key has characters that no swarm's key has: copy it again from what `swarm up` printed")
+    return key
 
 
 def parse_address(text: str) -> str:

@@ -53,7 +53,7 @@ async def ask(target: options.Target) -> dict[str, Any]:
     """The status document of a Target. Raises NoSwarm and WrongKey."""
     if target.plan_file is not None:
         return await _ask_workers(options.read_plan(target.plan_file), target)
-    async with target.credentials.channel(target.address) as channel:
+    async with target.channel() as channel:
         stub = SwarmServiceStub(channel)  # type: ignore[no-untyped-call]
         try:
             reply = await stub.GetStatus(swarm_pb2.StatusRequest(), timeout=ANSWER_S)
@@ -79,7 +79,7 @@ async def _ask_workers(plan: Plan, target: options.Target) -> dict[str, Any]:
 
 async def _ask_worker(spec: WorkerSpec, target: options.Target) -> worker_pb2.WorkerStatus | None:
     """What a Worker says of itself; None where nobody answers. Raises WrongKey."""
-    async with target.credentials.channel(spec.address) as channel:
+    async with target.channel(spec.address) as channel:
         stub = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
         try:
             reply: worker_pb2.WorkerStatus = await stub.Status(worker_pb2.WorkerStatusRequest(), timeout=ANSWER_S)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from swarm.cli import options, settings
+from swarm.cli import options, output, settings
 from swarm.wire.credentials import Credentials
 
 
@@ -26,13 +23,8 @@ def worker(
     plan.worker(name)
     from swarm.worker.process import serve_plan  # brings torch
 
-    asyncio.run(_until_told(serve_plan(plan, name, Credentials(settings.explicit_key(key, key_file)))))
+    asyncio.run(serve_plan(plan, name, Credentials(settings.explicit_key(key, key_file)), _notify))
 
 
-async def _until_told(serving: Coroutine[Any, Any, None]) -> None:
-    """Run until it ends, or until SIGINT or SIGTERM cancels it, which is a good end."""
-    task = asyncio.ensure_future(serving)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+def _notify(message: str) -> None:
+    output.stderr().print(message)

@@ -1,0 +1,124 @@
+"""`swarm chat`: talk to the model."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from swarm.cli import options, output
+from swarm.cli.repl import Repl, show_timings
+from swarm.cli.talk import Talk, Wishes
+from swarm.cli.terminal import Terminal
+from swarm.client.client import open_client
+from swarm.client.decoder import Answer
+from swarm.errors import UsageError
+
+
+def chat(
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="[PROMPT]", help="The question; `-` reads it from standard input.")
+    ] = None,
+    system: Annotated[str | None, typer.Option("--system", help="What the model is told before the first question.")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", min=0, help="0 takes the likeliest token.")] = None,
+    top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="Draw from this share of likelihood.")] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=0, help="Draw from this many likeliest; 0: from all.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed gives the same answer.")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Stop after this many tokens.")] = None,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="End the answer before this text; repeatable.")] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option("--repetition-penalty", min=0.01, help="Above 1 makes tokens already there less likely.")
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
+    as_json: options.Json = False,
+    swarm: options.Swarm = None,
+    plan_file: options.PlanFile = None,
+    key: options.Key = None,
+    key_file: options.KeyFile = None,
+) -> None:
+    """Talk to the model. Without PROMPT at a terminal it is a conversation; with PROMPT, or text on standard input,
+    one answer goes to standard output and nothing else does.
+
+    What is not given comes from the model's generation_config.
+    """
+    if raw and system:
+        raise UsageError("--raw has no template that a --system prompt could stand in: put it into the text")
+    question = _question(prompt)
+    if question is None and as_json:
+        raise UsageError("--json is one document for one answer: give PROMPT, or text on standard input")
+    wishes = Wishes(system, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, tuple(stop or ()), raw)
+    target = options.target(swarm, key, key_file, plan_file)
+    if question is not None:
+        asyncio.run(_once(target, wishes, question, as_json))
+        return
+    terminal = Terminal()
+    repl = Repl(terminal)
+    terminal.serve(_converse(target, wishes, repl), repl.stop_answer)
+
+
+def _question(prompt: str | None) -> str | None:
+    """PROMPT, else what standard input holds; None at a terminal, where questions are asked one by one."""
+    if prompt is not None and prompt != "-":
+        text = prompt
+    elif prompt is None and sys.stdin.isatty():
+        return None
+    else:
+        try:
+            text = sys.stdin.read().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is no text in this locale's encoding ({error}): give it as UTF-8") from None
+    if not text.strip():
+        raise UsageError("nothing is asked: give PROMPT, or text on standard input")
+    return text
+
+
+async def _once(target: options.Target, wishes: Wishes, question: str, as_json: bool) -> None:
+    async with open_client(target.source(), target.credentials, _notify) as client:
+        talk = Talk(client, wishes)
+        try:
+            async for piece in talk.ask(question):
+                if not as_json:
+                    sys.stdout.write(piece.text)
+                    sys.stdout.flush()
+        finally:
+            await talk.close()
+        if as_json:
+            output.print_json(_document(talk.answer))
+            return
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        show_timings(talk.answer)
+
+
+async def _converse(target: options.Target, wishes: Wishes, repl: Repl) -> None:
+    async with open_client(target.source(), target.credentials, _notify) as client:
+        talk = Talk(client, wishes)
+        try:
+            await repl.run(client, talk)
+        finally:
+            await talk.close()
+
+
+def _notify(message: str) -> None:
+    """News of the swarm (a rig lost, a plan changed), on a line of its own beside a half-written answer."""
+    console = output.stderr()
+    console.print(f"\n{message}" if console.is_terminal else message, style="yellow")
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    """The document of `chat --json`."""
+    return {
+        "text": answer.text,
+        "tokens": list(answer.tokens),
+        "logprobs": list(answer.logprobs),
+        "finish_reason": answer.finish_reason,
+        "usage": {
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": len(answer.tokens),
+            "total_tokens": answer.prompt_tokens + len(answer.tokens),
+            "cached_tokens": answer.cached_tokens,
+        },
+        "timings": {"ttft_s": answer.ttft_s, "tokens_per_s": answer.tokens_per_s, "hops": list(answer.hops)},
+    }

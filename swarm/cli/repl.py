@@ -1,0 +1,65 @@
+"""`swarm chat` without a question: questions and answers in turn, until Ctrl-D."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from swarm.cli import output
+from swarm.cli.talk import Talk
+from swarm.cli.terminal import Terminal
+from swarm.client.client import Client
+from swarm.client.decoder import Answer
+from swarm.errors import SwarmError
+
+PROMPT = "> "
+
+
+class Repl:
+    """One interactive chat."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._answering: asyncio.Task[None] | None = None
+
+    async def run(self, client: Client, talk: Talk) -> None:
+        """Ask for lines and answer them. An error ends its answer, not the chat."""
+        output.stderr().print(f"{client.plan.model.name}: Ctrl-C stops an answer, Ctrl-D ends the chat", style="dim")
+        while (line := await self._terminal.line(PROMPT)) is not None:
+            if not line.strip():
+                continue
+            self._answering = asyncio.create_task(_show_answer(talk, line))
+            # Waited for and not awaited: stopping the answer must not look like stopping the chat.
+            await asyncio.wait({self._answering})
+            done, self._answering = self._answering, None
+            if not done.cancelled() and (error := done.exception()) is not None:
+                if not isinstance(error, SwarmError):
+                    raise error
+                output.stderr().print(f"swarm: {error}")
+
+    def stop_answer(self) -> bool:
+        """Stop the answer that is being given; whether there was one."""
+        return self._answering is not None and self._answering.cancel()
+
+
+async def _show_answer(talk: Talk, question: str) -> None:
+    pieces = talk.ask(question)
+    try:
+        async for piece in pieces:
+            sys.stdout.write(piece.text)
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    show_timings(talk.answer)
+
+
+def show_timings(answer: Answer) -> None:
+    """Tokens a second and the time to the first token, for a person at a terminal."""
+    console = output.stderr()
+    if not console.is_terminal:
+        return
+    cut = ", cut at --max-tokens or the end of the context" if answer.finish_reason == "length" else ""
+    count = len(answer.tokens)
+    line = f"{count} tokens, {answer.tokens_per_s:.1f} tok/s, the first after {answer.ttft_s:.2f} s{cut}"
+    console.print(line, style="dim")
