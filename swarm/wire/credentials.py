@@ -71,7 +71,9 @@ class Credentials:
         except RuntimeError:
             port = 0
         if port == 0:
-            raise PortInUse(f"cannot listen on {address}: the port is in use or the address is not this machine's; choose other --ports")
+            raise PortInUse(
+                f"cannot listen on {address}: the port is in use or the address is not this machine's; choose other --ports"
+            )
         return port
 
     def _sizes(self) -> list[tuple[str, int]]:
@@ -81,7 +83,7 @@ class Credentials:
         ]
 
 
-class _CheckKey(grpc.aio.ServerInterceptor):
+class _CheckKey(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
     """Refuses calls without the key, in the handler's own calling style."""
 
     def __init__(self, key: str) -> None:

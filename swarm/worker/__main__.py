@@ -1,0 +1,27 @@
+"""`python -m swarm.worker`: a Worker process that its rig owns. The swarm's key is the first line of standard input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from swarm.wire.credentials import Credentials
+from swarm.worker.process import WorkerSettings, run_owned
+
+
+def main() -> int:
+    """Read the arguments and the key, and serve until the owner is gone."""
+    parser = argparse.ArgumentParser(prog="swarm.worker", description=__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--listen", required=True, metavar="HOST:PORT")
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--memory-bytes", type=int, required=True)
+    given = parser.parse_args()
+    key = sys.stdin.readline().strip()
+    settings = WorkerSettings(given.name, given.listen, given.device, given.threads, given.memory_bytes, Credentials(key))
+    return run_owned(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

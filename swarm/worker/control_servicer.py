@@ -1,0 +1,66 @@
+"""The gRPC face of a Worker's control: Describe, Prepare, Commit, Drain, Status."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from json import dumps
+from typing import Any
+
+import grpc.aio
+
+from swarm.errors import SwarmError
+from swarm.plan import Plan
+from swarm.weights.describe import assets, describe
+from swarm.weights.source import resolve
+from swarm.wire.v1 import worker_pb2 as pb
+from swarm.wire.v1.worker_pb2_grpc import WorkerServiceServicer
+from swarm.worker.stage_servicer import refuse
+from swarm.worker.worker import Worker
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ControlServicer(WorkerServiceServicer):
+    """`WorkerService` of one Worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeReply:
+        try:
+            return await asyncio.to_thread(_describe, request)
+        except SwarmError as error:
+            await refuse(context, error)
+            raise
+
+    async def Prepare(self, request: pb.PrepareRequest, context: Context) -> AsyncIterator[pb.PrepareProgress]:
+        try:
+            plan = Plan.from_json(request.plan)
+            async for loaded, total in self._worker.prepare(plan, request.name, request.folder, request.release_first):
+                yield pb.PrepareProgress(loaded_bytes=loaded, total_bytes=total)
+        except SwarmError as error:
+            await refuse(context, error)
+
+    async def Commit(self, request: pb.EpochRequest, context: Context) -> pb.EpochReply:
+        try:
+            self._worker.commit(request.epoch)
+        except SwarmError as error:
+            await refuse(context, error)
+        return pb.EpochReply()
+
+    async def Drain(self, request: pb.EpochRequest, context: Context) -> pb.EpochReply:
+        await self._worker.drain(request.epoch, request.deadline_s)
+        return pb.EpochReply()
+
+    async def Status(self, request: pb.WorkerStatusRequest, context: Context) -> pb.WorkerStatus:
+        return self._worker.status()
+
+
+def _describe(request: pb.DescribeRequest) -> pb.DescribeReply:
+    model = describe(request.model, request.dtype or "auto")
+    reply = pb.DescribeReply(model=dumps(asdict(model)))
+    for name, data in assets(resolve(request.model)).items():
+        reply.assets.add(name=name, data=data)
+    return reply

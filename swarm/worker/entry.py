@@ -1,0 +1,164 @@
+"""The entry Stage's own work: Steps of many clients in, micro-batches of fair shares on their way, reports back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+
+from swarm.errors import Expired, Full, Moved, StepError
+from swarm.wire.status import to_step
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker.batching import EntryQueue, group_limit
+from swarm.worker.compute import Compute
+from swarm.worker.epoch import Epoch
+from swarm.worker.flow import Flow
+
+RECENT_S = 0.25
+"""A Session whose last Step came within this time counts as active: its next one is about to come."""
+OVERDUE_S = 5.0
+"""Beyond its Steps' own deadlines, how long a micro-batch may stay unreported before its place is given away."""
+
+Reports = asyncio.Queue[pb.Report]
+
+
+@dataclass
+class WaitingStep:
+    """A Step that waits for its micro-batch."""
+
+    header: pb.StepHeader
+    frame: tuple[str, int, int]
+    """Model id, epoch and route that it was sent with."""
+    deadline: float
+    reports: Reports
+
+    @property
+    def session(self) -> bytes:
+        return self.header.session
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.header.tokens)
+
+
+@dataclass
+class _UnderWay:
+    steps: list[WaitingStep]
+    deadline: float
+
+
+class EntryStage:
+    """Forms the micro-batches of the Route that begins here."""
+
+    def __init__(self, flow: Flow, compute: Compute) -> None:
+        self._flow = flow
+        self._compute = compute
+        self._queue: EntryQueue[WaitingStep] | None = None
+        self._under_way: dict[int, _UnderWay] = {}
+        self._next = 0
+        self._computing = 0
+        self._seen: dict[bytes, float] = {}
+        self._pump_planned = False
+
+    async def submit(self, frames: AsyncIterable[pb.MicroBatch]) -> AsyncIterator[pb.Report]:
+        """One client's stream: its Steps in, reports of those that fail out."""
+        reports: Reports = asyncio.Queue()
+        reader = asyncio.get_running_loop().create_task(self._read(frames, reports))
+        getter: asyncio.Task[pb.Report] | None = None
+        try:
+            while not reader.done():
+                getter = asyncio.get_running_loop().create_task(reports.get())
+                await asyncio.wait({reader, getter}, return_when=asyncio.FIRST_COMPLETED)
+                if getter.done():
+                    yield getter.result()
+            reader.result()
+        finally:
+            reader.cancel()
+            if getter is not None:
+                getter.cancel()
+            if self._queue is not None:
+                self._queue.remove(lambda step: step.reports is reports)
+
+    def pump(self) -> None:
+        """Form micro-batches while the compute thread has none waiting and the Route has room."""
+        self._pump_planned = False
+        while self._queue and not self._computing:
+            epoch = self._flow.epochs.current
+            if epoch is None or not (steps := self._next_batch(epoch)):
+                return
+            self._send(steps)
+
+    def computed(self) -> None:
+        """The compute thread has finished a micro-batch."""
+        self._computing = max(0, self._computing - 1)
+        self.pump()
+
+    def sweep(self, now: float) -> None:
+        """Give up micro-batches that nobody has reported long after their deadlines."""
+        for number in [n for n, u in self._under_way.items() if u.deadline + OVERDUE_S < now]:
+            late = Expired("no stage further down reported the step in time", self._flow.name)
+            for step in self._under_way.pop(number).steps:
+                self._fail(step, late)
+        self._seen = {s: t for s, t in self._seen.items() if now - t < RECENT_S}
+        self.pump()
+
+    async def _read(self, frames: AsyncIterable[pb.MicroBatch], reports: Reports) -> None:
+        async for frame in frames:
+            now = time.monotonic()
+            for header in frame.steps:
+                where = (frame.model_id, frame.epoch, frame.route)
+                self._push(WaitingStep(header, where, now + header.seconds_left, reports), now)
+            if not self._pump_planned:  # what arrives in one go shall be one micro-batch
+                self._pump_planned = True
+                asyncio.get_running_loop().call_soon(self.pump)
+
+    def _push(self, step: WaitingStep, now: float) -> None:
+        epoch = self._flow.epochs.current
+        if epoch is None:
+            return self._fail(step, Moved(0, self._flow.name))
+        if self._queue is None:
+            self._queue = EntryQueue(epoch.plan.chunk_rows, epoch.plan.max_rows)
+        if self._queue.rows_of(step.session) + step.num_rows > epoch.plan.context + epoch.plan.max_rows:
+            return self._fail(step, Full("this session sends more than it has positions for", self._flow.name))
+        self._seen[step.session] = now
+        self._queue.push(step)
+        return None
+
+    def _next_batch(self, epoch: Epoch) -> list[WaitingStep]:
+        assert self._queue is not None
+        recent = {s for s, t in self._seen.items() if time.monotonic() - t < RECENT_S}
+        active = self._queue.sessions() | recent | {s.session for u in self._under_way.values() for s in u.steps}
+        limit = group_limit(len(active), len(epoch.plan.routes[epoch.route].stages), epoch.plan.in_flight)
+        if len(self._under_way) >= limit:
+            return []
+        return self._queue.take(limit - len(self._under_way))
+
+    def _send(self, steps: list[WaitingStep]) -> None:
+        """Send off one micro-batch for each epoch that its Steps name (two only while the Plan changes)."""
+        now = time.monotonic()
+        for where in dict.fromkeys(s.frame for s in steps):
+            part = [s for s in steps if s.frame == where]
+            number, self._next = self._next, self._next + 1
+            self._under_way[number] = _UnderWay(part, max(s.deadline for s in part))
+            frame = pb.MicroBatch(model_id=where[0], epoch=where[1], route=where[2], id=number)
+            for step in part:
+                step.header.seconds_left = max(0.0, step.deadline - now)
+                frame.steps.append(step.header)
+            before = self._flow.started
+            self._flow.receive(frame, lambda failed, done, number=number: self._reported(number, failed, done))  # type: ignore[misc]
+            self._computing += self._flow.started - before
+
+    def _reported(self, number: int, failed: list[pb.StepStatus], done: bool) -> None:
+        if (under_way := self._under_way.get(number)) is None:
+            return
+        streams = {s.session: s.reports for s in under_way.steps}
+        for status in failed:
+            if status.session in streams:
+                streams[status.session].put_nowait(pb.Report(failed=[status]))
+        if done:
+            del self._under_way[number]
+            asyncio.get_running_loop().call_soon(self.pump)
+
+    def _fail(self, step: WaitingStep, error: StepError) -> None:
+        step.reports.put_nowait(pb.Report(failed=[to_step(error, step.session, step.header.serial, self._flow.name)]))

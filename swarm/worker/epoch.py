@@ -1,0 +1,153 @@
+"""One Plan as one Worker serves it: its Stage, the experts it holds, its KV, and whether it takes frames."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from swarm.config import ModelConfig
+from swarm.errors import Moved, Refused
+from swarm.model.cache import PagedCache
+from swarm.model.experts import LocalExperts
+from swarm.model.stage import Stage
+from swarm.plan import Plan
+from swarm.wire.tensors import TORCH
+from swarm.worker.experts import RemoteExperts
+from swarm.worker.sessions import SessionTable
+
+
+@dataclass
+class KVPool:
+    """The KV pages of one model and dtype on this Worker, and the Sessions that use them. Outlives an epoch."""
+
+    model_id: str
+    cache: PagedCache
+    table: SessionTable = field(default_factory=SessionTable)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a Session's state changes: the loop admits Steps, the compute thread fails them."""
+
+    def close_session(self, session_id: bytes) -> bool:
+        """Give a Session's pages back, now or when its last Step is done. True if they are free now."""
+        session = self.table.get(session_id)
+        if session is None:
+            return True
+        session.closing = True
+        if session.under_way:
+            return False
+        self.table.remove(session_id)
+        self.cache.release(session_id)
+        return True
+
+
+@dataclass
+class Epoch:
+    """A Plan that this Worker has loaded."""
+
+    plan: Plan
+    name: str
+    device: torch.device
+    pool: KVPool
+    experts: LocalExperts
+    remotes: Sequence[RemoteExperts]
+    model: Stage | None
+    """None where this Worker has only shards."""
+    route: int
+    serving: bool = False
+
+    @property
+    def number(self) -> int:
+        return self.plan.epoch
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.plan.model.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return TORCH[self.plan.model.dtype]
+
+    @property
+    def cache(self) -> PagedCache:
+        return self.pool.cache
+
+    @property
+    def stage(self) -> Stage:
+        """The Stage. Raises Refused where this Worker has none."""
+        if self.model is None:
+            raise Refused("this worker has no stage, only expert shards", self.name)
+        return self.model
+
+    @property
+    def blocks(self) -> range:
+        stage = self.plan.stage_of(self.name, self.route)
+        return stage.blocks if stage else range(0)
+
+    @property
+    def is_first(self) -> bool:
+        return self.plan.routes[self.route].entry == self.name
+
+    @property
+    def is_last(self) -> bool:
+        return self.plan.routes[self.route].last == self.name
+
+    @property
+    def next_address(self) -> str:
+        """Where the next Stage's Worker listens."""
+        names = [s.worker for s in self.plan.routes[self.route].stages]
+        return self.plan.worker(names[names.index(self.name) + 1]).address
+
+    @property
+    def shard_wait_s(self) -> float:
+        """Seconds that the compute thread has waited for remote experts in this epoch."""
+        return sum(r.waited_s for r in self.remotes)
+
+
+class Epochs:
+    """The epochs that a Worker holds: at most the one that serves, the one being prepared, and one that drains."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._epochs: dict[int, Epoch] = {}
+        self._newest = 0
+
+    def add(self, epoch: Epoch) -> None:
+        self._epochs[epoch.number] = epoch
+
+    def get(self, number: int) -> Epoch | None:
+        return self._epochs.get(number)
+
+    def remove(self, number: int) -> Epoch | None:
+        return self._epochs.pop(number, None)
+
+    def commit(self, number: int) -> None:
+        """Serve an epoch that was prepared. Raises Refused where it was not."""
+        epoch = self._epochs.get(number)
+        if epoch is None:
+            raise Refused(f"epoch {number} was not prepared here", self._name)
+        epoch.serving = True
+        self._newest = max(self._newest, number)
+
+    def serving(self, number: int, model_id: str) -> Epoch:
+        """The epoch that a frame names.
+
+        Raises:
+            Moved: it is retired, or not committed yet.
+            Refused: the frame is of another model.
+        """
+        epoch = self._epochs.get(number)
+        if epoch is None or not epoch.serving:
+            raise Moved(self._newest, self._name)
+        if model_id != epoch.plan.model.model_id:
+            raise Refused("the frame is of another model", self._name)
+        return epoch
+
+    def all(self) -> list[Epoch]:
+        return list(self._epochs.values())
+
+    @property
+    def current(self) -> Epoch | None:
+        """The newest that serves."""
+        return max((e for e in self._epochs.values() if e.serving), key=lambda e: e.number, default=None)

@@ -1,0 +1,132 @@
+"""ExpertShards over the network: the remote twin of `swarm.model.experts.ExpertPort`, and the side that serves it.
+
+The request leaves before the local experts run and is awaited after them. Every expert gets exactly the rows that it
+would get locally, and answers its unweighted outputs, so that placement never changes the numbers (promise 2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from swarm.errors import Lost, Refused
+from swarm.model.experts import LocalExperts
+from swarm.wire.tensors import from_wire, to_wire
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker.compute import Compute
+from swarm.worker.link import Link
+
+PATIENCE_S = 20.0
+"""How long a compute thread waits for a shard whose stream has not broken."""
+
+
+class _Pending:
+    """One request that the compute thread waits for."""
+
+    def __init__(self) -> None:
+        self.reply: pb.ExpertReply | None = None
+        self.failure = ""
+
+    def ready(self) -> bool:
+        return self.reply is not None or bool(self.failure)
+
+
+class RemoteExperts:
+    """The experts that one other Worker holds for Blocks of this Stage.
+
+    Args:
+        worker: its name, for messages.
+        open_stream: makes the `Experts` call on it.
+        compute: the thread that asks and waits.
+        loop: the loop that owns the stream.
+        frame: model id and epoch that go into each request.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        open_stream: Callable[[], object],
+        compute: Compute,
+        loop: asyncio.AbstractEventLoop,
+        frame: tuple[str, int],
+    ) -> None:
+        self._worker = worker
+        self._compute = compute
+        self._loop = loop
+        self._model_id, self._epoch = frame
+        self._pending: dict[int, _Pending] = {}
+        self._next_id = 0
+        self._link: Link[pb.ExpertRequest, pb.ExpertReply] = Link(open_stream, self._arrived, self._broken)  # type: ignore[arg-type]
+        self.waited_s = 0.0
+
+    def ask(self, block: int, hidden: Tensor, rows: Mapping[int, Tensor]) -> Callable[[], dict[int, Tensor]]:
+        """Send the rows off; see `ExpertPort.ask`. Raises Lost from the returned function when no answer comes."""
+        needed = torch.cat(list(rows.values())).unique()
+        request = pb.ExpertRequest(
+            id=self._next_id, model_id=self._model_id, epoch=self._epoch, block=block, hidden=to_wire(hidden[needed])
+        )
+        for expert, indices in rows.items():
+            request.experts.add(expert=expert, rows=torch.searchsorted(needed, indices).tolist())
+        pending = self._pending[self._next_id] = _Pending()
+        self._next_id += 1
+        self._loop.call_soon_threadsafe(self._link.send, request)
+        shapes = {expert: (len(indices), hidden.shape[1]) for expert, indices in rows.items()}
+        return lambda: self._wait(request.id, pending, shapes, hidden)
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    def _wait(self, request: int, pending: _Pending, shapes: dict[int, tuple[int, int]], like: Tensor) -> dict[int, Tensor]:
+        started = time.monotonic()
+        answered = self._compute.wait_for(pending.ready, started + PATIENCE_S)
+        self.waited_s += time.monotonic() - started
+        self._pending.pop(request, None)
+        if not answered or pending.reply is None:
+            raise Lost(f"worker {self._worker}, which holds an expert shard, is gone ({pending.failure or 'no answer'})")
+        if pending.reply.code != pb.OK:
+            raise Lost(f"worker {self._worker} refused an expert request: {pending.reply.message}")
+        total = sum(n for n, _ in shapes.values())
+        outputs = from_wire(pending.reply.outputs, like.dtype, (total, like.shape[1]), like.device)
+        return dict(zip(shapes, outputs.split([n for n, _ in shapes.values()]), strict=True))
+
+    def _arrived(self, reply: pb.ExpertReply) -> None:
+        if (pending := self._pending.get(reply.id)) is not None:
+            pending.reply = reply
+            self._compute.wake()
+
+    def _broken(self, why: str) -> None:
+        for pending in list(self._pending.values()):
+            pending.failure = why
+        self._compute.wake()
+
+
+def serve_request(
+    request: pb.ExpertRequest, experts: LocalExperts, hidden_size: int, dtype: torch.dtype, device: torch.device, max_rows: int
+) -> pb.ExpertReply:
+    """Answer another Worker's request, on the compute thread.
+
+    Raises:
+        Refused: the request's sizes contradict each other, or it names an expert that is not held here.
+    """
+    started = time.perf_counter()
+    num_rows = request.hidden.shape[0] if request.hidden.shape else 0
+    if num_rows > max_rows:
+        raise Refused(f"an expert request of {num_rows} rows; the plan allows {max_rows}")
+    hidden = from_wire(request.hidden, dtype, (num_rows, hidden_size), device)
+    rows = {item.expert: _indices(item.rows, num_rows, device) for item in request.experts}
+    missing = [e for e in rows if (request.block, e) not in experts.weights]
+    if missing or not rows:
+        raise Refused(f"expert {missing} of block {request.block} is not held here")
+    outputs = experts.ask(request.block, hidden, rows)()
+    wire = to_wire(torch.cat([outputs[expert] for expert in rows]))
+    return pb.ExpertReply(id=request.id, outputs=wire, compute_s=time.perf_counter() - started, code=pb.OK)
+
+
+def _indices(rows: Sequence[int], num_rows: int, device: torch.device) -> Tensor:
+    if not rows or max(rows) >= num_rows:
+        raise Refused(f"an expert request lists rows beyond the {num_rows} that it sent")
+    return torch.tensor(list(rows), device=device)

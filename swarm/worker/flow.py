@@ -1,0 +1,212 @@
+"""The way of a micro-batch through one Stage: admit, compute, hand on. All on the loop's thread but the computing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from swarm.errors import Lost, Refused, StepError
+from swarm.wire.credentials import Credentials
+from swarm.wire.status import to_step
+from swarm.wire.tensors import to_wire
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
+from swarm.worker.answers import Answers
+from swarm.worker.candidates import check_ask
+from swarm.worker.compute import Compute
+from swarm.worker.epoch import Epoch, Epochs
+from swarm.worker.frames import Admitted, Answered, Batch, Outcome, Ticket, run_batch
+from swarm.worker.link import Link
+from swarm.worker.sessions import Verdict
+
+Report = Callable[[list[pb.StepStatus], bool], None]
+
+
+class Hops:
+    """The streams to the next Workers, by address, and the micro-batches that are out on them."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._links: dict[str, Link[pb.MicroBatch, pb.Report]] = {}
+        self._channels: dict[str, object] = {}
+        self._out: dict[int, tuple[str, Ticket, list[pb.StepHeader]]] = {}
+        self._ids = itertools.count(1)
+
+    def send(self, address: str, worker: str, frame: pb.MicroBatch, ticket: Ticket) -> None:
+        """Send a micro-batch on; the ticket's part is done when its report is back or the stream breaks."""
+        frame.id = next(self._ids)
+        self._out[frame.id] = (address, ticket, list(frame.steps))
+        self._link(address, worker).send(frame)
+
+    async def close(self) -> None:
+        for link in self._links.values():
+            await link.close()
+        for channel in self._channels.values():
+            await channel.close()  # type: ignore[attr-defined]
+
+    def _link(self, address: str, worker: str) -> Link[pb.MicroBatch, pb.Report]:
+        if address not in self._links:
+            channel = self._credentials.channel(address)
+            stub = StageServiceStub(channel)
+            self._channels[address] = channel
+            self._links[address] = Link(stub.Hop, self._reported, lambda why: self._broken(address, worker, why))
+        return self._links[address]
+
+    def _reported(self, report: pb.Report) -> None:
+        if (out := self._out.get(report.id)) is None:
+            return
+        out[1].fail(list(report.failed))
+        if report.done:
+            del self._out[report.id]
+            out[1].part_done()
+
+    def _broken(self, address: str, worker: str, why: str) -> None:
+        lost = Lost(f"worker {worker} at {address} is gone ({why})")
+        for number in [n for n, out in self._out.items() if out[0] == address]:
+            _, ticket, steps = self._out.pop(number)
+            ticket.fail([to_step(lost, s.session, s.serial, worker) for s in steps])
+            ticket.part_done()
+
+
+class Flow:
+    """Takes micro-batches in, from the entry queue or from the Stage before, and sees each one through."""
+
+    def __init__(self, name: str, epochs: Epochs, compute: Compute, credentials: Credentials) -> None:
+        self.name = name
+        self.epochs = epochs
+        self.answers = Answers()
+        self.hops = Hops(credentials)
+        self.tokens = self.micro_batches = self.started = 0
+        self.on_computed: Callable[[], None] = lambda: None
+        """Called whenever the compute thread has finished a micro-batch."""
+        self.on_freed: Callable[[], None] = lambda: None
+        """Called whenever KV pages became free."""
+        self._compute = compute
+        self._loop = asyncio.get_running_loop()
+        self._running: defaultdict[int, int] = defaultdict(int)
+
+    def receive(self, frame: pb.MicroBatch, report: Report) -> None:
+        """Take in a micro-batch. `report` hears of each Step that fails, and once that all is done."""
+        ticket = Ticket(report)
+        try:
+            epoch = self.epochs.serving(frame.epoch, frame.model_id)
+            self._check(frame, epoch)
+            self._admit(frame, epoch, ticket)
+        except StepError as error:
+            ticket.fail([to_step(error, s.session, s.serial, self.name) for s in frame.steps])
+        ticket.part_done()
+
+    async def idle(self, epoch: int) -> None:
+        """Return when no micro-batch of this epoch is being computed here."""
+        while self._running[epoch]:
+            await asyncio.sleep(0.005)
+        del self._running[epoch]
+
+    def _check(self, frame: pb.MicroBatch, epoch: Epoch) -> None:
+        rows = sum(len(s.tokens) for s in frame.steps)
+        if frame.route != epoch.route or epoch.model is None:
+            raise Refused(f"route {frame.route} does not lead here", self.name)
+        if not 0 < rows <= epoch.plan.max_rows or any(not s.tokens for s in frame.steps):
+            raise Refused(
+                f"a micro-batch of {rows} rows; the plan allows 1 to {epoch.plan.max_rows}, and a step has one at least", self.name
+            )
+        if not epoch.is_first and tuple(frame.hidden.shape) != (rows, epoch.config.hidden):
+            raise Refused(f"hidden states of shape {tuple(frame.hidden.shape)} for {rows} rows", self.name)
+
+    def _admit(self, frame: pb.MicroBatch, epoch: Epoch, ticket: Ticket) -> None:
+        now, at = time.monotonic(), 0
+        run: list[Admitted] = []
+        for header in frame.steps:
+            rows = slice(at, at + len(header.tokens))
+            at = rows.stop
+            try:
+                admitted = self._admit_step(header, epoch, ticket, rows, now)
+            except StepError as error:
+                ticket.fail([to_step(error, header.session, header.serial, self.name)])
+            else:
+                run += admitted
+        if run:
+            hidden = None if epoch.is_first else frame.hidden
+            self._start(Batch(epoch, run, hidden, at, list(frame.timings), ticket))
+
+    def _admit_step(self, header: pb.StepHeader, epoch: Epoch, ticket: Ticket, rows: slice, now: float) -> list[Admitted]:
+        vocab = epoch.config.vocab
+        if epoch.is_first and max(header.tokens) >= vocab:
+            raise Refused(f"token id {max(header.tokens)} is not in the vocabulary of {vocab}")
+        if epoch.is_last:
+            check_ask(header.ask, len(header.tokens), vocab)
+        session = epoch.pool.table.find(header.session)
+        with epoch.pool.lock:
+            verdict = session.admit(epoch.blocks, header.serial, header.position, header.tokens, header.prefix_hash)
+        epoch.pool.table.touch(session, now)
+        if verdict is Verdict.AGAIN and isinstance(session.answer, Answered):
+            self._answer_again(header, session.answer, epoch, ticket)
+        if verdict is not Verdict.RUN:
+            return []
+        return [Admitted(header, session, session.generation, now + header.seconds_left, rows)]
+
+    def _start(self, batch: Batch) -> None:
+        batch.ticket.add_part()
+        self.started += 1
+        self._running[batch.epoch.number] += 1
+
+        def job() -> None:
+            outcome = run_batch(batch, batch.epoch.pool.lock, self._compute.serve_shards)
+            self._loop.call_soon_threadsafe(self._computed, batch, outcome)
+
+        self._compute.submit(job)
+
+    def _computed(self, batch: Batch, outcome: Outcome) -> None:
+        self._running[batch.epoch.number] -= 1
+        self.micro_batches += 1
+        for step, error in outcome.failed:
+            batch.ticket.fail([to_step(error, step.header.session, step.header.serial, self.name)])
+        for step, answered in outcome.done:
+            step.session.answer = answered if step.session.serial == step.header.serial else step.session.answer
+            self.tokens += step.num_rows
+        for step in batch.steps:
+            step.session.under_way -= 1
+            if step.session.closing and not step.session.under_way and batch.epoch.pool.close_session(step.session.id):
+                self.on_freed()
+        timings = [*batch.timings, outcome.timing] if outcome.timing else batch.timings
+        if outcome.done:
+            self._hand_on(batch.epoch, outcome, timings, batch.ticket)
+        batch.ticket.part_done()
+        self.on_computed()
+
+    def _hand_on(self, epoch: Epoch, outcome: Outcome, timings: Sequence[pb.StageTiming], ticket: Ticket) -> None:
+        if epoch.is_last:
+            by_client: defaultdict[bytes, list[pb.StepAnswer]] = defaultdict(list)
+            for step, answered in outcome.done:
+                if answered.answer is not None:
+                    by_client[step.header.client].append(answered.answer)
+            for client, steps in by_client.items():
+                self.answers.send(client, pb.Answer(steps=steps, timings=timings))
+            return
+        now = time.monotonic()
+        frame = pb.MicroBatch(
+            model_id=epoch.plan.model.model_id, epoch=epoch.number, route=epoch.route, hidden=outcome.hidden, timings=timings
+        )
+        for step, _ in outcome.done:
+            step.header.seconds_left = max(0.0, step.deadline - now)
+            frame.steps.append(step.header)
+        self._send_on(epoch, frame, ticket)
+
+    def _answer_again(self, header: pb.StepHeader, answered: Answered, epoch: Epoch, ticket: Ticket) -> None:
+        if epoch.is_last:
+            if answered.answer is not None:
+                self.answers.send(header.client, pb.Answer(steps=[answered.answer]))
+            return
+        if answered.hidden is not None:
+            model_id = epoch.plan.model.model_id
+            hidden = to_wire(answered.hidden)
+            frame = pb.MicroBatch(model_id=model_id, epoch=epoch.number, route=epoch.route, steps=[header], hidden=hidden)
+            self._send_on(epoch, frame, ticket)
+
+    def _send_on(self, epoch: Epoch, frame: pb.MicroBatch, ticket: Ticket) -> None:
+        stages = [s.worker for s in epoch.plan.routes[epoch.route].stages]
+        ticket.add_part()
+        self.hops.send(epoch.next_address, stages[stages.index(epoch.name) + 1], frame, ticket)

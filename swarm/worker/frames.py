@@ -1,0 +1,186 @@
+"""A micro-batch on its way through one Stage: admitted on the loop, computed on the compute thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from swarm.errors import Expired, Gap, Lost, Refused, StepError
+from swarm.model.rows import Rows, Segment
+from swarm.wire.tensors import from_wire, to_wire
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.wire.v1.tensor_pb2 import Tensor as TensorMessage
+from swarm.worker.candidates import candidates
+from swarm.worker.epoch import Epoch
+from swarm.worker.sessions import Session
+
+
+class Ticket:
+    """What is still under way of one micro-batch that came in, and how to tell where it came from.
+
+    Args:
+        report: called with Steps that failed, and with True once nothing is under way any more.
+    """
+
+    def __init__(self, report: Callable[[list[pb.StepStatus], bool], None]) -> None:
+        self._report = report
+        self._parts = 1
+
+    def add_part(self) -> None:
+        self._parts += 1
+
+    def fail(self, statuses: list[pb.StepStatus]) -> None:
+        if statuses:
+            self._report(statuses, False)
+
+    def part_done(self) -> None:
+        self._parts -= 1
+        if self._parts == 0:
+            self._report([], True)
+
+
+@dataclass
+class Admitted:
+    """A Step that is to run here."""
+
+    header: pb.StepHeader
+    session: Session
+    generation: int
+    deadline: float
+    """Of time.monotonic."""
+    rows: slice
+    """Where its rows are in the frame that came."""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.header.tokens)
+
+
+@dataclass
+class Answered:
+    """What a Stage answered for a Session's newest Step: kept for an equal serial."""
+
+    hidden: Tensor | None = None
+    answer: pb.StepAnswer | None = None
+    row: Tensor | None = None
+    """Last Stage: the logits [vocab] of the last asked position."""
+
+
+@dataclass
+class Batch:
+    """One micro-batch at this Stage."""
+
+    epoch: Epoch
+    steps: list[Admitted]
+    hidden: TensorMessage | None
+    num_rows: int
+    """Rows of the frame that came, those of Steps that do not run included."""
+    timings: list[pb.StageTiming]
+    ticket: Ticket
+    received_at: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Outcome:
+    """What computing a micro-batch gave."""
+
+    done: list[tuple[Admitted, Answered]] = field(default_factory=list)
+    failed: list[tuple[Admitted, StepError]] = field(default_factory=list)
+    hidden: TensorMessage | None = None
+    timing: pb.StageTiming | None = None
+
+
+def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], None]) -> Outcome:
+    """Compute a micro-batch on the compute thread. Every Step ends as done or failed; nothing is raised."""
+    started = time.monotonic()
+    outcome = Outcome()
+    waited = batch.epoch.shard_wait_s
+    live = _still_wanted(batch, outcome, lock, started)
+    if live:
+        try:
+            _forward(batch, live, outcome, between_blocks)
+        except StepError as error:
+            _fail(live, error, outcome, lock)
+        except RuntimeError as error:  # torch: out of memory, a kernel that refuses
+            _fail(live, Lost(f"computing failed: {error}", batch.epoch.name), outcome, lock)
+    outcome.timing = pb.StageTiming(
+        worker=batch.epoch.name,
+        queue_s=started - batch.received_at,
+        compute_s=time.monotonic() - started,
+        shard_wait_s=batch.epoch.shard_wait_s - waited,
+    )
+    return outcome
+
+
+def _still_wanted(batch: Batch, outcome: Outcome, lock: threading.Lock, now: float) -> list[Admitted]:
+    """Drop what nobody waits for, and what was admitted behind a Step that failed since."""
+    live = []
+    for step in batch.steps:
+        if step.generation != step.session.generation:
+            held = step.session.held_over(batch.epoch.blocks)
+            outcome.failed.append((step, Gap(held, step.session.landmarks(held), batch.epoch.name)))
+        elif step.deadline < now:
+            _fail([step], Expired("the step waited longer than its deadline", batch.epoch.name), outcome, lock)
+        else:
+            live.append(step)
+    return live
+
+
+def _fail(steps: list[Admitted], error: StepError, outcome: Outcome, lock: threading.Lock) -> None:
+    outcome.done.clear()
+    for step in steps:
+        with lock:
+            step.session.fail(step.header.position)
+        outcome.failed.append((step, error))
+
+
+def _forward(batch: Batch, live: list[Admitted], outcome: Outcome, between_blocks: Callable[[], None]) -> None:
+    epoch = batch.epoch
+    segments, at = [], 0
+    for step in live:
+        segments.append(Segment(step.session.id, at, at + step.num_rows, step.header.position))
+        at += step.num_rows
+    rows = Rows.of(tuple(segments), epoch.device)
+    hidden = epoch.stage.forward(_rows_in(batch, live), rows, epoch.cache, between_blocks)
+    if epoch.is_last:
+        for step, segment in zip(live, segments, strict=True):
+            outcome.done.append((step, _answer(step, segment, hidden, epoch)))
+        return
+    alone = len(live) == 1
+    for step, segment in zip(live, segments, strict=True):
+        part = hidden[segment.start : segment.end]
+        outcome.done.append((step, Answered(hidden=part if alone else part.clone())))
+    outcome.hidden = to_wire(hidden)
+
+
+def _rows_in(batch: Batch, live: list[Admitted]) -> Tensor:
+    """[R, hidden] of the live Steps: embedded on the first Stage, else as they came."""
+    epoch = batch.epoch
+    if epoch.is_first:
+        tokens = [t for step in live for t in step.header.tokens]
+        return epoch.stage.embed(torch.tensor(tokens, device=epoch.device))
+    if batch.hidden is None:
+        raise Refused("a hop without hidden states", epoch.name)
+    hidden = from_wire(batch.hidden, epoch.dtype, (batch.num_rows, epoch.config.hidden), epoch.device)
+    if sum(s.num_rows for s in live) == batch.num_rows:
+        return hidden
+    return torch.cat([hidden[step.rows] for step in live])
+
+
+def _answer(step: Admitted, segment: Segment, hidden: Tensor, epoch: Epoch) -> Answered:
+    ask = step.header.ask
+    if not ask.rows:
+        return Answered()
+    logits = epoch.stage.logits(hidden[segment.end - ask.rows : segment.end])
+    answer = pb.StepAnswer(
+        session=step.header.session,
+        serial=step.header.serial,
+        position=step.header.position + step.num_rows - ask.rows,
+        rows=candidates(logits, ask),
+    )
+    return Answered(answer=answer, row=logits[-1].clone())

@@ -1,0 +1,126 @@
+"""The weights that a Worker holds, part by part, whichever epochs use them.
+
+A part is an embedding, a head, a Block's core or one expert. A new Plan loads the parts that are missing; a retired one
+gives back those that no other epoch needs. Blocks that stay are never loaded twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from swarm.config import Sizes
+from swarm.model.block import BlockCore
+from swarm.model.experts import ExpertWeights
+from swarm.model.memory import num_bytes
+from swarm.model.stage import Head
+from swarm.plan import Plan
+from swarm.weights.load import Loader
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """The name of one part of one model in one dtype."""
+
+    model: tuple[str, str]
+    """Model id and dtype."""
+    kind: str
+    """embedding, head, core or expert."""
+    block: int = -1
+    expert: int = -1
+
+
+def parts_of(plan: Plan, name: str) -> list[Part]:
+    """What a Worker must hold for a Plan, in the order in which it is loaded."""
+    model = (plan.model.model_id, plan.model.dtype)
+    parts: list[Part] = []
+    blocks: set[int] = set()
+    for route in range(len(plan.routes)):
+        stage = plan.stage_of(name, route)
+        if stage is None:
+            continue
+        if stage.first == 0:
+            parts.append(Part(model, "embedding"))
+        for block in stage.blocks:
+            blocks.add(block)
+            parts.append(Part(model, "core", block))
+        if stage.end == plan.model.config.num_blocks:
+            parts.append(Part(model, "head"))
+    blocks |= {s.block for s in plan.shards_of(name)}
+    parts += [Part(model, "expert", b, e) for b in sorted(blocks) for e in plan.local_experts(name, b)]
+    return list(dict.fromkeys(parts))
+
+
+def part_bytes(part: Part, sizes: Sizes) -> int:
+    """What a part weighs once converted."""
+    return {"embedding": sizes.embedding, "head": sizes.head, "core": sizes.block_core, "expert": sizes.expert}[part.kind]
+
+
+class Holdings:
+    """Part → weights. Filled on a loading thread, read by the compute thread."""
+
+    def __init__(self) -> None:
+        self._parts: dict[Part, torch.Tensor | Head | BlockCore | ExpertWeights] = {}
+
+    def missing(self, parts: Iterable[Part]) -> list[Part]:
+        return [p for p in parts if p not in self._parts]
+
+    def load(self, parts: Iterable[Part], loader: Loader) -> Iterator[Part]:
+        """Load what is missing, one part at a time, yielding each that is there now. Raises what the loader does."""
+        for part in self.missing(parts):
+            self._parts[part] = _read(part, loader)
+            yield part
+
+    def keep_only(self, parts: Iterable[Part]) -> None:
+        """Give back all other parts, to the operating system too."""
+        keep = set(parts)
+        gone = [p for p in self._parts if p not in keep]
+        for part in gone:
+            del self._parts[part]
+        if gone:
+            release_memory()
+
+    def embedding(self, model: tuple[str, str]) -> torch.Tensor:
+        found = self._parts[Part(model, "embedding")]
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    def head(self, model: tuple[str, str]) -> Head:
+        found = self._parts[Part(model, "head")]
+        assert isinstance(found, Head)
+        return found
+
+    def core(self, model: tuple[str, str], block: int) -> BlockCore:
+        found = self._parts[Part(model, "core", block)]
+        assert isinstance(found, BlockCore)
+        return found
+
+    def experts(self, parts: Iterable[Part]) -> dict[tuple[int, int], ExpertWeights]:
+        """The experts among these parts, by Block and expert id."""
+        return {(p.block, p.expert): found for p in parts if isinstance(found := self._parts[p], ExpertWeights)}
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(num_bytes(p) if isinstance(p, torch.Tensor) else p.num_bytes for p in self._parts.values())
+
+
+def _read(part: Part, loader: Loader) -> torch.Tensor | Head | BlockCore | ExpertWeights:
+    if part.kind == "embedding":
+        return loader.embedding()
+    if part.kind == "head":
+        return loader.head()
+    return loader.core(part.block) if part.kind == "core" else loader.expert(part.block, part.expert)
+
+
+def release_memory() -> None:
+    """Hand what was freed back to the operating system and the card, where the allocators would keep it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)

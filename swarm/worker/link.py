@@ -1,0 +1,73 @@
+"""One open stream to one other Worker: messages out in order, replies back, and a clear end when it breaks.
+
+Hops and expert requests are both this. A link that broke opens a new stream with the next message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+
+Out = TypeVar("Out")
+Back = TypeVar("Back")
+
+
+class Link(Generic[Out, Back]):
+    """A stream that is opened when first used. Lives on the loop's thread.
+
+    Args:
+        open_stream: makes the call, for instance `stub.Hop`.
+        on_reply: called with each message that comes back.
+        on_broken: called once for each stream that ends, with a sentence why; what was sent and not answered is lost.
+    """
+
+    def __init__(
+        self,
+        open_stream: Callable[[], grpc.aio.StreamStreamCall[Out, Back]],
+        on_reply: Callable[[Back], None],
+        on_broken: Callable[[str], None],
+    ) -> None:
+        self._open_stream = open_stream
+        self._on_reply = on_reply
+        self._on_broken = on_broken
+        self._outbox: asyncio.Queue[Out] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    def send(self, message: Out) -> None:
+        """Queue a message. Never waits; what cannot be sent is told through `on_broken`."""
+        self._outbox.put_nowait(message)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """End the stream."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        why = "the stream was closed"
+        call: Any = self._open_stream()
+        writer = asyncio.get_running_loop().create_task(self._write(call))
+        try:
+            async for reply in call:
+                self._on_reply(reply)
+        except grpc.aio.AioRpcError as error:
+            why = error.details() or error.code().name
+        finally:
+            writer.cancel()
+            call.cancel()
+            self._task = None
+            self._outbox = asyncio.Queue()
+            self._on_broken(why)
+
+    async def _write(self, call: Any) -> None:
+        try:
+            while True:
+                await call.write(await self._outbox.get())
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            call.cancel()  # the reader, which waits on the same call, says why

@@ -1,0 +1,110 @@
+"""One Worker as a process: started by its rig and driven over gRPC, or by itself from a Plan in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from swarm.errors import SwarmError
+from swarm.plan import Plan
+from swarm.wire.credentials import Credentials
+from swarm.wire.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
+from swarm.wire.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
+from swarm.worker.control_servicer import ControlServicer
+from swarm.worker.stage_servicer import StageServicer
+from swarm.worker.worker import Worker
+
+GRACE_S = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a Worker process is started with."""
+
+    name: str
+    listen: str
+    """host:port; port 0 takes any."""
+    device: str
+    threads: int
+    memory_bytes: int
+    credentials: Credentials
+
+
+@asynccontextmanager
+async def serving(settings: WorkerSettings) -> AsyncIterator[tuple[Worker, str]]:
+    """A Worker that serves, and its address. Raises PortInUse."""
+    worker = Worker(settings.name, settings.device, settings.threads, settings.memory_bytes, settings.credentials)
+    server = settings.credentials.server()
+    add_StageServiceServicer_to_server(StageServicer(worker), server)
+    add_WorkerServiceServicer_to_server(ControlServicer(worker), server)
+    try:
+        port = settings.credentials.bind(server, settings.listen)
+        await server.start()
+        yield worker, f"{settings.listen.rsplit(':', 1)[0]}:{port}"
+    finally:
+        await server.stop(GRACE_S)
+        await worker.close()
+
+
+async def serve_until_stopped(settings: WorkerSettings, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM, SIGINT or the end of standard input, whose other end the owner holds."""
+    stop = _stop_on_signals()
+    _stop_on_end_of_input(stop)
+    async with serving(settings) as (_, address):
+        ready(address)
+        await stop.wait()
+
+
+async def serve_plan(plan: Plan, name: str, credentials: Credentials, notify: Callable[[str], None]) -> None:
+    """Serve one Worker of a Plan in a file until SIGTERM or SIGINT.
+
+    Args:
+        notify: told what a person should see: loading, then that it serves.
+
+    Raises:
+        PlacementError: the Plan has no Worker of that name.
+        ModelError, PortInUse, DoesNotFit.
+    """
+    spec = plan.worker(name)
+    stop = _stop_on_signals()
+    settings = WorkerSettings(name, spec.address, spec.device, spec.threads, spec.memory_bytes, credentials)
+    async with serving(settings) as (worker, address):
+        async for loaded, total in worker.prepare(plan, name):
+            notify(f"loading: {100 * loaded // total}%")
+        worker.commit(plan.epoch)
+        notify(f"{name} serves at {address}")
+        await stop.wait()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _stop_on_end_of_input(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        while os.read(0, 4096):  # not sys.stdin: its lock would be held when the interpreter ends
+            pass
+        loop.call_soon_threadsafe(stop.set)
+
+    threading.Thread(target=wait, name="owner", daemon=True).start()
+
+
+def run_owned(settings: WorkerSettings) -> int:
+    """A Worker process that its rig owns; the exit code."""
+    try:
+        asyncio.run(serve_until_stopped(settings, lambda address: print(f"ready {address}", flush=True)))
+    except SwarmError as error:
+        print(f"swarm: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0

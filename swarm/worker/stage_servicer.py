@@ -1,0 +1,128 @@
+"""The gRPC face of the data plane: each call is handed to the part of the Worker that does it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from swarm.errors import Gap, Refused, SwarmError
+from swarm.wire.status import to_rpc
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.wire.v1.stage_pb2_grpc import StageServiceServicer
+from swarm.worker.candidates import row_bytes
+from swarm.worker.experts import serve_request
+from swarm.worker.frames import Answered
+from swarm.worker.opening import reserve_here
+from swarm.worker.worker import Worker
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+async def refuse(context: Context, error: SwarmError) -> None:
+    """End a call with our error. Always raises."""
+    code, details = to_rpc(error)
+    await context.abort(code, details)
+
+
+class StageServicer(StageServiceServicer):
+    """`StageService` of one Worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def Open(self, request: pb.OpenRequest, context: Context) -> AsyncIterator[pb.OpenReply]:
+        try:
+            async for reply in self._worker.opening.open(request):
+                yield reply
+        except SwarmError as error:
+            await refuse(context, error)
+
+    async def Close(self, request: pb.CloseRequest, context: Context) -> pb.CloseReply:
+        await self._worker.opening.close(request)
+        return pb.CloseReply()
+
+    async def Reserve(self, request: pb.OpenRequest, context: Context) -> pb.ReserveReply:
+        try:
+            return reserve_here(self._worker.epochs, request, self._worker.name)
+        except SwarmError as error:
+            await refuse(context, error)
+            raise
+
+    async def Release(self, request: pb.CloseRequest, context: Context) -> pb.CloseReply:
+        epoch = self._worker.epochs.get(request.epoch)
+        if epoch is not None and epoch.pool.close_session(request.session):
+            self._worker.opening.freed()
+        return pb.CloseReply()
+
+    async def Submit(self, requests: AsyncIterable[pb.MicroBatch], context: Context) -> AsyncIterator[pb.Report]:
+        async for report in self._worker.entry.submit(requests):
+            yield report
+
+    async def Hop(self, requests: AsyncIterable[pb.MicroBatch], context: Context) -> AsyncIterator[pb.Report]:
+        reports: asyncio.Queue[pb.Report | None] = asyncio.Queue()
+
+        async def read() -> None:
+            async for frame in requests:
+                number = frame.id
+                self._worker.flow.receive(
+                    frame,
+                    lambda failed, done, number=number: reports.put_nowait(  # type: ignore[misc]
+                        pb.Report(id=number, failed=failed, done=done)
+                    ),
+                )
+            reports.put_nowait(None)
+
+        reader = asyncio.get_running_loop().create_task(read())
+        try:
+            while (report := await reports.get()) is not None:
+                yield report
+        finally:
+            reader.cancel()
+
+    async def Listen(self, request: pb.ListenRequest, context: Context) -> AsyncIterator[pb.Answer]:
+        if len(request.client) != 16:
+            await refuse(context, Refused("a client names itself by 16 bytes", self._worker.name))
+        async for answer in self._worker.flow.answers.listen(request.client):
+            yield answer
+
+    async def WholeRow(self, request: pb.WholeRowRequest, context: Context) -> pb.WholeRowReply:
+        """The logits [vocab] of a Session's last asked position."""
+        for epoch in self._worker.epochs.all():
+            session = epoch.pool.table.get(request.session)
+            answered = session.answer if session is not None and session.serial == request.serial else None
+            if isinstance(answered, Answered) and answered.row is not None:
+                return pb.WholeRowReply(row=row_bytes(answered.row))
+        await refuse(context, Gap(0, {}, self._worker.name))
+        raise AssertionError("abort raises")
+
+    async def Experts(self, requests: AsyncIterable[pb.ExpertRequest], context: Context) -> AsyncIterator[pb.ExpertReply]:
+        replies: asyncio.Queue[pb.ExpertReply | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        async def read() -> None:
+            async for request in requests:
+                self._worker.compute.submit_shard(lambda request=request: self._serve(request, loop, replies))  # type: ignore[misc]
+            replies.put_nowait(None)
+
+        reader = loop.create_task(read())
+        try:
+            while (reply := await replies.get()) is not None:
+                yield reply
+        finally:
+            reader.cancel()
+
+    def _serve(
+        self, request: pb.ExpertRequest, loop: asyncio.AbstractEventLoop, replies: asyncio.Queue[pb.ExpertReply | None]
+    ) -> None:
+        """On the compute thread. Every request is answered."""
+        try:
+            epoch = self._worker.epochs.serving(request.epoch, request.model_id)
+            reply = serve_request(request, epoch.experts, epoch.config.hidden, epoch.dtype, epoch.device, epoch.plan.max_rows)
+        except SwarmError as error:
+            reply = pb.ExpertReply(id=request.id, code=pb.REFUSED, message=str(error))
+        except RuntimeError as error:  # torch: out of memory, a kernel that refuses
+            reply = pb.ExpertReply(id=request.id, code=pb.LOST, message=f"computing failed: {error}")
+        loop.call_soon_threadsafe(replies.put_nowait, reply)

@@ -1,0 +1,239 @@
+"""The Worker itself: what it holds, which epochs it serves, and the orders that change that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import torch
+
+from swarm.config import Sizes
+from swarm.errors import DoesNotFit, ModelError, Refused
+from swarm.model.block import Block
+from swarm.model.cache import PagedCache
+from swarm.model.experts import ExpertPort, LocalExperts
+from swarm.model.stage import Stage
+from swarm.plan import Plan
+from swarm.weights.checkpoint import Checkpoint
+from swarm.weights.load import Loader
+from swarm.weights.source import resolve
+from swarm.wire.credentials import Credentials
+from swarm.wire.tensors import TORCH
+from swarm.wire.v1 import worker_pb2 as pb
+from swarm.worker.compute import Compute
+from swarm.worker.entry import EntryStage
+from swarm.worker.epoch import Epoch, Epochs, KVPool
+from swarm.worker.experts import RemoteExperts
+from swarm.worker.flow import Flow
+from swarm.worker.holdings import Holdings, Part, part_bytes, parts_of
+from swarm.worker.opening import Opening
+
+SWEEP_S = 0.5
+RELEASE_S = 5.0
+"""How long frames in flight may take where the old epoch must go before the new one is loaded."""
+
+
+class Worker:
+    """One Device's Worker. Made inside a running loop.
+
+    Args:
+        name: its name before a Plan gives it one.
+        device: as torch names it.
+        threads: torch threads of the compute thread; 0 leaves torch's choice.
+        memory_bytes: usable for weights, KV and workspace.
+        credentials: for calls to other Workers.
+    """
+
+    def __init__(self, name: str, device: str, threads: int, memory_bytes: int, credentials: Credentials) -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self.memory_bytes = memory_bytes
+        self.loading: list[str] = []
+        self.compute = Compute(threads, name)
+        self.epochs = Epochs(name)
+        self.flow = Flow(name, self.epochs, self.compute, credentials)
+        self.entry = EntryStage(self.flow, self.compute)
+        self.opening = Opening(name, self.epochs, credentials)
+        self.flow.on_computed = self.entry.computed
+        self.flow.on_freed = self.opening.freed
+        self._holdings = Holdings()
+        self._ordering = asyncio.Lock()
+        self._started = time.monotonic()
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def prepare(self, plan: Plan, name: str, folder: str = "", release_first: bool = False) -> AsyncIterator[tuple[int, int]]:
+        """Load what this Worker lacks for a Plan, while older epochs serve. Yields (loaded, total) bytes.
+
+        Raises:
+            ModelError: the model's files cannot be used here.
+            DoesNotFit: the Plan gives this Worker more than it has.
+        """
+        async with self._ordering:
+            spec = plan.worker(name)
+            if name != self.name:
+                raise Refused(f"this is worker {self.name}, not {name}")
+            if spec.planned_bytes > self.memory_bytes:
+                raise DoesNotFit(spec.planned_bytes, self.memory_bytes, f"worker {name}")
+            if self.epochs.get(plan.epoch) is not None:
+                return
+            if release_first:
+                for epoch in self.epochs.all():
+                    await self._retire(epoch.number, RELEASE_S, keep=plan)
+            try:
+                async for progress in self._load(plan, folder):
+                    yield progress
+                self.epochs.add(self._build(plan))
+            finally:
+                self._release_unused()
+
+    def commit(self, epoch: int) -> None:
+        """Take frames of this epoch. Raises Refused where it was not prepared."""
+        self.epochs.commit(epoch)
+        self.entry.pump()
+
+    async def drain(self, epoch: int, deadline_s: float) -> None:
+        """Take no more frames of this epoch, finish those at hand, give back what only it held."""
+        async with self._ordering:
+            await self._retire(epoch, deadline_s)
+
+    def status(self) -> pb.WorkerStatus:
+        """What this Worker holds and has done."""
+        current = self.epochs.current
+        status = pb.WorkerStatus(
+            name=self.name, pid=os.getpid(), epochs=[e.number for e in self.epochs.all()], weights_bytes=self._holdings.num_bytes,
+            kv_bytes=sum(p.cache.num_bytes for p in self._pools()), sessions=sum(len(p.table) for p in self._pools()),
+            tokens=self.flow.tokens, busy_s=self.compute.busy_s, up_s=time.monotonic() - self._started,
+            micro_batches=self.flow.micro_batches, loading=self.loading,
+        )  # fmt: skip
+        for pool in self._pools():
+            used = 1 - pool.cache.free_pages / pool.cache.num_pages
+            status.kv_used_bytes += int(pool.cache.num_bytes * used)
+        if current is not None:
+            status.epoch, status.model_id, status.plan = current.number, current.plan.model.model_id, current.plan.to_json()
+            status.first, status.end = current.blocks.start, current.blocks.stop
+            for shard in current.plan.shards_of(self.name):
+                status.shards.add(block=shard.block, experts=shard.experts)
+        return status
+
+    async def close(self) -> None:
+        """End everything. Nothing is answered any more."""
+        self._sweeper.cancel()
+        await self.flow.hops.close()
+        await self.opening.peers.close()
+        for epoch in self.epochs.all():
+            for remote in epoch.remotes:
+                await remote.close()
+        await asyncio.to_thread(self.compute.stop)
+
+    def _pools(self) -> list[KVPool]:
+        return list({id(e.pool): e.pool for e in self.epochs.all()}.values())
+
+    async def _load(self, plan: Plan, folder: str) -> AsyncIterator[tuple[int, int]]:
+        missing = self._holdings.missing(parts_of(plan, self.name))
+        sizes = Sizes(plan.model.config, plan.model.dtype)
+        total = sum(part_bytes(p, sizes) for p in missing)
+        if not missing:
+            return
+        yield 0, total
+        checkpoint = await asyncio.to_thread(_open, plan, folder)
+        loader = Loader(checkpoint, TORCH[plan.model.dtype], self.device)
+        loading = self._holdings.load(missing, loader)
+        loaded = 0
+        try:
+            while (part := await asyncio.to_thread(_step, loading)) is not None:
+                loaded += part_bytes(part, sizes)
+                self.loading = [f"{plan.model.name}: {100 * loaded // total}%"]
+                yield loaded, total
+        finally:
+            self.loading = []
+
+    def _build(self, plan: Plan) -> Epoch:
+        """Put an epoch together from parts that are all there."""
+        parts, model = parts_of(plan, self.name), (plan.model.model_id, plan.model.dtype)
+        route = next((r for r in range(len(plan.routes)) if plan.stage_of(self.name, r)), 0)
+        stage = plan.stage_of(self.name, route)
+        experts = LocalExperts(self._holdings.experts(parts))
+        remotes: dict[str, RemoteExperts] = {}
+        pool = self._pool(plan)
+        built = None
+        if stage is not None:
+            blocks = {b: self._block(plan, b, experts, remotes) for b in stage.blocks}
+            embedding = self._holdings.embedding(model) if stage.first == 0 else None
+            head = self._holdings.head(model) if stage.end == plan.model.config.num_blocks else None
+            built = Stage(plan.model.config, blocks, embedding, head)
+            for block in stage.blocks:
+                pool.cache.add_block(block)
+        return Epoch(plan, self.name, self.device, pool, experts, tuple(remotes.values()), built, route)
+
+    def _block(self, plan: Plan, index: int, local: LocalExperts, remotes: dict[str, RemoteExperts]) -> Block:
+        ports: dict[int, ExpertPort] = dict.fromkeys(plan.local_experts(self.name, index), local)
+        for expert, worker in plan.remote_experts(self.name, index).items():
+            if worker not in remotes:
+                stub = self.opening.peers.stub(plan.worker(worker).address)
+                frame = (plan.model.model_id, plan.epoch)
+                remotes[worker] = RemoteExperts(worker, stub.Experts, self.compute, asyncio.get_running_loop(), frame)
+            ports[expert] = remotes[worker]
+        core = self._holdings.core((plan.model.model_id, plan.model.dtype), index)
+        return Block.of(plan.model.config, index, core, ports)
+
+    def _pool(self, plan: Plan) -> KVPool:
+        """The KV pool of an older epoch where it fits this Plan, so that Sessions keep what they have; else a new one."""
+        dtype = TORCH[plan.model.dtype]
+        for pool in self._pools():
+            cache = pool.cache
+            same_pages = (cache.num_pages, cache.page_positions, cache.dtype) == (plan.kv_pages, plan.page_positions, dtype)
+            if same_pages and pool.model_id == plan.model.model_id:
+                return pool
+        cache = PagedCache(plan.model.config, plan.kv_pages, plan.page_positions, dtype, self.device)
+        return KVPool(plan.model.model_id, cache)
+
+    async def _retire(self, number: int, deadline_s: float, keep: Plan | None = None) -> None:
+        epoch = self.epochs.get(number)
+        if epoch is None:
+            return
+        epoch.serving = False
+        with contextlib.suppress(TimeoutError):  # what runs on fails at its next hop, and its memory goes when it ends
+            await asyncio.wait_for(self.flow.idle(number), deadline_s)
+        self.epochs.remove(number)
+        for remote in epoch.remotes:
+            await remote.close()
+        in_use = {b for e in self.epochs.all() if e.pool is epoch.pool for b in e.blocks}
+        for block in set(epoch.cache.blocks) - in_use:
+            epoch.cache.drop_block(block)
+        del epoch
+        self._release_unused(keep)
+
+    def _release_unused(self, keep: Plan | None = None) -> None:
+        """Give back the weights that no epoch uses, nor the Plan that is about to be loaded."""
+        plans = [e.plan for e in self.epochs.all()] + ([keep] if keep else [])
+        self._holdings.keep_only(p for plan in plans for p in parts_of(plan, self.name))
+
+    async def _sweep(self) -> None:
+        """Take back what leases no longer cover, and give up what nobody reported."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = time.monotonic()
+            for pool in self._pools():
+                for session in pool.table.expired(now):
+                    pool.close_session(session.id)
+                    self.opening.freed()
+            self.entry.sweep(now)
+
+
+def _open(plan: Plan, folder: str) -> Checkpoint:
+    """The model's files on this Rig. Raises ModelError where they are missing or are not the Plan's."""
+    where = Path(folder) if folder else resolve(plan.model.source)
+    checkpoint = Checkpoint.open(where)
+    if (found := checkpoint.model_id()) != plan.model.model_id:
+        raise ModelError(
+            f"{where} holds another model ({found}) than the plan's {plan.model.name} ({plan.model.model_id}): copy it anew"
+        )
+    return checkpoint
+
+
+def _step(loading: Iterator[Part]) -> Part | None:
+    return next(loading, None)
