@@ -8,6 +8,7 @@ from dataclasses import replace
 from cluster.planner.budget import Load, Prices, budget_of, needed_bytes
 from cluster.planner.counts import missing_bytes, split_blocks, whole_blocks
 from cluster.planner.layout import Layout, lay_out
+from cluster.planner.reasons import notes
 from cluster.planner.seats import Seat, arrange, largest_first, seat, subsets
 from swarm.errors import DoesNotFit
 from swarm.plan import Model, Plan, Route, WorkerSpec
@@ -113,7 +114,6 @@ def _plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: int, l
         shards=layout.shards,
         sessions=load.sessions,
         context=prices.context,
-        notes=tuple(_notes(devices, load, prices, layout)),
     )
     budgets = {w.name: budget_of(plan, w.name) for w in used}
     workers = tuple(
@@ -121,24 +121,11 @@ def _plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: int, l
         for w in used
         for b in (budgets[w.name],)
     )
-    return replace(plan, workers=workers)
+    return replace(plan, workers=workers, notes=tuple(notes(plan, devices, load)))
 
 
 def _place(order: Sequence[str], name: str) -> int:
     return order.index(name) if name in order else len(order)
-
-
-def _notes(devices: Sequence[WorkerSpec], load: Load, prices: Prices, layout: Layout) -> Iterator[str]:
-    if prices.context < load.context:
-        yield f"context {load.context} capped at the model's {prices.context}"
-    for worker in sorted(devices, key=lambda w: (w.rig, w.name)):
-        if worker.name not in layout.used:
-            small = worker.memory_bytes < prices.helper + prices.expert
-            why = "too small for the workspace and one expert" if small else "the model fits without it"
-            yield f"{worker.rig} {worker.device} not used: {why}"
-    for block in sorted({s.block for s in layout.shards}):
-        where = ", ".join(f"{len(s.experts)} on {s.worker}" for s in layout.shards if s.block == block)
-        yield f"block {block} has experts elsewhere ({where}): one round trip a token"
 
 
 def _does_not_fit(model: Model, devices: Sequence[WorkerSpec], load: Load) -> DoesNotFit:
