@@ -1,0 +1,84 @@
+"""The router, and the order in which experts are asked and waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from swarm.model.experts import ExpertPort, ExpertWeights, LocalExperts
+from swarm.model.moe import MoE
+
+H, F, E = 16, 24, 6
+
+
+class Watched:
+    """A port that notes when it is asked and waited for."""
+
+    def __init__(self, name: str, port: ExpertPort, log: list[str]) -> None:
+        self.name, self.port, self.log = name, port, log
+
+    def ask(self, block: int, hidden: Tensor, rows: Mapping[int, Tensor]) -> Callable[[], dict[int, Tensor]]:
+        self.log.append(f"ask {self.name} {block} {sorted(rows)}")
+        wait = self.port.ask(block, hidden, rows)
+        return lambda: (self.log.append(f"wait {self.name}"), wait())[1]
+
+
+class Logged(LocalExperts):
+    """Local experts that note when they compute."""
+
+    log: list[str]
+
+    def ask(self, block: int, hidden: Tensor, rows: Mapping[int, Tensor]) -> Callable[[], dict[int, Tensor]]:
+        wait = super().ask(block, hidden, rows)
+        return lambda: (self.log.append("compute local"), wait())[1]
+
+
+def experts() -> dict[tuple[int, int], ExpertWeights]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        (4, e): ExpertWeights(torch.randn(2 * F, H, generator=generator), torch.randn(H, F, generator=generator)) for e in range(E)
+    }
+
+
+def rows(count: int) -> Tensor:
+    return torch.randn(count, H, generator=torch.Generator().manual_seed(1))
+
+
+ROUTER = torch.randn(E, H, generator=torch.Generator().manual_seed(2))
+
+
+def test_remote_experts_are_asked_before_local_ones_run_and_awaited_after() -> None:
+    log: list[str] = []
+    local = Logged(experts())
+    object.__setattr__(local, "log", log)
+    far = Watched("far", LocalExperts(experts()), log)
+    MoE(4, 2, ROUTER, {e: local if e < 3 else far for e in range(E)}).forward(rows(40))
+    assert log == ["ask far 4 [3, 4, 5]", "compute local", "wait far"]
+
+
+def test_a_port_is_not_asked_when_no_row_chose_its_experts() -> None:
+    log: list[str] = []
+    x = rows(1)
+    chosen = (x @ ROUTER.T)[0].topk(2).indices.tolist()
+    spare = next(e for e in range(E) if e not in chosen)
+    ports = {e: Watched("spare" if e == spare else "busy", LocalExperts(experts()), log) for e in range(E)}
+    MoE(4, 2, ROUTER, ports).forward(x)
+    assert not any("spare" in line for line in log)
+
+
+def test_each_row_gets_the_renormalised_sum_of_its_best_experts() -> None:
+    x, weights = rows(33), experts()
+    port = LocalExperts(weights)
+    got = MoE(4, 3, ROUTER, dict.fromkeys(range(E), port)).forward(x)
+    for row, out in zip(x, got, strict=True):
+        values, ids = (ROUTER @ row).topk(3)
+        outputs = torch.stack([weights[4, e].forward(row[None])[0] for e in ids.tolist()])
+        torch.testing.assert_close(out, values.softmax(0) @ outputs, atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_alone_gets_what_it_gets_among_others() -> None:
+    moe = MoE(4, 2, ROUTER, dict.fromkeys(range(E), LocalExperts(experts())))
+    x = rows(20)
+    torch.testing.assert_close(torch.cat([moe.forward(row[None]) for row in x]), moe.forward(x), atol=1e-5, rtol=1e-5)
