@@ -1,0 +1,89 @@
+"""The frame of the command line: help, versions, sentences, exit codes, and what is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from commands import is_one_sentence, python, swarm
+from fake_swarm import plan_for
+
+from swarm import __version__
+from swarm.cli.main import COMMANDS
+
+BUILT = [name for name in COMMANDS if importlib.util.find_spec(f"swarm.cli.{name}")]
+
+
+def test_help_lists_every_command() -> None:
+    ran = swarm("--help")
+    assert ran.code == 0
+    assert all(f"  {name} " in ran.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_the_help_of_a_command_has_an_example_of_it(name: str) -> None:
+    ran = swarm(name, "--help")
+    assert ran.code == 0, ran.err
+    assert " ".join(COMMANDS[name].example.split()) in " ".join(ran.out.split())
+
+
+def test_the_version_is_printed() -> None:
+    assert swarm("--version").out == f"swarm {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [("nonsense",), ("chat", "--nonsense"), ("chat", "--temperature", "warm"), ("worker",), ()])
+def test_a_command_line_that_makes_no_sense_ends_with_2(words: tuple[str, ...]) -> None:
+    ran = swarm(*words)
+    assert ran.code == 2
+    assert "Traceback" not in ran.err
+
+
+def test_a_failure_is_one_sentence_and_1() -> None:
+    ran = swarm("status")
+    assert ran.code == 1 and ran.out == ""
+    assert is_one_sentence(ran.err) and "swarm up" in ran.err
+
+
+@pytest.mark.parametrize("words", [("--help",), ("chat", "--help"), ("score", "--help"), ("status",), ("chat", "hello")])
+def test_a_client_command_imports_neither_torch_nor_ray(words: tuple[str, ...]) -> None:
+    code = """
+import sys
+from swarm.cli.main import main
+try:
+    main()
+finally:
+    heavy = {"torch", "ray", "numpy", "safetensors", "cluster"} & set(sys.modules)
+    print("heavy:", sorted(heavy), file=sys.stderr)
+"""
+    assert python(code, *words).err.endswith("heavy: []\n")
+
+
+def test_a_rig_command_on_a_client_says_what_to_install(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(plan_for({"w0": "127.0.0.1:1", "w1": "127.0.0.1:2"}).to_json())
+    code = "import sys; sys.modules['torch'] = None; from swarm.cli.main import main; main()"
+    ran = python(code, "worker", "--plan-file", str(path), "--name", "w0")
+    assert ran.code == 1
+    assert is_one_sentence(ran.err) and "pip install 'swarm-moe[rig]'" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("", 1), ("{", 1), (json.dumps({"epoch": 1}), 1), (None, 2)], ids=["empty", "cut", "incomplete", "absent"]
+)
+def test_a_bad_plan_file_is_one_sentence(tmp_path: Path, text: str | None, code: int) -> None:
+    path = tmp_path / "plan.json"
+    if text is not None:
+        path.write_text(text)
+    ran = swarm("worker", "--plan-file", str(path), "--name", "w0")
+    assert ran.code == code
+    assert is_one_sentence(ran.err) and "swarm plan --out" in ran.err
+
+
+def test_a_name_that_the_plan_lacks_is_one_sentence_with_those_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(plan_for({"w0": "127.0.0.1:1", "w1": "127.0.0.1:2"}).to_json())
+    ran = swarm("worker", "--plan-file", str(path), "--name", "w7")
+    assert ran.code == 1
+    assert is_one_sentence(ran.err) and "w0, w1" in ran.err

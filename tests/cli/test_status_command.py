@@ -1,0 +1,140 @@
+"""`swarm status` and `swarm load`, against a door and Workers over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from commands import Ran, is_one_sentence, swarm
+from fake_swarm import GIB, Door, OneWorker, listening, plan_for
+
+from swarm.cli.status_table import Rates
+from swarm.errors import DoesNotFit
+from swarm.wire.overview import overview
+from swarm.wire.v1 import worker_pb2 as pb
+
+KEYS = {"name", "rig", "device", "pid", "address", "blocks", "experts", "memory", "sessions", "alive"}
+
+
+async def run(*words: str) -> Ran:
+    """A command beside the servers of this test's loop."""
+    return await asyncio.to_thread(swarm, *words)
+
+
+def serving(name: str) -> pb.WorkerStatus:
+    shard = pb.BlockExperts(block=0, experts=[2, 3])
+    return pb.WorkerStatus(
+        name=name, pid=77, epoch=1, epochs=[1], first=2, end=4, shards=[shard], weights_bytes=100, kv_bytes=200, sessions=3
+    )  # fmt: skip
+
+
+async def test_status_of_a_plan_file_asks_each_worker_and_has_the_documented_keys(tmp_path: Path) -> None:
+    async with listening(OneWorker(serving("w1"))) as address:
+        plan = plan_for({"w0": "127.0.0.1:1", "w1": address})
+        path = tmp_path / "plan.json"
+        path.write_text(plan.to_json())
+        ran = await run("status", "--json", "--plan-file", str(path))
+    assert ran.code == 0 and ran.err == ""
+    document = json.loads(ran.out)
+    assert (document["epoch"], document["model"], document["dtype"]) == (1, "tiny", "fp32")
+    dead, alive = document["workers"]
+    assert set(dead) >= KEYS and set(alive) >= KEYS
+    assert (dead["alive"], dead["pid"], dead["blocks"]) == (False, None, [0, 2])
+    assert (alive["alive"], alive["pid"], alive["sessions"]) == (True, 77, 3)
+    assert (alive["blocks"], alive["experts"]) == ([2, 4], {"0": [2, 3]})
+    assert alive["memory"] == {
+        "total_bytes": GIB,
+        "weights_bytes": 100,
+        "kv_bytes": 200,
+        "kv_used_bytes": 0,
+        "workspace_bytes": 30,
+        "free_bytes": GIB - 330,
+    }
+
+
+async def test_a_person_sees_what_each_worker_holds_and_which_does_not_answer(tmp_path: Path) -> None:
+    async with listening(OneWorker(serving("w1"))) as address:
+        path = tmp_path / "plan.json"
+        path.write_text(plan_for({"w0": "127.0.0.1:1", "w1": address}).to_json())
+        ran = await run("status", "--plan-file", str(path))
+    lines = {line.split()[0]: line for line in ran.out.splitlines() if line.startswith("w")}
+    assert "does not answer" in lines["w0"] and "0-1" in lines["w0"]
+    assert "0: 2,3" in lines["w1"] and "2-3" in lines["w1"]
+
+
+async def test_status_of_a_swarm_is_the_document_that_it_serves() -> None:
+    document = overview(plan_for({"w0": "127.0.0.1:1", "w1": "127.0.0.1:2"}), {"w1": serving("w1")})
+    async with listening(Door(document), key="k") as address:
+        ran = await run("status", "--json", "--swarm", address, "--key", "k")
+    assert json.loads(ran.out) == document
+
+
+async def test_a_swarm_without_a_model_says_what_it_waits_for() -> None:
+    document = {
+        "epoch": 0,
+        "model": "",
+        "dtype": "",
+        "workers": [],
+        "waiting": "needs 26.1 GiB, has 22.4: waiting for `swarm join`",
+    }
+    async with listening(Door(document), key="k") as address:
+        ran = await run("status", "--swarm", address, "--key", "k")
+    assert ran.code == 0 and "needs 26.1 GiB" in ran.out
+
+
+@pytest.mark.parametrize("words", [("status",), ("load", "nano")])
+async def test_a_wrong_key_is_one_sentence(words: tuple[str, ...]) -> None:
+    async with listening(Door({}), key="right") as address:
+        ran = await run(*words, "--swarm", address, "--key", "wrong")
+    assert ran.code == 1 and ran.out == ""
+    assert is_one_sentence(ran.err) and "key" in ran.err
+
+
+@pytest.mark.parametrize("words", [("status",), ("load", "nano")])
+async def test_no_key_is_one_sentence(words: tuple[str, ...]) -> None:
+    ran = await run(*words, "--swarm", "127.0.0.1:1")
+    assert ran.code == 1 and is_one_sentence(ran.err) and "--key-file" in ran.err
+
+
+@pytest.mark.parametrize("words", [("status",), ("load", "nano")])
+async def test_a_dead_port_is_one_sentence(words: tuple[str, ...]) -> None:
+    ran = await run(*words, "--swarm", "127.0.0.1:1", "--key", "k")
+    assert ran.code == 1 and is_one_sentence(ran.err) and "127.0.0.1:1" in ran.err
+
+
+async def test_a_port_that_speaks_something_else_is_one_sentence() -> None:
+    async with listening(OneWorker(serving("w1")), key="k") as address:
+        ran = await run("status", "--swarm", address, "--key", "k")
+    assert ran.code == 1 and is_one_sentence(ran.err) and "does not speak swarm" in ran.err
+
+
+async def test_watch_and_json_together_are_refused() -> None:
+    ran = await run("status", "--watch", "--json", "--swarm", "127.0.0.1:1", "--key", "k")
+    assert ran.code == 2 and is_one_sentence(ran.err)
+
+
+async def test_load_sends_a_folder_here_as_an_absolute_path_and_prints_the_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    door = Door({})
+    async with listening(door, key="k") as address:
+        ran = await run("load", "model", "--context", "512", "--swarm", address, "--key", "k")
+    assert (ran.code, ran.out, ran.err) == (0, f"{tmp_path}/model serves\n", "")
+    assert (door.loads[0].model, door.loads[0].context, door.loads[0].sessions) == (f"{tmp_path}/model", 512, 0)
+
+
+async def test_load_passes_on_why_a_model_does_not_fit() -> None:
+    async with listening(Door({}, DoesNotFit(30 * GIB, 20 * GIB, "big")), key="k") as address:
+        ran = await run("load", "big", "--swarm", address, "--key", "k")
+    assert ran.code == 1 and is_one_sentence(ran.err) and "30.0 GiB" in ran.err and "20.0 GiB" in ran.err
+
+
+def test_rates_are_tokens_between_two_looks_and_unknown_at_first() -> None:
+    rates = Rates()
+    assert rates.of({"workers": [{"name": "w0", "tokens": 10}]}, 1.0) == {}
+    assert rates.of({"workers": [{"name": "w0", "tokens": 40}, {"name": "w1", "tokens": 5}]}, 3.0) == {"w0": 15.0}
+    assert rates.of({"workers": [{"name": "w0", "tokens": 2}]}, 4.0) == {}
