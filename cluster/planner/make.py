@@ -129,10 +129,14 @@ def _place(order: Sequence[str], name: str) -> int:
 
 
 def _does_not_fit(model: Model, devices: Sequence[WorkerSpec], load: Load) -> DoesNotFit:
-    """What is needed on these Devices: more than on one, where each has a workspace and room that is too small for use."""
+    """What is needed on one Device; where all together have that much, what is missing is added.
+
+    Many Devices need more than one does: each has its own workspace, and room too small for an expert.
+    """
     prices = Prices.of(model, load)
     available = sum(w.memory_bytes for w in devices)
     missing = [missing_bytes(s, split_blocks(s, prices), prices) for s in _other_seatings(devices, prices)]
     short = min(missing, default=prices.core)
     what = f"{model.name} in {model.dtype} for {load.sessions} sessions of {prices.context} positions"
-    return DoesNotFit(max(needed_bytes(model, load), available + short), available, what)
+    needed = needed_bytes(model, load)
+    return DoesNotFit(needed if needed > available else available + short, available, what)
