@@ -1,0 +1,122 @@
+"""A client of a swarm: its streams, its model's tokenizer and chat format, its conversations."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from swarm.client.chat_format import ChatFormat, chat_format
+from swarm.client.conversation import Conversation
+from swarm.client.generation_config import GenerationConfig
+from swarm.client.pace import Pace
+from swarm.client.plan_source import PlanSource
+from swarm.client.route import RouteStreams
+from swarm.client.sampling import Sampling
+from swarm.client.session import Session
+from swarm.client.tokenizer import Tokenizer
+from swarm.errors import UsageError
+from swarm.plan import Plan
+from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import stage_pb2 as pb
+
+
+class Client:
+    """One process's view of a swarm. All its Sessions share two streams a Route."""
+
+    def __init__(
+        self, plan: Plan, assets: dict[str, bytes], source: PlanSource, credentials: Credentials, notify: Callable[[str], None]
+    ) -> None:
+        self.plan = plan
+        self.source = source
+        self.pace = Pace()
+        self.tokenizer = Tokenizer.from_assets(assets)
+        self.defaults: Sampling = GenerationConfig.from_assets(assets).sampling
+        self._assets = assets
+        self._credentials = credentials
+        self._notify = notify
+        self._id = os.urandom(16)
+        self._streams: RouteStreams | None = None
+        self._connecting = asyncio.Lock()
+
+    @property
+    def chat_format(self) -> ChatFormat:
+        """How the model wants to be asked. Raises ModelError where it does not say."""
+        return chat_format(self._assets, self.tokenizer)
+
+    def notify(self, message: str) -> None:
+        """Tell the person something that is not part of an answer."""
+        self._notify(message)
+
+    async def streams(self) -> RouteStreams:
+        """The streams for the Plan in force, opened anew where the Plan changed or they broke. Raises StepError."""
+        async with self._connecting:
+            plan = await self.source.plan()
+            old = self._streams
+            if old is not None and old.plan.epoch == plan.epoch and old.broken is None:
+                return old
+            if old is not None:
+                await old.close()
+            self._streams = None
+            new = RouteStreams(plan, int.from_bytes(self._id, "big") % len(plan.routes), self._credentials, self._id)
+            try:
+                await new.start()
+            except BaseException:
+                await new.close()
+                raise
+            self.plan, self._streams = plan, new
+            return new
+
+    def conversation(self) -> Conversation:
+        """A new one, with nothing said."""
+        return Conversation(self, self.tokenizer, self.plan.context)
+
+    async def score(self, tokens: Sequence[int]) -> list[float | None]:
+        """The log-probability of each token after those before it; None for the first.
+
+        Raises:
+            UsageError: no tokens. TooLong: more than the context holds.
+        """
+        if not tokens:
+            raise UsageError("there is no text to score: give a file, or text on standard input")
+        session = Session(self)
+        try:
+            await session.reserve(len(tokens))
+            session.replace(tokens[:-1])
+            if not session.tokens:
+                return [None]
+            answers = await session.traverse(
+                0, lambda at, end: pb.Ask(rows=end - at, named=tokens[at + 1 : end + 1], named_per_row=1)
+            )
+        finally:
+            await session.close()
+        return [None, *(row.named[0] - row.logsumexp for answer in answers for row in answer.rows)]
+
+    async def close(self) -> None:
+        """End the streams."""
+        if self._streams is not None:
+            await self._streams.close()
+
+
+@asynccontextmanager
+async def open_client(
+    source: PlanSource, credentials: Credentials, notify: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Client]:
+    """A client of the swarm that `source` knows.
+
+    Args:
+        notify: told what is no part of an answer: queues, losses, recoveries.
+
+    Raises:
+        SwarmError: nobody answers, the key is wrong, no model is loaded, or its tokenizer cannot be used.
+    """
+    try:
+        plan = await source.plan()
+        client = Client(plan, await source.assets(plan.model), source, credentials, notify)
+        try:
+            yield client
+        finally:
+            await client.close()
+    finally:
+        await source.close()

@@ -1,0 +1,160 @@
+"""Where a client learns the Plan: from a file, or from the swarm, which tells it of every later one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Protocol
+
+import grpc.aio
+
+from swarm.errors import NoSwarm, PlacementError
+from swarm.plan import Model, Plan
+from swarm.weights.describe import assets as assets_of_folder
+from swarm.weights.source import resolve
+from swarm.wire.credentials import Credentials
+from swarm.wire.status import from_rpc
+from swarm.wire.v1 import swarm_pb2 as pb
+from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
+
+CALL_S = 10.0
+RECONNECT_S = 1.0
+
+
+class PlanSource(Protocol):
+    """The Plan in force, and the small files that go with its model."""
+
+    patience_s: float
+    """How long it makes sense to wait for a Plan that works again."""
+
+    async def plan(self) -> Plan:
+        """The Plan in force. Raises SwarmError, saying why there is none."""
+        ...
+
+    async def newer_than(self, epoch: int) -> Plan:
+        """The first Plan of a later epoch; waits for it."""
+        ...
+
+    async def assets(self, model: Model) -> dict[str, bytes]:
+        """Tokenizer, template and configs of a model, by file name."""
+        ...
+
+    async def report(self, epoch: int, worker: str, message: str) -> None:
+        """Tell that a Worker failed. Best effort."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class FilePlan:
+    """A Plan in a file, for Workers that were started from it. It never changes."""
+
+    patience_s = 15.0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def plan(self) -> Plan:
+        """Read and check the file. Raises PlacementError."""
+        try:
+            return Plan.from_json(self._path.read_text(encoding="utf-8"), str(self._path))
+        except OSError as error:
+            raise PlacementError(f"{self._path} cannot be read ({error.strerror}): write it with `swarm plan --out`") from None
+
+    async def newer_than(self, epoch: int) -> Plan:
+        """Never: a file stays as it is."""
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async def assets(self, model: Model) -> dict[str, bytes]:
+        """From the model's folder on this machine. Raises ModelError."""
+        return await asyncio.to_thread(lambda: assets_of_folder(resolve(model.source)))
+
+    async def report(self, epoch: int, worker: str, message: str) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+
+class SwarmPlan:
+    """The Plan that a Coordinator serves. Keeps the last one it heard of while the Coordinator is away."""
+
+    patience_s = 3600.0
+
+    def __init__(self, address: str, credentials: Credentials) -> None:
+        self._what = f"the swarm at {address}"
+        self._channel = credentials.channel(address)
+        self._stub = SwarmServiceStub(self._channel)
+        self._latest: Plan | None = None
+        self._waiting = ""
+        self._changed = asyncio.Condition()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def plan(self) -> Plan:
+        """See `PlanSource.plan`. Raises NoSwarm, WrongKey, or PlacementError with what the swarm waits for."""
+        if self._latest is None:
+            try:
+                reply = await self._stub.GetPlan(pb.PlanRequest(), timeout=CALL_S)
+            except grpc.aio.AioRpcError as error:
+                raise from_rpc(error, self._what) from None
+            await self._heard(reply)
+        if self._watcher is None:
+            self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        if self._latest is None:
+            raise PlacementError(f"{self._what} has no model loaded: {self._waiting or 'it is starting'}")
+        return self._latest
+
+    async def newer_than(self, epoch: int) -> Plan:
+        """See `PlanSource.newer_than`."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._latest is not None and self._latest.epoch > epoch)
+            assert self._latest is not None
+            return self._latest
+
+    async def assets(self, model: Model) -> dict[str, bytes]:
+        """See `PlanSource.assets`."""
+        try:
+            reply = await self._stub.GetAssets(pb.AssetsRequest(model_id=model.model_id), timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._what) from None
+        return {asset.name: asset.data for asset in reply.assets}
+
+    async def report(self, epoch: int, worker: str, message: str) -> None:
+        try:
+            await self._stub.ReportFailure(pb.FailureReport(epoch=epoch, worker=worker, message=message), timeout=CALL_S)
+        except grpc.aio.AioRpcError:
+            return  # the Coordinator is away: its own polling will find out
+
+    async def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._channel.close(None)
+
+    async def _watch(self) -> None:
+        while True:
+            started = time.monotonic()
+            try:
+                async for reply in self._stub.WatchPlan(pb.PlanRequest()):
+                    await self._heard(reply)
+            except grpc.aio.AioRpcError as error:
+                self._waiting = str(from_rpc(error, self._what))
+            await asyncio.sleep(max(0.0, RECONNECT_S - (time.monotonic() - started)))
+
+    async def _heard(self, reply: pb.PlanReply) -> None:
+        async with self._changed:
+            self._waiting = reply.waiting
+            if reply.plan:
+                self._latest = Plan.from_json(reply.plan, "the swarm's plan")
+            self._changed.notify_all()
+
+
+def source_for(plan_file: Path | None, address: str, credentials: Credentials) -> PlanSource:
+    """The source that a command was given. Raises NoSwarm where it was given none."""
+    if plan_file is not None:
+        return FilePlan(plan_file)
+    if not address:
+        raise NoSwarm("no swarm is known here: start one with `swarm up`, or name one with --swarm ADDRESS")
+    return SwarmPlan(address, credentials)

@@ -1,0 +1,185 @@
+"""A client's two streams to one Route: Steps go to the entry Worker, Candidates come from the last one.
+
+All Sessions of a client share them; what comes back is sorted to Sessions here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from swarm.errors import Lost, StepError, SwarmError
+from swarm.plan import Plan
+from swarm.wire.credentials import Credentials
+from swarm.wire.status import from_rpc, from_step
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
+
+CONNECT_S = 10.0
+CLOSE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """What came back for one Step."""
+
+    serial: int
+    answer: pb.StepAnswer | None = None
+    timings: tuple[pb.StageTiming, ...] = ()
+    error: StepError | None = None
+
+
+class RouteStreams:
+    """The two streams, for one epoch of the Plan.
+
+    Args:
+        plan: the Plan in force.
+        route: which of its Routes.
+        client: 16 bytes that name this client to the last Worker.
+    """
+
+    def __init__(self, plan: Plan, route: int, credentials: Credentials, client: bytes) -> None:
+        self.plan = plan
+        self.route = route
+        self.broken: Lost | None = None
+        self._client = client
+        self._entry = plan.worker(plan.routes[route].entry)
+        self._last = plan.worker(plan.routes[route].last)
+        addresses = dict.fromkeys((self._entry.address, self._last.address))
+        self._channels = {address: credentials.channel(address) for address in addresses}
+        self._entry_stub = StageServiceStub(self._channels[self._entry.address])
+        self._last_stub = StageServiceStub(self._channels[self._last.address])
+        self._sessions: dict[bytes, asyncio.Queue[Event]] = {}
+        self._outbox: asyncio.Queue[pb.StepHeader] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open both streams; the last Worker has confirmed that it will answer. Raises Lost or WrongKey."""
+        listening = self._last_stub.Listen(pb.ListenRequest(client=self._client, model_id=self.plan.model.model_id))
+        try:
+            await asyncio.wait_for(listening.read(), CONNECT_S)
+        except grpc.aio.AioRpcError as error:
+            listening.cancel()
+            raise self._why(error, self._last.name) from None
+        except TimeoutError:
+            listening.cancel()
+            raise Lost(f"worker {self._last.name} at {self._last.address} does not answer") from None
+        submitting = self._entry_stub.Submit()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._guard(self._listen(listening), self._last.name)),
+            loop.create_task(self._guard(self._hear(submitting), self._entry.name)),
+            loop.create_task(self._guard(self._send(submitting), self._entry.name)),
+        ]
+
+    def attach(self, session: bytes) -> asyncio.Queue[Event]:
+        """Where the events of a Session arrive from now on."""
+        self._sessions[session] = asyncio.Queue()
+        return self._sessions[session]
+
+    async def open(
+        self, session: bytes, positions: int, lease_s: float, hashes: Sequence[int], queued: Callable[[int], None]
+    ) -> int:
+        """Reserve a Session on every Stage; how many positions all of them hold already.
+
+        Args:
+            queued: told the Session's place whenever it must wait.
+
+        Raises:
+            TooLong, Full, Moved, Lost: see `swarm.worker.opening`.
+        """
+        request = pb.OpenRequest(
+            session=session, epoch=self.plan.epoch, route=self.route, positions=positions, lease_s=lease_s,
+            prefix_hashes=hashes, model_id=self.plan.model.model_id,
+        )  # fmt: skip
+        try:
+            async for reply in self._entry_stub.Open(request):
+                if reply.state == pb.OpenReply.OPENED:
+                    return int(reply.held)
+                queued(reply.place)
+        except grpc.aio.AioRpcError as error:
+            raise self._why(error, self._entry.name) from None
+        raise Lost(f"worker {self._entry.name} ended the call without an answer")
+
+    def send(self, header: pb.StepHeader) -> None:
+        """Queue a Step for the entry Worker. Raises Lost where the streams are broken."""
+        if self.broken is not None:
+            raise self.broken
+        header.client = self._client
+        self._outbox.put_nowait(header)
+
+    async def whole_row(self, session: bytes, serial: int) -> bytes:
+        """The logits [vocab] fp32 of a Session's last asked position."""
+        request = pb.WholeRowRequest(session=session, serial=serial, model_id=self.plan.model.model_id)
+        try:
+            return bytes((await self._last_stub.WholeRow(request, timeout=CONNECT_S)).row)
+        except grpc.aio.AioRpcError as error:
+            raise self._why(error, self._last.name) from None
+
+    async def release(self, session: bytes) -> None:
+        """Give a Session's pages back; a Worker that cannot be reached lets its lease run out."""
+        self._sessions.pop(session, None)
+        request = pb.CloseRequest(session=session, epoch=self.plan.epoch, route=self.route)
+        try:
+            await self._entry_stub.Close(request, timeout=CLOSE_S)
+        except grpc.aio.AioRpcError:
+            return
+
+    async def close(self) -> None:
+        """End both streams; Sessions that wait hear that they are lost."""
+        self._break(Lost("the connection was closed"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for channel in self._channels.values():
+            await channel.close(None)
+
+    async def _listen(self, call: Any) -> None:
+        async for answer in call:
+            timings = tuple(answer.timings)
+            for step in answer.steps:
+                self._tell(step.session, Event(step.serial, answer=step, timings=timings))
+
+    async def _hear(self, call: Any) -> None:
+        async for report in call:
+            for status in report.failed:
+                self._tell(status.session, Event(status.serial, error=from_step(status)))
+
+    async def _send(self, call: Any) -> None:
+        while True:
+            steps = [await self._outbox.get()]
+            while not self._outbox.empty():
+                steps.append(self._outbox.get_nowait())
+            frame = pb.MicroBatch(model_id=self.plan.model.model_id, epoch=self.plan.epoch, route=self.route, steps=steps)
+            await call.write(frame)
+
+    async def _guard(self, stream: Any, worker: str) -> None:
+        """Run one side of a stream; its end, however it came, breaks the Route."""
+        why = "it closed the stream"
+        try:
+            await stream
+        except grpc.aio.AioRpcError as error:
+            why = error.details() or error.code().name
+        except asyncio.InvalidStateError:
+            why = "the stream is closed"
+        self._break(Lost(f"worker {worker} is gone ({why})"))
+
+    def _break(self, lost: Lost) -> None:
+        if self.broken is None:
+            self.broken = lost
+            for queue in self._sessions.values():
+                queue.put_nowait(Event(0, error=lost))
+
+    def _tell(self, session: bytes, event: Event) -> None:
+        if (queue := self._sessions.get(session)) is not None:
+            queue.put_nowait(event)
+
+    def _why(self, error: grpc.aio.AioRpcError, worker: str) -> SwarmError:
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
+            meant = from_rpc(error, f"worker {worker}")
+            return meant if isinstance(meant, StepError) else Lost(f"worker {worker} is gone ({error.details()})")
+        return from_rpc(error, f"worker {worker}")

@@ -1,0 +1,236 @@
+"""One Session as its client sees it: its token ids, which are the whole truth, and how they get through the Route.
+
+Whatever is lost on the way (a frame, a lease, a Worker, the whole Plan) is made good by sending again what the Stages
+say they do not hold. Nothing above this file needs to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from swarm.client.pace import Pace
+from swarm.client.plan_source import PlanSource
+from swarm.client.route import Event, RouteStreams
+from swarm.errors import Expired, Gap, Lost, Moved, StepError, TooLong
+from swarm.plan import EMPTY_HASH, Plan, extend_hash
+from swarm.wire.v1 import stage_pb2 as pb
+
+LEASE_S = 600.0
+BACKOFF_S = (0.1, 0.2, 0.5, 1.0)
+MAX_GAPS = 64
+"""In one traversal; each Stage of a Route may have lost something else, and each may be rewound step by step."""
+MOVED_S = 5.0
+"""How long a Plan that makes a Stage answer MOVED may take to arrive before the old one is tried again."""
+
+AskFor = Callable[[int, int], pb.Ask]
+"""What to ask of the rows `start` to `end` of the Session."""
+
+
+class Swarm(Protocol):
+    """What a Session needs of its client."""
+
+    source: PlanSource
+    pace: Pace
+
+    def notify(self, message: str) -> None: ...
+
+    async def streams(self) -> RouteStreams: ...
+
+
+class Session:
+    """Token ids and their way through a Route. `positions` are reserved when it is first used."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self.id = os.urandom(16)
+        self.tokens: list[int] = []
+        self.timings: tuple[pb.StageTiming, ...] = ()
+        """Of the last traversal."""
+        self.traversal_s = 0.0
+        self.serial = 0
+        self.held = 0
+        """Positions that all Stages hold, as far as is known."""
+        self._swarm = swarm
+        self._hashes = [EMPTY_HASH]
+        self._positions = self._reserved = 0
+        self._streams: RouteStreams | None = None
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+
+    def replace(self, tokens: Sequence[int]) -> None:
+        """Make these the Session's tokens; what they share with the present ones stays held."""
+        same = 0
+        for old, new in zip(self.tokens, tokens, strict=False):
+            if old != new:
+                break
+            same += 1
+        del self.tokens[same:], self._hashes[same + 1 :]
+        self.held = min(self.held, same)
+        for token in tokens[same:]:
+            self.append(token)
+
+    def append(self, token: int) -> None:
+        """Add a token; no Stage has seen it yet."""
+        self.tokens.append(token)
+        self._hashes.append(extend_hash(self._hashes[-1], token))
+
+    async def reserve(self, positions: int) -> None:
+        """Make sure that so many positions are reserved, from the next traversal on. Raises TooLong."""
+        plan = self._streams.plan if self._streams is not None else await self._swarm.source.plan()
+        if positions > plan.context:
+            raise TooLong(
+                f"{positions} positions are needed, the swarm has {plan.context} a session: "
+                "shorten the prompt or --max-tokens, or start the swarm with a larger --context"
+            )
+        self._positions = max(self._positions, positions)
+
+    async def traverse(self, start: int, ask_for: AskFor) -> list[pb.StepAnswer]:
+        """Send all tokens from `start` on (and what is not held before it) through the Route, once.
+
+        Args:
+            start: the first position whose row must be computed, held or not.
+            ask_for: what to ask of each chunk's rows.
+
+        Returns:
+            The answers of the chunks that asked for rows, in order.
+
+        Raises:
+            Refused, Full, TooLong: for good. Lost: no Plan worked for as long as the source is patient.
+        """
+        trouble, gaps = _Trouble(self._swarm), 0
+        while True:
+            try:
+                if self._streams is None or self._reserved < self._positions:
+                    await self._attach()
+                answers = await self._attempt(start, ask_for)
+            except Gap as gap:
+                gaps += 1
+                if gaps > MAX_GAPS:
+                    raise Lost(f"{gap}, and goes on losing it", gap.where) from None
+                self._rewind(gap)
+            except (Moved, Lost, Expired) as error:
+                await trouble.wait(error, self._streams)
+                self._streams = None
+            else:
+                trouble.over()
+                return answers
+
+    async def whole_row(self) -> bytes:
+        """The logits [vocab] fp32 at the last asked position. Raises StepError where the last Worker has them no more."""
+        assert self._streams is not None
+        return await self._streams.whole_row(self.id, self.serial)
+
+    @property
+    def plan(self) -> Plan | None:
+        return self._streams.plan if self._streams is not None else None
+
+    async def close(self) -> None:
+        """Give the pages back."""
+        if self._streams is not None:
+            await self._streams.release(self.id)
+            self._streams = None
+
+    async def _attach(self) -> None:
+        streams = await self._swarm.streams()
+        self._events = streams.attach(self.id)
+        self._streams = streams
+        positions = max(self._positions, len(self.tokens))
+        self.held = await streams.open(self.id, positions, LEASE_S, self._hashes, self._queued)
+        self._reserved = positions
+
+    def _queued(self, place: int) -> None:
+        self._swarm.notify(f"the swarm is full: waiting for room, number {place} in the queue")
+
+    async def _attempt(self, start: int, ask_for: AskFor) -> list[pb.StepAnswer]:
+        streams = self._streams
+        assert streams is not None
+        begin, rows = min(self.held, start), len(self.tokens) - min(self.held, start)
+        allowed = self._swarm.pace.allowed(rows)
+        headers = self._headers(begin, ask_for, allowed, streams.plan.chunk_rows)
+        started = time.monotonic()
+        for attempt in (1, 2):  # a lost answer costs one repetition, which every Stage answers from memory
+            for header in headers:
+                streams.send(header)
+            try:
+                answers = await asyncio.wait_for(self._collect(headers), allowed)
+            except TimeoutError:
+                if attempt == 2:
+                    names = " → ".join(s.worker for s in streams.plan.routes[streams.route].stages)
+                    raise Lost(f"no answer in {2 * allowed:.0f} s from the route {names}") from None
+            else:
+                break
+        self.held = len(self.tokens)
+        self.traversal_s = time.monotonic() - started
+        self._swarm.pace.took(rows, self.traversal_s)
+        return answers
+
+    def _headers(self, begin: int, ask_for: AskFor, seconds: float, chunk_rows: int) -> list[pb.StepHeader]:
+        headers = []
+        for at in range(begin, len(self.tokens), chunk_rows):
+            end = min(at + chunk_rows, len(self.tokens))
+            self.serial += 1
+            header = pb.StepHeader(
+                session=self.id, serial=self.serial, position=at, tokens=self.tokens[at:end],
+                prefix_hash=self._hashes[at], seconds_left=seconds, ask=ask_for(at, end),
+            )  # fmt: skip
+            headers.append(header)
+        return headers
+
+    async def _collect(self, headers: Sequence[pb.StepHeader]) -> list[pb.StepAnswer]:
+        """Wait for every asked answer. Raises the first error that concerns these Steps."""
+        wanted = {h.serial for h in headers if h.ask.rows}
+        found: dict[int, pb.StepAnswer] = {}
+        while len(found) < len(wanted):
+            event = await self._events.get()
+            if event.error is not None and (event.serial == 0 or event.serial >= headers[0].serial):
+                raise event.error
+            if event.answer is not None and event.serial in wanted:
+                found[event.serial] = event.answer
+                self.timings = event.timings or self.timings
+        return [found[serial] for serial in sorted(found)]
+
+    def _rewind(self, gap: Gap) -> None:
+        """Go on from what the Stage that answered still shares with us."""
+        shared = [p for p, h in gap.hashes.items() if p < len(self._hashes) and self._hashes[p] == h]
+        self.held = min(max(shared, default=0), self.held, gap.held)
+        if self.held == 0:
+            self._reserved = 0  # its lease may be over: open it again before sending
+
+
+class _Trouble:
+    """Waiting for the swarm to work again, with a word to the person when it begins and when it is over."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self._since = 0.0
+        self._attempts = 0
+        self._told = False
+
+    async def wait(self, error: StepError, streams: RouteStreams | None) -> None:
+        """Wait for a newer Plan, or a moment for the present one. Raises the error when patience is over."""
+        now = time.monotonic()
+        self._since = self._since or now
+        if now - self._since > self._swarm.source.patience_s:
+            raise error
+        epoch = streams.plan.epoch if streams is not None else 0
+        if isinstance(error, Moved):
+            await self._newer(max(epoch, error.epoch - 1), MOVED_S)
+            return
+        if not self._told and self._attempts:
+            self._told = True
+            self._swarm.notify(f"{error}; waiting for the swarm to recover")
+        await self._swarm.source.report(epoch, error.where, str(error))
+        await self._newer(epoch, BACKOFF_S[min(self._attempts, len(BACKOFF_S) - 1)])
+        self._attempts += 1
+
+    def over(self) -> None:
+        if self._told:
+            self._swarm.notify(f"continuing after {time.monotonic() - self._since:.1f} s")
+
+    async def _newer(self, epoch: int, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._swarm.source.newer_than(epoch), seconds)
+        except TimeoutError:
+            return
