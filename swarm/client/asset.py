@@ -30,7 +30,7 @@ def eos_entry(assets: Mapping[str, bytes], name: str) -> list[int]:
     """`eos_token_id` of a JSON asset: a number, a list or nothing."""
     value = asset_object(assets, name).get("eos_token_id")
     ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(i, int) for i in ids):
+    if any(isinstance(i, bool) or not isinstance(i, int) for i in ids):
         raise ModelError(f"{name} states eos_token_id as {value!r}, which is no token id: fetch it again")
     return ids
 

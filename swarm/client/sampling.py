@@ -130,19 +130,20 @@ def choose(candidates: Candidates, sampling: Sampling, position: int, history: C
 def _from_best(candidates: Candidates, sampling: Sampling, position: int) -> Choice | NeedsRow:
     if sampling.repetition_penalty != 1.0:
         return NeedsRow("a repetition penalty weighs the whole vocabulary")
-    token = _pick(_sure(candidates), False, candidates.logsumexp_t, sampling, position)
+    token = _pick(_sure(candidates, sampling), False, candidates.logsumexp_t, sampling, position)
     if token is None:
         return NeedsRow(f"the {len(candidates.ids)} best tokens do not decide position {position}")
     return Choice(token, candidates.logits[candidates.ids.index(token)] - candidates.logsumexp)
 
 
-def _sure(candidates: Candidates) -> list[tuple[int, float]]:
+def _sure(candidates: Candidates, sampling: Sampling) -> list[tuple[int, float]]:
     """The Candidates whose rank is certain: ids left out may equal the last logit, and rank before its ids.
 
-    A lone Candidate is taken at its word.
+    At temperature 0 a lone Candidate is taken at its word.
     """
     both = sorted(zip(candidates.ids, candidates.logits, strict=True), key=lambda pair: (-pair[1], pair[0]))
-    return both if len(both) == 1 else [pair for pair in both if pair[1] > both[-1][1]]
+    lone = len(both) == 1 and sampling.temperature == 0.0
+    return both if lone else [pair for pair in both if pair[1] > both[-1][1]]
 
 
 def _pick(ranked: Ranked, whole: bool, total: float, sampling: Sampling, position: int) -> int | None:
