@@ -13,7 +13,7 @@ from swarm.cli.repl import Repl, show_timings
 from swarm.cli.talk import Talk, Wishes
 from swarm.cli.terminal import Terminal
 from swarm.client.client import open_client
-from swarm.client.decoder import Answer
+from swarm.client.conversation import Answer
 from swarm.errors import UsageError
 
 

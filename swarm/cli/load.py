@@ -43,7 +43,7 @@ async def _load(target: options.Target, request: pb.LoadRequest) -> str:
     async with target.channel() as channel:
         with _bar() as bar:
             task = bar.add_task("loading", total=1.0)
-            stub = SwarmServiceStub(channel)  # type: ignore[no-untyped-call]
+            stub = SwarmServiceStub(channel)
             try:
                 async for progress in stub.Load(request):
                     if progress.done:

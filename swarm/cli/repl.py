@@ -9,7 +9,7 @@ from swarm.cli import output
 from swarm.cli.talk import Talk
 from swarm.cli.terminal import Terminal
 from swarm.client.client import Client
-from swarm.client.decoder import Answer
+from swarm.client.conversation import Answer
 from swarm.errors import SwarmError
 
 PROMPT = "> "

@@ -54,7 +54,7 @@ async def ask(target: options.Target) -> dict[str, Any]:
     if target.plan_file is not None:
         return await _ask_workers(options.read_plan(target.plan_file), target)
     async with target.channel() as channel:
-        stub = SwarmServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub = SwarmServiceStub(channel)
         try:
             reply = await stub.GetStatus(swarm_pb2.StatusRequest(), timeout=ANSWER_S)
         except grpc.aio.AioRpcError as error:
@@ -80,7 +80,7 @@ async def _ask_workers(plan: Plan, target: options.Target) -> dict[str, Any]:
 async def _ask_worker(spec: WorkerSpec, target: options.Target) -> worker_pb2.WorkerStatus | None:
     """What a Worker says of itself; None where nobody answers. Raises WrongKey."""
     async with target.channel(spec.address) as channel:
-        stub = WorkerServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub = WorkerServiceStub(channel)
         try:
             reply: worker_pb2.WorkerStatus = await stub.Status(worker_pb2.WorkerStatusRequest(), timeout=ANSWER_S)
         except grpc.aio.AioRpcError as error:

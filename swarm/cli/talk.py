@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from swarm.client.client import Client
-from swarm.client.decoder import Answer, Piece
+from swarm.client.conversation import Answer, Piece
 from swarm.client.messages import Message
 from swarm.client.sampling import Sampling
+from swarm.errors import SwarmError
 
 T = TypeVar("T")
 
@@ -50,16 +51,26 @@ class Talk:
         self._wishes = wishes
         self._sampling = wishes.sampling(client.defaults)
         self._conversation = client.conversation()
+        self._said: list[int] = []
 
-    def ask(self, text: str) -> AsyncIterator[Piece]:
-        """The answer's pieces as they come.
+    async def ask(self, text: str) -> AsyncIterator[Piece]:
+        """The answer's pieces as they come. A question that fails is forgotten; one that is stopped was said.
 
         Raises:
             UsageError: nothing is asked.
             SwarmError: whatever ends the answer before its end.
         """
-        prompt = self._prompt(text)
-        return self._conversation.generate(prompt, self._sampling, self._wishes.max_tokens, self._wishes.stops)
+        pieces = self._conversation.generate(self._prompt(text), self._sampling, self._wishes.max_tokens, self._wishes.stops)
+        failed = False
+        try:
+            async for piece in pieces:
+                yield piece
+        except SwarmError:
+            failed = True
+            raise
+        finally:
+            if not failed:
+                self._said = list(self._conversation.tokens)
 
     @property
     def answer(self) -> Answer:
@@ -71,7 +82,7 @@ class Talk:
         await self._conversation.close()
 
     def _prompt(self, text: str) -> list[int]:
-        said = self._conversation.tokens
+        said = self._said
         if self._wishes.raw:
             tokenizer = self._client.tokenizer
             return [*said, *tokenizer.encode_after(text)] if said else [tokenizer.bos_id, *tokenizer.encode(text)]

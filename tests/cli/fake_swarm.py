@@ -64,9 +64,9 @@ async def listening(servicer: Door | OneWorker, key: str = "") -> AsyncIterator[
     credentials = Credentials(key)
     server = credentials.server()
     if isinstance(servicer, Door):
-        swarm_pb2_grpc.add_SwarmServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        swarm_pb2_grpc.add_SwarmServiceServicer_to_server(servicer, server)
     else:
-        worker_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        worker_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, server)
     port = credentials.bind(server, "127.0.0.1:0")
     await server.start()
     try:
