@@ -16,7 +16,7 @@ from swarm.client.uniform import uniform
 from swarm.errors import ModelError, UsageError
 
 MAX_CANDIDATES = 1024
-"""Beyond this many Candidates the whole row is asked for instead."""
+"""The most that a Worker answers; where more are drawn from, the whole row is asked for instead."""
 
 Ranked = Iterable[tuple[int, float]]
 """Token ids with logits, best first."""
@@ -41,8 +41,9 @@ class Sampling:
     """Makes tokens that occurred less likely (CTRL, arXiv 1909.05858); 1: does not."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature <= 100.0:
-            raise UsageError(f"a temperature of {self.temperature} makes no sense: give 0 (always the best token) to 100")
+        # Below a thousandth, fp32 no longer holds logits / temperature to a useful precision.
+        if self.temperature != 0.0 and not 0.001 <= self.temperature <= 100.0:
+            raise UsageError(f"a temperature of {self.temperature} makes no sense: give 0 (always the best token), or 0.001 to 100")
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"a top-p of {self.top_p} makes no sense: give more than 0, and at most 1")
         if self.top_k < 0:
@@ -84,16 +85,18 @@ class NeedsRow:
     reason: str
 
 
-def needed_k(sampling: Sampling) -> int:
-    """How many Candidates to ask for, so that they decide nearly always.
+def needed_k(sampling: Sampling, vocab: int = MAX_CANDIDATES) -> int:
+    """How many Candidates to ask for, so that they decide nearly always; no more than the model has ids (`vocab`).
 
     One more than are drawn from: only then is it known which ids share the last place.
     """
     if sampling.temperature == 0.0 or needs_row(sampling):
-        return 2
-    if sampling.top_k:
-        return sampling.top_k + 1
-    return 64 if sampling.temperature <= 1.0 else 256
+        wanted = 2
+    elif sampling.top_k:
+        wanted = sampling.top_k + 1
+    else:
+        wanted = 64 if sampling.temperature <= 1.0 else 256
+    return min(wanted, vocab)
 
 
 def needs_row(sampling: Sampling) -> bool:

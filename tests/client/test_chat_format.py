@@ -199,7 +199,7 @@ def test_typed_special_tokens_stay_text_in_a_template(text: str) -> None:
         tokens = form.encode([say("user", text)])
         assert [token for token in tokens if tokenizer.is_control(token)] == specials
     shown = tokenizer.decode(chatml().encode([say("user", text)]))
-    assert text.strip() in shown
+    assert text.strip().replace("▁", " ") in shown
 
 
 @pytest.mark.parametrize("ended", [True, False])

@@ -46,7 +46,7 @@ def test_bytes_become_what_sentencepiece_makes_of_them(name: str, data: bytes) -
 
 
 @pytest.mark.parametrize("name", ALL)
-@given(text=st.text())
+@given(text=st.text().map(lambda text: text.replace("▁", " ")))  # sentencepiece reads U+2581 as a space
 def test_a_streamed_text_is_never_split_inside_a_character(name: str, text: str) -> None:
     pieces = pushed(name, tokenizer_of(name).encode(text))
     assert "".join(pieces) == text

@@ -196,6 +196,12 @@ def test_as_many_candidates_as_it_asks_for_hold_what_top_k_keeps(row: list[float
             assert isinstance(choose(candidates, sampling, position), Choice)
 
 
+def test_no_more_candidates_are_asked_for_than_a_worker_answers_or_the_model_has() -> None:
+    assert needed_k(Sampling(1.5), vocab=40) == 40
+    assert needed_k(Sampling(top_k=1023)) == 1024 and not needs_row(Sampling(top_k=1023))
+    assert needed_k(Sampling(top_k=1024)) <= 1024 and needs_row(Sampling(top_k=1024))
+
+
 def test_a_total_that_rounding_made_too_large_never_draws_the_worst_token() -> None:
     row = array("f", [20.0, 0.0, -30.0])
     candidates = Candidates((0,), (20.0,), 20.0, 20.5, row=row)
@@ -219,6 +225,7 @@ def test_a_row_of_32000_is_drawn_from_in_milliseconds() -> None:
     "wrong",
     [
         {"temperature": -0.1},
+        {"temperature": 1e-9},
         {"temperature": math.nan},
         {"temperature": math.inf},
         {"top_p": 0.0},
