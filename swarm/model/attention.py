@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.cache import PagedCache
+from swarm.model.product import product
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows
 
@@ -28,9 +28,9 @@ class Attention:
 
     def forward(self, x: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
         """Append the rows' keys and values, attend to all that each row may see. `x` [R, H] to [R, H]."""
-        qkv = F.linear(x, self.wqkv).view(x.shape[0], -1, self.head_dim)  # [R, NH + 2 KV, D]
+        qkv = product(x, self.wqkv).contiguous().view(x.shape[0], -1, self.head_dim)  # [R, NH + 2 KV, D]
         turning = self.num_heads + self.num_kv_heads
         qk = angles.rotate(qkv[:, :turning])  # [R, NH + KV, D]
         cache.append(self.block, rows, qk[:, self.num_heads :], qkv[:, turning:])
         seen = cache.attend(self.block, rows, qk[:, : self.num_heads])  # [R, NH, D]
-        return F.linear(seen.reshape(x.shape[0], -1), self.wo)
+        return product(seen.reshape(x.shape[0], -1), self.wo)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.memory import gather, num_bytes
+from swarm.model.product import product
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class ExpertWeights:
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [n, H], contiguous and aligned (see `swarm.model.memory`), to the unweighted output [n, H]."""
-        gate, up = F.linear(x, self.w13).chunk(2, -1)  # [n, F] each
-        return F.linear(F.silu(gate).mul_(up), self.w2)
+        gate, up = product(x, self.w13).chunk(2, -1)  # [n, F] each
+        return product(F.silu(gate).mul_(up), self.w2).contiguous()
 
     @property
     def num_bytes(self) -> int:

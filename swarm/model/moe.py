@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.experts import ExpertPort, LocalExperts
+from swarm.model.product import product
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class MoE:
 
     def route(self, x: Tensor) -> dict[int, Share]:
         """Each chosen expert's Share of the rows `x` [R, H], by expert id, ascending."""
-        p = F.softmax(F.linear(x, self.router), -1, dtype=torch.float32)  # [R, E]
+        p = F.softmax(product(x, self.router), -1, dtype=torch.float32)  # [R, E]
         weight, chosen = torch.topk(p, self.top_k, -1)  # [R, K]
         weight = weight / weight.sum(-1, keepdim=True)
         if x.shape[0] == 1:

@@ -17,6 +17,7 @@ from swarm.model.block import Block
 from swarm.model.cache import PagedCache
 from swarm.model.memory import aligned, num_bytes
 from swarm.model.norm import rms_norm
+from swarm.model.product import product
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows
 
@@ -69,8 +70,8 @@ class Stage:
         A caller that cannot hold [n, V] may itself ask for `LOGIT_ROWS` rows at a time: the bits are the same.
         """
         assert self.head is not None, "only a last Stage has logits"
-        parts = [
-            F.linear(rms_norm(aligned(h[at : at + LOGIT_ROWS]), self.head.norm, self.config.norm_eps), self.head.output).float()
-            for at in range(0, h.shape[0], LOGIT_ROWS)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        out = torch.empty(h.shape[0], self.config.vocab, dtype=torch.float32, device=h.device)
+        for at in range(0, h.shape[0], LOGIT_ROWS):
+            part = rms_norm(aligned(h[at : at + LOGIT_ROWS]), self.head.norm, self.config.norm_eps)
+            out[at : at + LOGIT_ROWS] = product(part, self.head.output)
+        return out
