@@ -9,34 +9,39 @@ from rich.text import Text
 from swarm.errors import gib
 from swarm.plan import Plan, WorkerSpec
 
-BAR_CELLS = 16
-_NUMBERS = ("weights", "KV", "work", "free")
+BAR_CELLS = 8
 
 
 def plan_picture(plan: Plan) -> RenderableType:
-    """One line a Worker, Stages in their order and then those with ExpertShards only; then the Plan's notes."""
+    """One line a Worker, Stages in their order and then those with ExpertShards only; then sums and the Plan's notes."""
     model = plan.model
     title = f"{model.name} · {model.dtype} · {plan.sessions} sessions of {plan.context} positions"
-    return Group(Text(title, style="bold"), plan_table(plan), *(Text(note, style="dim") for note in plan.notes))
+    lines = [parts_text(plan), *plan.notes]
+    return Group(Text(title, style="bold"), plan_table(plan), *(Text(line, style="dim") for line in lines))
 
 
 def plan_table(plan: Plan) -> Table:
-    """The Workers of a Plan: what each holds, and its memory in planned and free bytes."""
+    """The Workers of a Plan: where each is, what it holds, and how full that makes its Device."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("worker", "rig", "device", "blocks", "experts of others", "memory", *_NUMBERS):
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "experts of others")
+    for name in ("worker", "where", "blocks", "experts of others", "planned", "free"):
+        table.add_column(name, justify="right" if name == "free" else "left", no_wrap=name != "experts of others")
     for worker in plan.workers:
         table.add_row(
             worker.name,
-            worker.rig,
-            worker.device,
+            f"{worker.rig} {worker.device}",
             stage_text(plan, worker.name),
             shards_text(plan, worker.name),
             memory_bar(worker),
-            *(gib(n) for n in (worker.weights_bytes, worker.kv_bytes, worker.workspace_bytes)),
             gib(worker.memory_bytes - worker.planned_bytes),
         )
     return table
+
+
+def parts_text(plan: Plan) -> str:
+    """What the planned memory is for, over all Workers."""
+    weights = sum(w.weights_bytes for w in plan.workers)
+    kv, work = sum(w.kv_bytes for w in plan.workers), sum(w.workspace_bytes for w in plan.workers)
+    return f"{gib(weights)} of weights, {gib(kv)} of KV, {gib(work)} of workspace"
 
 
 def stage_text(plan: Plan, name: str) -> str:
