@@ -139,7 +139,7 @@ class RouteStreams:
             await channel.close(None)
 
     async def _listen(self, call: Any) -> None:
-        async for answer in call:
+        while (answer := await call.read()) is not grpc.aio.EOF:  # not `async for`: the first message was read so too
             timings = tuple(answer.timings)
             for step in answer.steps:
                 self._tell(step.session, Event(step.serial, answer=step, timings=timings))
@@ -166,7 +166,8 @@ class RouteStreams:
             why = error.details() or error.code().name
         except asyncio.InvalidStateError:
             why = "the stream is closed"
-        self._break(Lost(f"worker {worker} is gone ({why})"))
+        finally:
+            self._break(Lost(f"worker {worker} is gone ({why})"))
 
     def _break(self, lost: Lost) -> None:
         if self.broken is None:
