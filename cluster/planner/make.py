@@ -15,6 +15,9 @@ from swarm.plan import Model, Plan, Route, WorkerSpec
 
 Count = Callable[[Sequence[Seat], Prices], list[int] | None]
 
+END_CANDIDATES = 6
+"""Devices that are tried at either end where the usual order does not fit."""
+
 
 def make_plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: int, previous: Plan | None = None) -> Plan:
     """Decide who holds what. Pure: the same input gives the same Plan, in whichever order the Devices come.
@@ -27,22 +30,28 @@ def make_plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: in
     Raises:
         DoesNotFit: the Devices together hold too little.
     """
+    needed, available = needed_bytes(model, load), sum(w.memory_bytes for w in devices)
+    if needed > available:
+        raise DoesNotFit(needed, available, _what(model, load))
     prices = Prices.of(model, load)
     before = [s.worker for s in previous.routes[0].stages] if previous else []
     fresh = _decide(devices, prices, load.spread, before)
     kept = _kept(model, devices, load, previous)
     layout = min((x for x in (kept, fresh) if x), key=_worth(load.spread), default=None)
     if layout is None:
-        raise _does_not_fit(model, devices, load)
+        raise DoesNotFit(available + _missing(devices, prices), available, _what(model, load))
     return _plan(model, devices, load, epoch, layout)
 
 
 def _decide(devices: Sequence[WorkerSpec], prices: Prices, spread: bool, before: Sequence[str]) -> Layout | None:
     """The fewest Devices (or all, to spread) without ExpertShards; else the fewest with, in the fewest Blocks."""
     sizes = [len(devices)] if spread else range(1, len(devices) + 1)
+    least = prices.budget(range(prices.num_blocks), 0, 0).total_bytes
     for count, block in ((whole_blocks, prices.whole), (_split, prices.core)):
         for size in sizes:
             for chosen in subsets(devices, size):
+                if sum(w.memory_bytes for w in chosen) < least:
+                    continue
                 if layout := _best(_seatings(chosen, prices, block, before), count, prices, spread):
                     return layout
     return _best(_other_seatings(devices, prices), _split, prices, spread)
@@ -73,11 +82,12 @@ def _seatings(chosen: Sequence[WorkerSpec], prices: Prices, block: int, before: 
 
 
 def _other_seatings(devices: Sequence[WorkerSpec], prices: Prices) -> Iterator[list[Seat]]:
-    """Every pair of ends, for the tightest fits: one Device too small for an end may still serve in between."""
+    """Pairs of ends among the largest, for the tightest fits: one too small for an end may still serve in between."""
     able = [w for w in largest_first(devices) if w.memory_bytes >= prices.fixed(False, False) + prices.core]
-    for first in able:
+    ends = able[:END_CANDIDATES]
+    for first in ends:
         yield seat([first], [w for w in largest_first(devices) if w is not first], prices)
-        for last in able:
+        for last in ends:
             if last is not first and prices.num_blocks > 1:
                 yield _between(first, last, able, devices, prices)
 
@@ -128,15 +138,14 @@ def _place(order: Sequence[str], name: str) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def _does_not_fit(model: Model, devices: Sequence[WorkerSpec], load: Load) -> DoesNotFit:
-    """What is needed on one Device; where all together have that much, what is missing is added.
+def _missing(devices: Sequence[WorkerSpec], prices: Prices) -> int:
+    """Bytes that find no place, though all Devices together have what one would need.
 
-    Many Devices need more than one does: each has its own workspace, and room too small for an expert.
+    Many Devices need more than one: each has its own workspace, and room too small for an expert.
     """
-    prices = Prices.of(model, load)
-    available = sum(w.memory_bytes for w in devices)
-    missing = [missing_bytes(s, split_blocks(s, prices), prices) for s in _other_seatings(devices, prices)]
-    short = min(missing, default=prices.core)
-    what = f"{model.name} in {model.dtype} for {load.sessions} sessions of {prices.context} positions"
-    needed = needed_bytes(model, load)
-    return DoesNotFit(needed if needed > available else available + short, available, what)
+    tries = (missing_bytes(seats, split_blocks(seats, prices), prices) for seats in _other_seatings(devices, prices))
+    return min(tries, default=prices.core)
+
+
+def _what(model: Model, load: Load) -> str:
+    return f"{model.name} in {model.dtype} for {load.sessions} sessions of {Prices.of(model, load).context} positions"
