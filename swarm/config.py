@@ -66,14 +66,17 @@ class ModelConfig:
     @classmethod
     def from_hf(cls, raw: dict[str, Any], where: str = "config.json") -> ModelConfig:
         """Build from a parsed `config.json`; see `from_folder` for what it raises."""
-        names = raw.get("architectures") or ["none"]
-        if names[0] not in ARCHITECTURES:
-            raise UnknownArchitecture(f"{where} names the architecture {names[0]}; swarm knows {', '.join(ARCHITECTURES)}")
+        names = raw.get("architectures")
+        name = names[0] if isinstance(names, list) and names else "none"
+        if name not in ARCHITECTURES:
+            raise UnknownArchitecture(f"{where} names the architecture {name}; swarm knows {', '.join(ARCHITECTURES)}")
         if raw.get("sliding_window") is not None:
             raise UnknownArchitecture(f"{where} asks for a sliding window, which swarm does not have yet")
         if raw.get("hidden_act", "silu") != "silu":
             raise UnknownArchitecture(f"{where} asks for the activation {raw['hidden_act']}; swarm knows silu")
         rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+        if not isinstance(rope, dict):
+            raise ModelError(f"{where} misstates its RoPE parameters: fetch it again")
         if rope.get("rope_type", rope.get("type", "default")) != "default":
             raise UnknownArchitecture(f"{where} asks for RoPE scaling, which swarm does not have yet")
         try:
@@ -81,7 +84,7 @@ class ModelConfig:
             hidden = _positive(raw, "hidden_size")
             eos = raw.get("eos_token_id", 2)
             config = cls(
-                architecture=names[0],
+                architecture=name,
                 hidden=hidden,
                 ffn=_positive(raw, "intermediate_size"),
                 num_blocks=_positive(raw, "num_hidden_layers"),
@@ -99,7 +102,7 @@ class ModelConfig:
                 bos_id=int(raw.get("bos_token_id", 1)),
                 eos_ids=tuple(int(i) for i in (eos if isinstance(eos, list) else [eos])),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ModelError(f"{where} lacks or misstates {error}: fetch it again") from None
         if config.num_heads % config.num_kv_heads or config.top_k > config.num_experts or config.head_dim % 2:
             raise ModelError(f"{where} contradicts itself (heads, KV heads, head_dim or experts): fetch it again")

@@ -175,9 +175,9 @@ class Plan:
         try:
             raw = json.loads(text)
             plan = _parse(raw)
+            plan.check(where)
         except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlacementError(f"{where} is not a Plan ({type(error).__name__}: {error}): write it with `swarm plan --out`") from None
-        plan.check(where)
         return plan
 
     def check(self, where: str = "the plan") -> None:

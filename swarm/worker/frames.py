@@ -93,6 +93,8 @@ class Outcome:
     failed: list[tuple[Admitted, StepError]] = field(default_factory=list)
     hidden: TensorMessage | None = None
     timing: pb.StageTiming | None = None
+    computed_at: float = 0.0
+    """When the model was done with it, before its results were made into bytes."""
 
 
 def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], None]) -> Outcome:
@@ -111,8 +113,9 @@ def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], N
     outcome.timing = pb.StageTiming(
         worker=batch.epoch.name,
         queue_s=started - batch.received_at,
-        compute_s=time.monotonic() - started,
+        compute_s=(outcome.computed_at or time.monotonic()) - started,
         shard_wait_s=batch.epoch.shard_wait_s - waited,
+        began_s=started,
     )
     return outcome
 
@@ -150,7 +153,9 @@ def _forward(batch: Batch, live: list[Admitted], outcome: Outcome, between_block
     if epoch.is_last:
         for step, segment in zip(live, segments, strict=True):
             outcome.done.append((step, _answer(step, segment, hidden, epoch)))
+        outcome.computed_at = time.monotonic()
         return
+    outcome.computed_at = time.monotonic()
     alone = len(live) == 1
     for step, segment in zip(live, segments, strict=True):
         part = hidden[segment.start : segment.end]

@@ -125,16 +125,18 @@ class StepHeader(_message.Message):
     def __init__(self, session: _Optional[bytes] = ..., serial: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., prefix_hash: _Optional[int] = ..., seconds_left: _Optional[float] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., client: _Optional[bytes] = ...) -> None: ...
 
 class StageTiming(_message.Message):
-    __slots__ = ("worker", "queue_s", "compute_s", "shard_wait_s")
+    __slots__ = ("worker", "queue_s", "compute_s", "shard_wait_s", "began_s")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     QUEUE_S_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     SHARD_WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_S_FIELD_NUMBER: _ClassVar[int]
     worker: str
     queue_s: float
     compute_s: float
     shard_wait_s: float
-    def __init__(self, worker: _Optional[str] = ..., queue_s: _Optional[float] = ..., compute_s: _Optional[float] = ..., shard_wait_s: _Optional[float] = ...) -> None: ...
+    began_s: float
+    def __init__(self, worker: _Optional[str] = ..., queue_s: _Optional[float] = ..., compute_s: _Optional[float] = ..., shard_wait_s: _Optional[float] = ..., began_s: _Optional[float] = ...) -> None: ...
 
 class MicroBatch(_message.Message):
     __slots__ = ("model_id", "epoch", "route", "id", "steps", "hidden", "timings")

@@ -1,0 +1,106 @@
+"""Real Worker processes for a Plan, on this machine, without Ray; and Sessions on them without a tokenizer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from swarm.client.pace import Pace
+from swarm.client.plan_source import FilePlan
+from swarm.client.route import RouteStreams
+from swarm.plan import Model, Plan, Route, Stage, WorkerSpec
+from swarm.weights.describe import describe
+from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import worker_pb2 as pb
+from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
+
+START_S = 300.0
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nobody listens on now."""
+    held = [socket.socket() for _ in range(count)]
+    for each in held:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in held]
+    for each in held:
+        each.close()
+    return ports
+
+
+def even_plan(model: Model, stages: int, threads: int, sessions: int, context: int) -> Plan:
+    """Equal Stages on as many Workers of this machine, each with so many threads."""
+    num_blocks = model.config.num_blocks
+    cuts = [i * num_blocks // stages for i in range(stages + 1)]
+    workers = tuple(
+        WorkerSpec(f"w{i}", "here", "cpu", f"127.0.0.1:{port}", 1 << 40, threads=threads) for i, port in enumerate(free_ports(stages))
+    )
+    route = Route(tuple(Stage(f"w{i}", cuts[i], cuts[i + 1]) for i in range(stages)))
+    return Plan(1, model, workers, (route,), sessions=sessions, context=context)
+
+
+@asynccontextmanager
+async def workers(plan: Plan) -> AsyncIterator[Path]:
+    """The Plan's Workers, serving; yields the Plan's file. They end with the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plan.json"
+        path.write_text(plan.to_json())
+        command = [sys.executable, "-m", "swarm.cli.main", "worker", "--plan-file", str(path), "--name"]
+        quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
+        running = [await asyncio.create_subprocess_exec(*command, w.name, env=dict(os.environ), **quiet) for w in plan.workers]
+        try:
+            for worker in plan.workers:
+                await asyncio.wait_for(_serving(worker.address, plan.epoch), START_S)
+            yield path
+        finally:
+            for process in running:
+                process.terminate()
+            await asyncio.gather(*(process.wait() for process in running))
+
+
+async def _serving(address: str, epoch: int) -> None:
+    async with Credentials().channel(address) as channel:
+        while True:
+            status = await WorkerServiceStub(channel).Status(pb.WorkerStatusRequest(), wait_for_ready=True)
+            if status.epoch == epoch:
+                return
+            await asyncio.sleep(0.1)
+
+
+class BareClient:
+    """What a Session needs of a client, without a tokenizer."""
+
+    def __init__(self, path: Path) -> None:
+        self.source = FilePlan(path)
+        self.pace = Pace()
+        self._streams: RouteStreams | None = None
+
+    def notify(self, message: str) -> None:
+        print(message, file=sys.stderr)
+
+    async def streams(self) -> RouteStreams:
+        if self._streams is None:
+            self._streams = RouteStreams(await self.source.plan(), 0, Credentials(), os.urandom(16))
+            await self._streams.start()
+        return self._streams
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            await self._streams.close()
+
+
+def described(folder: Path, dtype: str = "auto") -> Model:
+    """The model in a folder."""
+    return describe(str(folder), dtype)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which that share of the values lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
