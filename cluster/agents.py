@@ -1,0 +1,136 @@
+"""An Agent passes the Coordinator's orders to one Worker. The port, and its plain twin that dials the Worker itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Protocol, TypeVar
+
+import grpc
+import grpc.aio
+
+from cluster.roster import Device
+from swarm.config import ModelConfig
+from swarm.plan import Model
+from swarm.wire.credentials import Credentials
+from swarm.wire.status import from_rpc
+from swarm.wire.v1 import worker_pb2 as pb
+from swarm.wire.v1 import worker_pb2_grpc
+
+DESCRIBE_S = 600.0
+"""How long a Rig may take to look a model up (its config and headers may come from the Hub)."""
+ORDER_S = 30.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model is, and the small files that clients need of it."""
+
+    model: Model
+    assets: Mapping[str, bytes]
+
+    @property
+    def assets_sha256(self) -> str:
+        """Checksum over all names and contents, in the order of the names."""
+        total = sha256()
+        for name, data in sorted(self.assets.items()):
+            total.update(name.encode() + b"\0" + data)
+        return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class PrepareOrder:
+    """What one Worker shall load: its part of a Plan (JSON)."""
+
+    plan: str
+    name: str
+    release_first: bool
+
+
+class Agent(Protocol):
+    """Passes orders to one Worker. All methods raise SwarmError: NoSwarm or Expired where the Worker does not answer."""
+
+    async def describe(self, model: str, dtype: str) -> Description:
+        """What a model is, as this Worker's Rig finds it."""
+        ...
+
+    def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
+        """Load; yields (loaded bytes, total bytes) and ends when all is loaded."""
+        ...
+
+    async def commit(self, epoch: int) -> None: ...
+
+    async def drain(self, epoch: int, deadline_s: float) -> None: ...
+
+    async def status(self, timeout_s: float) -> pb.WorkerStatus: ...
+
+    async def close(self) -> None:
+        """Give the Agent up; its Worker goes on."""
+        ...
+
+
+class Agents(Protocol):
+    """Appoints an Agent for a Device, named by what its Worker holds."""
+
+    async def appoint(self, device: Device, holding: str) -> Agent: ...
+
+
+class WorkerAgent:
+    """The plain twin: speaks to the Worker's gRPC address itself."""
+
+    def __init__(self, credentials: Credentials, address: str, name: str) -> None:
+        self._what = f"worker {name} at {address}"
+        self._channel = credentials.channel(address)
+        self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
+
+    async def describe(self, model: str, dtype: str) -> Description:
+        return read_description(
+            await self._ask(self._stub.Describe(pb.DescribeRequest(model=model, dtype=dtype), timeout=DESCRIBE_S))
+        )
+
+    async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
+        request = pb.PrepareRequest(plan=order.plan, name=order.name, release_first=order.release_first)
+        try:
+            async for progress in self._stub.Prepare(request):
+                yield progress.loaded_bytes, progress.total_bytes
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._what) from None
+
+    async def commit(self, epoch: int) -> None:
+        await self._ask(self._stub.Commit(pb.EpochRequest(epoch=epoch), timeout=ORDER_S))
+
+    async def drain(self, epoch: int, deadline_s: float) -> None:
+        request = pb.EpochRequest(epoch=epoch, deadline_s=deadline_s)
+        await self._ask(self._stub.Drain(request, timeout=deadline_s + ORDER_S))
+
+    async def status(self, timeout_s: float) -> pb.WorkerStatus:
+        return await self._ask(self._stub.Status(pb.WorkerStatusRequest(), timeout=timeout_s))
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+    async def _ask(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._what) from None
+
+
+class WorkerAgents:
+    """Appoints plain Agents: no Ray, and so nobody sees what they are named."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    async def appoint(self, device: Device, holding: str) -> Agent:
+        return WorkerAgent(self._credentials, device.address, device.name)
+
+
+def read_description(reply: pb.DescribeReply) -> Description:
+    """What a Worker answered to Describe."""
+    raw = json.loads(reply.model)
+    model = Model(**{**raw, "config": ModelConfig.from_json(raw["config"])})
+    return Description(model, {a.name: a.data for a in reply.assets})

@@ -1,0 +1,115 @@
+"""From one Plan to the next in two phases: Prepare everywhere while the old serves, Commit everywhere, later Drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from typing import Any
+
+from cluster.agents import Agent, PrepareOrder
+from cluster.parts import release_first
+from cluster.roster import Device
+from swarm.errors import Expired, NoSwarm, SwarmError, gib
+from swarm.plan import Plan
+
+DRAIN_S = 10.0
+"""How long frames in flight may take once their epoch is retired."""
+LOOK_S = 0.2
+"""How often a change looks whether a Worker that prepares was found silent."""
+Report = Callable[[str, float], None]
+"""Takes a message for people and the fraction done, 0 to 1."""
+
+
+class WorkerFailed(SwarmError):
+    """A Worker did not carry its order out; nothing was published.
+
+    Args:
+        silent: it did not answer at all; otherwise it refused, and `cause` says why.
+    """
+
+    def __init__(self, device: Device, cause: SwarmError) -> None:
+        self.device, self.cause = device, cause
+        self.silent = isinstance(cause, NoSwarm | Expired)
+        super().__init__(f"{device.name} failed: {cause}")
+
+
+class Changeover:
+    """One change of the Plan, over the Devices that it names.
+
+    Args:
+        old: the Plan that the Workers in `held` still hold.
+    """
+
+    def __init__(self, old: Plan | None, held: Set[str], new: Plan, devices: Mapping[str, Device], report: Report) -> None:
+        self._devices, self._report = devices, report
+        self._progress: dict[str, tuple[int, int]] = {}
+        self.releases = tuple(w.name for w in new.workers if w.name in held and release_first(old, new, w.name))
+        self.new = replace(new, notes=(*new.notes, *_pause_notes(self.releases)))
+
+    async def prepare(self) -> None:
+        """Load on all Workers at once. Raises WorkerFailed for the first that fails; the others stop loading."""
+        text = self.new.to_json()
+        orders = [PrepareOrder(text, w.name, w.name in self.releases) for w in self.new.workers]
+        await _all_or_first_failure([self._prepare_one(order) for order in orders])
+
+    async def commit(self) -> None:
+        """Let all Workers take frames of the new epoch. Raises WorkerFailed."""
+        await _all_or_first_failure([self._commit_one(w.name) for w in self.new.workers])
+
+    async def _prepare_one(self, order: PrepareOrder) -> None:
+        device = self._devices[order.name]
+        loading = asyncio.ensure_future(self._load(device, order))
+        try:
+            while not (await asyncio.wait([loading], timeout=LOOK_S))[0]:
+                if device.out:
+                    raise WorkerFailed(device, Expired(f"worker {device.name} stopped answering while it loaded"))
+            loading.result()
+        except SwarmError as error:
+            raise error if isinstance(error, WorkerFailed) else WorkerFailed(device, error) from None
+        finally:
+            loading.cancel()
+
+    async def _load(self, device: Device, order: PrepareOrder) -> None:
+        async for loaded, total in _agent(device).prepare(order):
+            self._progress[device.name] = loaded, total
+            done = sum(n for n, _ in self._progress.values())
+            need = sum(w.weights_bytes for w in self.new.workers) or 1
+            self._report(f"{device.name}: {gib(loaded)} of {gib(total)} loaded", min(1.0, done / need))
+
+    async def _commit_one(self, name: str) -> None:
+        device = self._devices[name]
+        try:
+            await _agent(device).commit(self.new.epoch)
+        except SwarmError as error:
+            raise WorkerFailed(device, error) from None
+
+
+def _pause_notes(releases: Sequence[str]) -> Iterator[str]:
+    if releases:
+        yield f"a pause: {', '.join(releases)} cannot hold the old plan beside this one and gave it up first"
+
+
+async def drain(plan: Plan, devices: Mapping[str, Device]) -> None:
+    """Retire a Plan's epoch on those of its Workers that are there. One that does not answer is the patrol's to find."""
+    there = [devices[w.name] for w in plan.workers if w.name in devices and not devices[w.name].silent]
+    orders = [_agent(d).drain(plan.epoch, DRAIN_S) for d in there if d.agent]
+    for result in await asyncio.gather(*orders, return_exceptions=True):
+        if isinstance(result, BaseException) and not isinstance(result, SwarmError):
+            raise result
+
+
+async def _all_or_first_failure(steps: Sequence[Coroutine[Any, Any, None]]) -> None:
+    tasks = [asyncio.ensure_future(step) for step in steps]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _agent(device: Device) -> Agent:
+    if device.agent is None:
+        raise NoSwarm(f"{device.name} has no agent: its rig left")
+    return device.agent

@@ -1,0 +1,138 @@
+"""The Coordinator: knows the Rigs, decides the Plan, and changes it when they come and go. No Ray in here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from cluster.agents import Agents
+from cluster.patrol import Patrol
+from cluster.replanning import Replanning
+from cluster.roster import Device, Rig, RigOffer, Roster
+from cluster.status import status_document
+from cluster.target import Progress, Published, Target
+from swarm.errors import DoorError, ModelError, SwarmError
+
+
+class Coordinator:
+    """Serves any number of Rigs and watchers; one change of the Plan at a time.
+
+    Args:
+        target: what to hold.
+        agents: appoints the Agents of Devices that join.
+        head: id of the head Rig, which is asked first what a model is.
+        clock: seconds since 1970; epochs start from it, so that a restarted Coordinator never uses one twice.
+    """
+
+    def __init__(self, target: Target, agents: Agents, head: str, clock: Callable[[], float]) -> None:
+        self._roster = Roster()
+        self._agents, self._head = agents, head
+        self._replanning = Replanning(self._roster, agents, target, head, clock)
+        self._patrol = Patrol(lambda: list(self._roster.devices()), self._changed, self._replanning.serving_epoch)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to plan and to watch the Workers."""
+        self._tasks = [asyncio.create_task(self._replanning.run()), asyncio.create_task(self._patrol.run())]
+
+    async def stop(self) -> None:
+        """Stop planning and watching; the Workers go on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(d.agent.close() for d in self._roster.devices() if d.agent), return_exceptions=True)
+
+    @property
+    def published(self) -> Published:
+        return self._replanning.published
+
+    def unique_name(self, rig_id: str, wanted: str) -> str:
+        """The name that a Rig would go by here."""
+        return self._roster.unique_name(rig_id, wanted)
+
+    async def join(self, offer: RigOffer) -> Published:
+        """Count a Rig's Devices in; answers when they are in a Plan, or known to wait. Joining again is no harm.
+
+        Raises:
+            ModelError: the head Rig cannot use the model that the swarm is asked to hold.
+        """
+        rig, before = self._roster.admit(offer)
+        await asyncio.gather(*(d.agent.close() for d in before if d.agent), return_exceptions=True)
+        await asyncio.gather(*(self._admit(device) for device in rig.devices))
+        await self._replanning.settled()
+        if rig.offer.rig_id == self._head and isinstance(self._replanning.problem, ModelError):
+            raise self._replanning.problem
+        return self.published
+
+    async def leave(self, rig_id: str) -> AsyncIterator[Progress]:
+        """Move a Rig's Blocks elsewhere, then let it go. Raises DoorError for a Rig that is not here."""
+        rig = self._rig(rig_id)
+        rig.leaving = True
+        async for progress in self._replanning.watched():
+            yield progress
+        await self.rig_lost(rig_id)
+        waiting = self.published.waiting
+        yield Progress(f"{rig.name} left" + (f"; the swarm {waiting}" if waiting else ""), 1.0, done=True)
+
+    async def rig_lost(self, rig_id: str) -> None:
+        """Forget a Rig that is gone."""
+        rig = self._roster.rigs.pop(rig_id, None)
+        if rig:
+            await asyncio.gather(*(d.agent.close() for d in rig.devices if d.agent), return_exceptions=True)
+            self._replanning.want()
+
+    async def worker_restarted(self, rig_id: str, address: str) -> None:
+        """A Worker is there again and holds nothing: prepare it anew. Raises DoorError for one that is not known."""
+        device = next((d for d in self._rig(rig_id).devices if d.address == address), None)
+        if device is None:
+            raise DoorError(f"rig {rig_id} has no worker at {address}: let it join again")
+        device.fail("", silent=False)
+        device.status, device.misses = None, 0
+        self._replanning.forget(device)
+        self._replanning.want()
+
+    def load(self, target: Target) -> AsyncIterator[Progress]:
+        """Give the swarm another model. While it cannot be had, the old one keeps serving.
+
+        Raises:
+            DoesNotFit: the Devices together hold too little.
+            ModelError: the model's files cannot be used.
+        """
+        return self._replanning.load(target)
+
+    @property
+    def target(self) -> Target:
+        return self._replanning.target
+
+    def report_failure(self, worker: str) -> None:
+        """A client saw a Worker fail: look at once."""
+        self._patrol.look_now()
+
+    def watch(self) -> AsyncIterator[Published]:
+        """What is published now, and everything that is published later."""
+        return self._replanning.watch()
+
+    def status(self) -> dict[str, Any]:
+        """The document of `swarm status --json`."""
+        return status_document(self._roster, self._replanning)
+
+    async def _admit(self, device: Device) -> None:
+        try:
+            device.agent = await self._agents.appoint(device, self._replanning.holding(device))
+        except SwarmError as error:
+            device.fail(str(error), silent=False)
+            return
+        device.holding = self._replanning.holding(device)
+        await self._patrol.look(device)
+
+    def _changed(self, device: Device) -> None:
+        if device.silent or not device.status or not device.status.epoch:
+            self._replanning.forget(device)
+        self._replanning.want()
+
+    def _rig(self, rig_id: str) -> Rig:
+        rig = self._roster.rigs.get(rig_id)
+        if rig is None:
+            raise DoorError(f"rig {rig_id} is not in this swarm: let it join again")
+        return rig

@@ -1,0 +1,91 @@
+"""Asks every Worker for its Status about once a second, and finds the ones that are gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from cluster.roster import Device
+from swarm.errors import Expired, NoSwarm, SwarmError
+from swarm.wire.v1 import worker_pb2 as pb
+
+ROUND_S = 1.0
+ANSWER_S = 1.0
+MISSES = 3
+"""Rounds that a Worker may miss before it counts as hung."""
+AGAIN_S = 0.2
+
+
+class Patrol:
+    """Watches the Devices; tells `changed` when one was lost, came back or lost what it held.
+
+    Args:
+        devices: the Devices of now.
+        changed: called with the Device, after its `out` and `silent` were set.
+        epoch: the epoch that serves; 0: none.
+    """
+
+    def __init__(
+        self, devices: Callable[[], Iterable[Device]], changed: Callable[[Device], None], epoch: Callable[[], int]
+    ) -> None:
+        self._devices, self._changed, self._epoch = devices, changed, epoch
+        self._soon = asyncio.Event()
+
+    def look_now(self) -> None:
+        """Start the next round at once."""
+        self._soon.set()
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        while True:
+            await asyncio.gather(*(self.look(device) for device in self._devices()))
+            try:
+                await asyncio.wait_for(self._soon.wait(), ROUND_S)
+            except TimeoutError:
+                continue
+            finally:
+                self._soon.clear()
+
+    async def look(self, device: Device) -> None:
+        """Ask one Worker; a process that is gone is asked once more, a silent one gets `MISSES` rounds."""
+        agent = device.agent
+        if agent is None:
+            return
+        try:
+            status = await agent.status(ANSWER_S)
+        except NoSwarm:
+            await self._look_again(device)
+        except Expired:
+            device.misses += 1
+            if device.misses >= MISSES:
+                self._lose(device, f"its worker did not answer for {device.misses} rounds")
+        except SwarmError as error:
+            self._lose(device, str(error))
+        else:
+            self._answered(device, status)
+
+    async def _look_again(self, device: Device) -> None:
+        if device.silent or device.agent is None:
+            return
+        await asyncio.sleep(AGAIN_S)
+        try:
+            self._answered(device, await device.agent.status(ANSWER_S))
+        except SwarmError:
+            self._lose(device, "its worker is gone")
+
+    def _lose(self, device: Device, why: str) -> None:
+        if not device.silent:
+            device.fail(why, silent=True)
+            device.tokens_per_s = 0.0
+            self._changed(device)
+
+    def _answered(self, device: Device, status: pb.WorkerStatus) -> None:
+        before, device.status, device.misses = device.status, status, 0
+        restarted = before is not None and before.pid != status.pid
+        if before is not None and not restarted and status.up_s > before.up_s:
+            device.tokens_per_s = (status.tokens - before.tokens) / (status.up_s - before.up_s)
+        if device.silent or (restarted and device.out):
+            device.fail("", silent=False)
+            self._changed(device)
+        elif restarted:
+            self._changed(device)

@@ -1,0 +1,264 @@
+"""The loop that brings the Plan in line with the Rigs and the model asked for, one change at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+
+from cluster.adoption import Adoption
+from cluster.agents import Agents, Description
+from cluster.bell import Bell
+from cluster.changeover import Changeover, WorkerFailed, drain
+from cluster.parts import holding, same_assignment
+from cluster.planner import make_plan
+from cluster.roster import Device, Roster
+from cluster.target import Progress, Published, Target
+from swarm.errors import DoesNotFit, NoSwarm, SwarmError, gib
+from swarm.plan import Plan
+
+
+@dataclass
+class Wish:
+    """Another model that somebody asked for, and what became of it."""
+
+    target: Target
+    made: bool = False
+    done: bool = False
+    error: SwarmError | None = None
+
+
+class Replanning:
+    """Whoever changes something calls `want`; changes that arrive while one is under way are taken together next.
+
+    `published` is what clients see. `target` is what it holds, and changes only once a wish for another is committed.
+    """
+
+    def __init__(self, roster: Roster, agents: Agents, target: Target, head: str, clock: Callable[[], float]) -> None:
+        self.published = Published(waiting="starts")
+        self.target = target
+        self.activity = Progress("")
+        self.problem: SwarmError | None = None
+        self._roster, self._agents, self._head, self._clock = roster, agents, head, clock
+        self._adoption = Adoption(roster, clock)
+        self._bell = Bell()
+        self._wanted = asyncio.Event()
+        self._asked = self._answered = self._finished = 0
+        self._wish: Wish | None = None
+        self._described: dict[tuple[str, str], Description] = {}
+        self._epoch = 0
+        self._last: Plan | None = None  # what the Workers hold, published or withdrawn
+        self._held: set[str] = set()  # the Workers of `_last` that still hold their part
+        self._stale: list[Plan] = []  # replaced or given up, to be drained
+
+    # What others ask for.
+
+    def want(self) -> int:
+        """Ask for another look; returns a number that grows."""
+        self._asked += 1
+        self._wanted.set()
+        return self._asked
+
+    async def settled(self) -> None:
+        """Ask for another look, and wait until its outcome is published."""
+        mine = self.want()
+        await self._bell.until(lambda: self._answered >= mine)
+
+    async def watched(self) -> AsyncIterator[Progress]:
+        """Ask for another look; yields what happens until the old epoch is drained."""
+        mine = self.want()
+        async for progress in self._progress(lambda: self._finished >= mine):
+            yield progress
+
+    async def load(self, target: Target) -> AsyncIterator[Progress]:
+        """Ask for another model; see `Coordinator.load`."""
+        await self._bell.until(lambda: self._wish is None)
+        wish = self._wish = Wish(target)
+        self.want()
+        async for progress in self._progress(lambda: wish.done):
+            yield progress
+        if wish.error:
+            raise wish.error
+        plan = self.published.plan
+        yield Progress(f"{plan.model.name} is loaded" if plan else self.published.waiting, 1.0, done=True)
+
+    async def watch(self) -> AsyncIterator[Published]:
+        """What is published now and later."""
+        while True:
+            rung, published = self._bell.next, self.published
+            yield published
+            await rung.wait()
+            await self._bell.until(lambda seen=published: self.published is not seen)  # type: ignore[misc]
+
+    def forget(self, device: Device) -> None:
+        """A Worker holds nothing any more, as far as we know."""
+        self._held.discard(device.name)
+
+    def serving_epoch(self) -> int:
+        return self.published.plan.epoch if self.published.plan else 0
+
+    def holding(self, device: Device) -> str:
+        """What a Device's Worker holds, for people."""
+        return holding(self.published.plan, device.name, device.name.replace("/", " "))
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            asked = self._asked
+            while not await self._round():
+                pass
+            self._answered = asked
+            self._bell.ring()
+            await self._name_agents()
+            await self._drain()
+            self._finished = asked
+            if self._wish and (self._wish.made or self._wish.error):
+                self._wish.done, self._wish = True, None
+            self.activity = Progress("")
+            self._bell.ring()
+
+    async def _round(self) -> bool:
+        """One try; False where something failed and the next try takes that into account."""
+        wish = self._wish if self._wish and not (self._wish.made or self._wish.error) else None
+        if not wish and (adopted := await self._adopt()) is not None:
+            return adopted
+        target = wish.target if wish else self.target
+        try:
+            description = await self._describe(target, again=wish is not None)
+            plan = self._decide(target, description)
+        except SwarmError as error:
+            return self._give_up(error, wish)
+        if self._in_force(plan) and self.published.plan:
+            self.target = target
+            self._publish(Published(replace(self.published.plan, notes=plan.notes), "", description))
+            if wish:
+                wish.made = True
+            return True
+        return await self._change(plan, description, target, wish)
+
+    async def _change(self, plan: Plan, description: Description, target: Target, wish: Wish | None) -> bool:
+        change = Changeover(self._last, self._held, plan, {d.name: d for d in self._roster.usable()}, self._report)
+        try:
+            await change.prepare()
+            await change.commit()
+        except WorkerFailed as failure:
+            self._stale.append(plan)
+            if change.releases:
+                self._publish(Published(None, f"lost its plan while changing it ({failure}): plans again", description))
+            if wish and not failure.silent:
+                wish.error = failure.cause
+                self._held -= set(change.releases)
+            else:
+                failure.device.fail(str(failure.cause), failure.silent)
+                self.forget(failure.device)
+            return False
+        self._stale += [self._last] if self._last else []
+        self._last, self._held, self.target, self.problem = plan, {w.name for w in plan.workers}, target, None
+        if wish:
+            wish.made = True
+        self._publish(Published(change.new, "", description))
+        return True
+
+    def _give_up(self, error: SwarmError, wish: Wish | None) -> bool:
+        """No Plan can be made: refuse the wish, or wait for what is missing with the old Plan withdrawn."""
+        if wish:
+            wish.error = error
+            return False
+        self.problem = error
+        text = str(error)
+        if isinstance(error, DoesNotFit):
+            text = f"needs {gib(error.needed_bytes)}, has {gib(error.available_bytes)}: waiting for `swarm join ...`"
+        self._publish(Published(None, text, self._described.get((self.target.source, self.target.dtype))))
+        return True
+
+    async def _adopt(self) -> bool | None:
+        """After a restart: take a Plan over that the Workers still serve. None: there is none to take over or wait for."""
+        if self._last is not None:
+            return None
+        plan = self._adoption.newest()
+        if plan is None:
+            return None
+        self._epoch = max(self._epoch, plan.epoch)
+        if not self._adoption.complete(plan):
+            if not self._adoption.waits_for(self.want):
+                self._last = plan
+                return None
+            self._publish(Published(None, "waits for its rigs to come back"))
+            return True
+        target = Target(plan.model.source, plan.model.dtype, plan.sessions, plan.context, self.target.spread)
+        self._last = plan
+        try:
+            description = await self._describe(target, again=False)
+        except SwarmError:
+            return None
+        if description.model.model_id != plan.model.model_id:
+            return None
+        self.target, self._held = target, {w.name for w in plan.workers}
+        self._publish(Published(plan, "", description))
+        return False
+
+    async def _describe(self, target: Target, again: bool) -> Description:
+        """Ask the head Rig what the model is; any other Rig where that has no Worker. Raises SwarmError."""
+        key = (target.source, target.dtype)
+        if again or key not in self._described:
+            devices = sorted(self._roster.usable(), key=lambda d: d.rig_id != self._head)
+            agent = next((d.agent for d in devices if d.agent), None)
+            if agent is None:
+                raise NoSwarm("has no worker that answers: waiting for one")
+            self._report(f"looking at {target.source}", 0.0)
+            self._described[key] = await agent.describe(target.source, target.dtype)
+        return self._described[key]
+
+    def _decide(self, target: Target, description: Description) -> Plan:
+        usable = self._roster.usable()
+        spread = target.spread or any(r.offer.spread for r in self._roster.rigs.values() if not r.leaving)
+        self._epoch = max(self._epoch + 1, int(self._clock()))
+        load = replace(target.load, spread=spread)
+        return make_plan(description.model, [d.spec for d in usable], load, self._epoch, self._last)
+
+    def _in_force(self, plan: Plan) -> bool:
+        return same_assignment(self._last, plan) and self._held >= {w.name for w in plan.workers}
+
+    async def _name_agents(self) -> None:
+        """Appoint Agents anew whose Workers hold something else now."""
+        await asyncio.gather(*(self._name(d) for d in self._roster.devices() if d.agent and d.holding != self.holding(d)))
+
+    async def _name(self, device: Device) -> None:
+        wanted, old = self.holding(device), device.agent
+        try:
+            device.agent = await self._agents.appoint(device, wanted)
+        except SwarmError:
+            return  # the old one still passes orders; only its name is out of date
+        device.holding = wanted
+        if old:
+            await old.close()
+
+    async def _drain(self) -> None:
+        stale, self._stale = self._stale, []
+        devices = {d.name: d for d in self._roster.devices()}
+        for plan in stale:
+            await drain(plan, devices)
+
+    def _publish(self, published: Published) -> None:
+        self.published = published
+        self._bell.ring()
+
+    def _report(self, message: str, fraction: float) -> None:
+        self.activity = Progress(message, fraction)
+        if self.published.plan is None:
+            self.published = replace(self.published, waiting=message)
+        self._bell.ring()
+
+    async def _progress(self, done: Callable[[], bool]) -> AsyncIterator[Progress]:
+        seen = Progress("")
+        while not done():
+            rung = self._bell.next
+            if self.activity.message and self.activity != seen:
+                seen = self.activity
+                yield seen
+            if not done() and not rung.is_set():
+                await rung.wait()

@@ -1,0 +1,136 @@
+"""Which Rigs joined, and the Devices they brought."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from swarm.plan import WorkerSpec
+from swarm.wire.v1 import worker_pb2 as pb
+
+if TYPE_CHECKING:
+    from cluster.agents import Agent
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What a Rig runs. An empty string: not installed there."""
+
+    swarm: str
+    python: str
+    ray: str
+    torch: str
+
+
+@dataclass(frozen=True)
+class DeviceOffer:
+    """A Device as its Rig offers it; its Worker listens at `worker_address` (host:port)."""
+
+    device: str
+    memory_bytes: int
+    worker_address: str
+    threads: int = 0
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class RigOffer:
+    """A Rig that wants in.
+
+    Args:
+        spread: use every Device, also where fewer would do.
+    """
+
+    rig_id: str
+    name: str
+    devices: tuple[DeviceOffer, ...]
+    versions: Versions
+    ray_node_id: str = ""
+    spread: bool = False
+
+
+@dataclass
+class Device:
+    """A Device in the swarm, and what is known of its Worker now."""
+
+    name: str
+    rig_id: str
+    rig: str
+    offer: DeviceOffer
+    ray_node_id: str = ""
+    agent: Agent | None = None
+    holding: str = ""
+    status: pb.WorkerStatus | None = None
+    misses: int = 0
+    out: str = ""
+    """Why it is not planned on; empty: it is."""
+    silent: bool = False
+    """Its Worker does not answer; one that does again is planned on again."""
+    tokens_per_s: float = 0.0
+
+    @property
+    def address(self) -> str:
+        return self.offer.worker_address
+
+    @property
+    def spec(self) -> WorkerSpec:
+        o = self.offer
+        return WorkerSpec(self.name, self.rig, o.device, o.worker_address, o.memory_bytes, threads=o.threads)
+
+    def fail(self, why: str, silent: bool) -> None:
+        """Plan without it from now on."""
+        self.out, self.silent = why, silent
+
+
+@dataclass
+class Rig:
+    """A Rig in the swarm."""
+
+    offer: RigOffer
+    name: str
+    devices: list[Device] = field(default_factory=list)
+    leaving: bool = False
+
+
+class Roster:
+    """The Rigs by id, in the order in which they joined; names of Rigs and Workers are unique."""
+
+    def __init__(self) -> None:
+        self.rigs: dict[str, Rig] = {}
+
+    def unique_name(self, rig_id: str, wanted: str) -> str:
+        """The name a Rig goes by: the one it wants, with a number behind it where another Rig has that."""
+        taken = {r.name for i, r in self.rigs.items() if i != rig_id}
+        names = (wanted if n == 1 else f"{wanted}-{n}" for n in range(1, len(taken) + 2))
+        return next(name for name in names if name not in taken)
+
+    def admit(self, offer: RigOffer) -> tuple[Rig, list[Device]]:
+        """Count a Rig in, in the place of what it was before; returns the Devices that it had then, too."""
+        before = self.rigs.pop(offer.rig_id, None)
+        rig = Rig(offer, self.unique_name(offer.rig_id, offer.name))
+        rig.devices = [
+            Device(f"{rig.name}/{label}", offer.rig_id, rig.name, device, offer.ray_node_id)
+            for label, device in zip(_labels(offer.devices), offer.devices, strict=True)
+        ]
+        self.rigs[offer.rig_id] = rig
+        return rig, before.devices if before else []
+
+    def devices(self) -> Iterator[Device]:
+        for rig in self.rigs.values():
+            yield from rig.devices
+
+    def usable(self) -> list[Device]:
+        """The Devices that may be planned on."""
+        return [d for r in self.rigs.values() if not r.leaving for d in r.devices if not d.out and d.agent is not None]
+
+    def device(self, name: str) -> Device | None:
+        return next((d for d in self.devices() if d.name == name), None)
+
+
+def _labels(offers: tuple[DeviceOffer, ...]) -> Iterator[str]:
+    """`cuda:0`; a second Device of that name on the same Rig is `cuda:0.2`."""
+    seen: dict[str, int] = {}
+    for offer in offers:
+        seen[offer.device] = seen.get(offer.device, 0) + 1
+        yield offer.device if seen[offer.device] == 1 else f"{offer.device}.{seen[offer.device]}"

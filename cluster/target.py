@@ -1,0 +1,42 @@
+"""What the swarm is asked to hold, and what it publishes to those who watch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.agents import Description
+from cluster.planner import Load
+from swarm.plan import Plan
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model and what to budget KV for."""
+
+    source: str
+    dtype: str = "auto"
+    sessions: int = 4
+    context: int = 8192
+    spread: bool = False
+
+    @property
+    def load(self) -> Load:
+        return Load(self.sessions, self.context, self.spread)
+
+
+@dataclass(frozen=True)
+class Published:
+    """The Plan in force, or why there is none."""
+
+    plan: Plan | None = None
+    waiting: str = ""
+    description: Description | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One thing that happened, for people."""
+
+    message: str
+    fraction: float = 0.0
+    done: bool = False

@@ -1,0 +1,193 @@
+"""A Worker without a model: it keeps orders in a list. In memory as an Agent, over gRPC, or as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict, replace
+
+import grpc.aio
+
+from cluster.agents import Agent, Description, PrepareOrder
+from cluster.roster import Device
+from swarm.config import ModelConfig
+from swarm.errors import CorruptWeights, MissingWeights, NoSwarm, SwarmError
+from swarm.plan import Model, Plan
+from swarm.wire.credentials import Credentials
+from swarm.wire.status import to_rpc
+from swarm.wire.v1 import assets_pb2, worker_pb2, worker_pb2_grpc
+
+CONFIG = ModelConfig(
+    architecture="MixtralForCausalLM", hidden=64, ffn=128, num_blocks=8, num_heads=4, num_kv_heads=2, head_dim=16,
+    num_experts=4, top_k=2, vocab=256, max_positions=1024, norm_eps=1e-5, rope_theta=1e6, tied_head=False, dtype="fp32",
+    bos_id=1, eos_ids=(2,),
+)  # fmt: skip
+MODELS = {
+    "nano": Model("nano", "nano", "id-nano", "fp32", CONFIG),
+    "deep": Model("deep", "deep", "id-deep", "fp32", replace(CONFIG, num_blocks=16)),
+    "other": Model("other", "other", "id-other", "fp32", replace(CONFIG, ffn=192)),
+}
+MIB = 2**20
+
+
+class FakeWorker:
+    """What a Worker does, without doing it. `orders` is everything it was told, in order, shared by all of a test."""
+
+    def __init__(self, name: str = "", orders: list[str] | None = None) -> None:
+        self.name = name
+        self.orders: list[str] = [] if orders is None else orders
+        self.alive = True
+        self.fail_prepare: SwarmError | None = None
+        self.fails_for = ""
+        self.die_in_prepare = False
+        self.hold_prepare = asyncio.Event()
+        self.hold_prepare.set()
+        self.plans: dict[int, Plan] = {}
+        self.epoch = 0
+        self.pid = os.getpid()
+        self.started = time.monotonic()
+
+    def _say(self, order: str) -> None:
+        self.orders.append(f"{self.name}: {order}")
+
+    def _answer(self) -> None:
+        if not self.alive:
+            raise NoSwarm(f"{self.name} is dead")
+
+    async def describe(self, model: str, dtype: str) -> Description:
+        self._answer()
+        if model not in MODELS:
+            raise MissingWeights(f"{model} has no config.json: give a folder in Hugging Face layout")
+        return Description(MODELS[model], {"config.json": json.dumps(MODELS[model].config.to_json()).encode()})
+
+    async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
+        self._answer()
+        plan = Plan.from_json(order.plan)
+        self.name = order.name
+        self._say(f"prepare {plan.epoch}{' release_first' if order.release_first else ''}")
+        yield 0, plan.worker(self.name).weights_bytes
+        await self.hold_prepare.wait()
+        if self.die_in_prepare:
+            self.alive = False
+        self._answer()
+        if self.fail_prepare and self.fails_for in plan.model.name:
+            raise self.fail_prepare
+        if order.release_first:
+            self.plans.clear()
+        self.plans[plan.epoch] = plan
+        yield plan.worker(self.name).weights_bytes, plan.worker(self.name).weights_bytes
+
+    async def commit(self, epoch: int) -> None:
+        self._answer()
+        self._say(f"commit {epoch}")
+        self.epoch = epoch
+
+    async def drain(self, epoch: int, deadline_s: float) -> None:
+        self._answer()
+        self._say(f"drain {epoch}")
+        self.plans.pop(epoch, None)
+
+    async def status(self, timeout_s: float) -> worker_pb2.WorkerStatus:
+        self._answer()
+        plan = self.plans.get(self.epoch)
+        held = plan.worker(self.name) if plan else None
+        return worker_pb2.WorkerStatus(
+            name=self.name,
+            pid=self.pid,
+            epochs=sorted(self.plans),
+            epoch=self.epoch,
+            weights_bytes=held.weights_bytes if held else 0,
+            kv_bytes=held.kv_bytes if held else 0,
+            up_s=time.monotonic() - self.started,
+            plan=plan.to_json() if plan else "",
+        )
+
+    async def close(self) -> None:
+        """Nothing to give up."""
+
+
+class FakeAgents:
+    """Appoints the FakeWorker at a Device's address as its own Agent; remembers under which names."""
+
+    def __init__(self) -> None:
+        self.orders: list[str] = []
+        self.workers: dict[str, FakeWorker] = {}
+        self.named: dict[str, str] = {}
+
+    async def appoint(self, device: Device, holding: str) -> Agent:
+        self.named[device.name] = holding
+        worker = self.workers.setdefault(device.address, FakeWorker(device.name, self.orders))
+        worker.name = device.name
+        return worker
+
+
+class Servicer(worker_pb2_grpc.WorkerServiceServicer):
+    """A FakeWorker over gRPC."""
+
+    def __init__(self, worker: FakeWorker) -> None:
+        self._worker = worker
+
+    async def Describe(self, request, context):  # type: ignore[no-untyped-def]
+        try:
+            found = await self._worker.describe(request.model, request.dtype)
+        except SwarmError as error:
+            await context.abort(*to_rpc(error))
+        assets = [assets_pb2.Asset(name=n, data=d) for n, d in found.assets.items()]
+        return worker_pb2.DescribeReply(model=json.dumps(asdict(found.model)), assets=assets)
+
+    async def Prepare(self, request, context):  # type: ignore[no-untyped-def]
+        try:
+            async for loaded, total in self._worker.prepare(PrepareOrder(request.plan, request.name, request.release_first)):
+                yield worker_pb2.PrepareProgress(loaded_bytes=loaded, total_bytes=total)
+        except SwarmError as error:
+            await context.abort(*to_rpc(error))
+
+    async def Commit(self, request, context):  # type: ignore[no-untyped-def]
+        await self._worker.commit(request.epoch)
+        return worker_pb2.EpochReply()
+
+    async def Drain(self, request, context):  # type: ignore[no-untyped-def]
+        await self._worker.drain(request.epoch, request.deadline_s)
+        return worker_pb2.EpochReply()
+
+    async def Status(self, request, context):  # type: ignore[no-untyped-def]
+        return await self._worker.status(1.0)
+
+
+async def serve(worker: FakeWorker, credentials: Credentials, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:
+    """Serve a FakeWorker; returns the server and host:port."""
+    server = credentials.server()
+    worker_pb2_grpc.add_WorkerServiceServicer_to_server(Servicer(worker), server)
+    port = credentials.bind(server, address)
+    await server.start()
+    return server, f"{address.rpartition(':')[0]}:{port}"
+
+
+async def main() -> None:
+    """The same start and end as a real Worker's: key on standard input, `ready` on standard output, gone at end of file."""
+    parser = argparse.ArgumentParser()
+    for name in ("name", "listen", "device", "threads", "memory-bytes"):
+        parser.add_argument(f"--{name}", default="")
+    args = parser.parse_args()
+    key = sys.stdin.readline().strip()
+    if args.device == "cuda:9":
+        raise SystemExit("cuda:9 is not a device of this machine")
+    worker = FakeWorker(args.name)
+    worker.fail_prepare = CorruptWeights("a file is truncated") if args.device == "cuda:8" else None
+    _, address = await serve(worker, Credentials(key), args.listen)
+    print(f"ready {address}", flush=True)
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, done.set)
+    loop.add_reader(sys.stdin, done.set)
+    await done.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
