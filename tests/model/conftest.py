@@ -89,6 +89,7 @@ class Swarm:
         h = self.stages[0].embed(torch.tensor([t for _, _, tokens in steps for t in tokens]))
         for stage, cache in zip(self.stages, self.caches, strict=True):
             h = stage.forward(wired(h), rows, cache)
+            assert h.is_contiguous()
         return self.stages[-1].logits(h)
 
     def greedy(self, session: bytes, prompt: list[int], count: int, eos: int | None = None) -> list[int]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from swarm.model.experts import ExpertPort, ExpertWeights, LocalExperts
+from swarm.model.memory import ALIGNMENT, aligned, gather
 from swarm.model.moe import MoE
 
 H, F, E = 16, 24, 6
@@ -56,6 +57,29 @@ def test_remote_experts_are_asked_before_local_ones_run_and_awaited_after() -> N
     far = Watched("far", LocalExperts(experts()), log)
     MoE(4, 2, ROUTER, {e: local if e < 3 else far for e in range(E)}).forward(rows(40))
     assert log == ["ask far 4 [3, 4, 5]", "compute local", "wait far"]
+
+
+def test_the_sum_over_experts_keeps_its_order_wherever_they_are() -> None:
+    x, here, there = rows(50), LocalExperts(experts()), LocalExperts(experts())
+    want = MoE(4, 5, ROUTER, dict.fromkeys(range(E), here)).forward(x)
+    for far in ({0}, {1, 4}, {5}, {0, 2, 3}):
+        got = MoE(4, 5, ROUTER, {e: Watched("far", there, []) if e in far else here for e in range(E)}).forward(x)
+        assert torch.equal(got, want)
+        one = MoE(4, 5, ROUTER, {e: Watched("far", there, []) if e in far else here for e in range(E)}).forward(x[:1])
+        assert torch.equal(one, MoE(4, 5, ROUTER, dict.fromkeys(range(E), here)).forward(x[:1]))
+
+
+def test_rows_meet_a_product_aligned_and_contiguous_wherever_they_came_from() -> None:
+    x = rows(8)
+    assert aligned(x) is x
+    assert gather(x, torch.arange(8)) is x
+    buffer = torch.zeros(8 * H + 1)
+    for odd in (buffer[1:].view(8, H), x.t().contiguous().t()):
+        odd.copy_(x)
+        for moved in (aligned(odd), gather(odd, torch.arange(8)), gather(odd, torch.tensor([0, 2, 7]))):
+            assert moved.is_contiguous()
+            assert moved.data_ptr() % ALIGNMENT == 0
+        assert torch.equal(aligned(odd), x)
 
 
 def test_a_port_is_not_asked_when_no_row_chose_its_experts() -> None:

@@ -56,7 +56,8 @@ HOSTILE: dict[str, Any] = {
     "an unknown dtype": {"a": claim(0, 8, [2], "F17")},
     "a dtype that is no text": {"a": claim(0, 8, [2], [1])},
     "overlapping tensors": {"a": claim(), "b": claim(4, 12)},
-    "a hole": {"a": claim(4, 12)},
+    "a hole": {"a": claim(0, 2, [1], "F16"), "b": claim(4, 8, [1])},
+    "a hole at the start": {"a": claim(4, 8, [1])},
     "bytes that no tensor has": {"a": claim(0, 4, [1])},
 }
 
