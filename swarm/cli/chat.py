@@ -18,9 +18,7 @@ from swarm.errors import UsageError
 
 
 def chat(
-    prompt: Annotated[
-        str | None, typer.Argument(metavar="[PROMPT]", help="The question; `-` reads it from standard input.")
-    ] = None,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; `-` reads it from standard input.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="What the model is told before the first question.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", min=0, help="0 takes the likeliest token.")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="Draw from this share of likelihood.")] = None,

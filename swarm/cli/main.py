@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from swarm import __version__
+from swarm.cli import settings
 from swarm.errors import SwarmError
 
 RIG_MODULES = frozenset({"torch", "ray", "numpy", "safetensors", "huggingface_hub", "psutil"})
@@ -108,6 +109,7 @@ def _swarm(
 
 def main() -> None:
     """Run the command line. Every failure is one sentence on standard error; a traceback is a bug."""
+    settings.silence_grpc()
     try:
         _app()(prog_name="swarm")
     except SwarmError as error:

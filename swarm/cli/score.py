@@ -18,7 +18,7 @@ from swarm.errors import UsageError
 
 
 def score(
-    file: Annotated[str, typer.Argument(metavar="[FILE|-]", help="A text file; `-` or nothing reads standard input.")] = "-",
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="A text file; `-` or nothing reads standard input.")] = "-",
     as_json: options.Json = False,
     swarm: options.Swarm = None,
     plan_file: options.PlanFile = None,

@@ -34,6 +34,14 @@ class Remembered:
     """Key by address. A key is a secret of one swarm and is never offered to another."""
 
 
+def silence_grpc() -> None:
+    """Keep gRPC's own log lines off standard error, where our sentences stand; before grpc is first imported.
+
+    A GRPC_VERBOSITY that is set already stays, for debugging.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 def state_dir() -> Path:
     """Where this user's running swarm leaves its notes. Not made here."""
     return _home("XDG_STATE_HOME", ".local/state")

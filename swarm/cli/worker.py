@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.status import Status
 
 from swarm.cli import options, output, settings
 from swarm.wire.credentials import Credentials
@@ -23,8 +24,21 @@ def worker(
     plan.worker(name)
     from swarm.worker.process import serve_plan  # brings torch
 
-    asyncio.run(serve_plan(plan, name, Credentials(settings.explicit_key(key, key_file)), _notify))
+    with output.stderr().status(f"{name} starts") as shown:
+        asyncio.run(serve_plan(plan, name, Credentials(settings.explicit_key(key, key_file)), Notices(shown).show))
 
 
-def _notify(message: str) -> None:
-    output.stderr().print(message)
+class Notices:
+    """What a Worker says of itself: on one line that changes at a terminal, and without its percentages elsewhere."""
+
+    def __init__(self, line: Status) -> None:
+        self._line = line
+        self._subject = ""
+
+    def show(self, message: str) -> None:
+        subject = message.partition(":")[0]
+        if self._line.console.is_terminal:
+            self._line.update(message)
+        elif subject != self._subject:
+            self._line.console.print(message)
+        self._subject = subject
