@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-EVAL = Path(__file__).parent.parent / "data" / "eval.jsonl"
+DATA = Path(__file__).parent.parent / "data"
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "head_dim_not_hidden_over_heads": {"head_dim": 6, "hidden_size": 20, "intermediate_size": 28},
@@ -25,6 +25,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 def tokens_of(count: int, seed: int = 1, vocab: int = 96) -> list[int]:
     return torch.randint(0, vocab, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
 
 
 def expected(oracle: Any, tokens: list[int]) -> torch.Tensor:
@@ -96,10 +100,25 @@ def test_half_precision_stays_close_to_fp32(random_model, swarm_of, tmp_path, dt
 
 def test_the_embedded_model_answers_as_recorded(nano, swarm_of) -> None:
     swarm = swarm_of(nano(torch.float32), [8])
-    questions = [json.loads(line) for line in EVAL.read_text(encoding="utf-8").splitlines()][::6]
+    questions = lines("eval.jsonl")[::6]
     assert len(questions) >= 39
     for number, question in enumerate(questions):
         session = number.to_bytes(16, "big")
         answer = swarm.greedy(session, question["prompt_tokens"], 64, eos=2)
         assert answer == question["reference_tokens"], question["prompt"]
         swarm.caches[0].release(session)
+
+
+def test_long_prompts_in_chunks_and_long_answers_come_out_as_recorded(nano, swarm_of) -> None:
+    weights = nano(torch.float32)
+    for number, line in enumerate([*lines("passkey.jsonl")[3::7], lines("stories.jsonl")[0]]):
+        prompt, session = line["prompt_tokens"], number.to_bytes(16, "big")
+        swarm = swarm_of(weights, [3, 8])
+        swarm.caches = [weights.cache(pages=45, page_positions=32) for _ in swarm.caches]
+        swarm.reserve(session, len(prompt) + 110)
+        for at in range(0, len(prompt), 256):
+            best = int(swarm.step((session, at, prompt[at : at + 256]))[-1].argmax())
+        answer = [best]
+        while answer[-1] != 2 and len(answer) < len(line["reference_tokens"]):
+            answer.append(int(swarm.step((session, len(prompt) + len(answer) - 1, answer[-1:]))[-1].argmax()))
+        assert answer == line["reference_tokens"], line["prompt"][-80:]
