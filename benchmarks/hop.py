@@ -80,7 +80,11 @@ def main() -> None:
     given = parser.parse_args()
     bare = [t / 2 for t in asyncio.run(bare_round_trips(given.tokens, 2 * given.hidden))]
     taken, overhead = asyncio.run(hops(given.tokens, given.hidden))
-    rows = {"bare gRPC stream, one way": bare, "hop, send to compute start": taken, "traversal less computing (3 transfers)": overhead}
+    rows = {
+        "bare gRPC stream, one way": bare,
+        "hop, send to compute start": taken,
+        "traversal less computing (3 transfers)": overhead,
+    }
     for name, values in rows.items():
         print(f"{name:40} p50 {1e3 * percentile(values, 0.5):7.3f} ms   p99 {1e3 * percentile(values, 0.99):7.3f} ms")
     print(f"hop over bare stream, p50: {percentile(taken, 0.5) / percentile(bare, 0.5):.2f}")

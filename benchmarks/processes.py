@@ -39,7 +39,8 @@ def even_plan(model: Model, stages: int, threads: int, sessions: int, context: i
     num_blocks = model.config.num_blocks
     cuts = [i * num_blocks // stages for i in range(stages + 1)]
     workers = tuple(
-        WorkerSpec(f"w{i}", "here", "cpu", f"127.0.0.1:{port}", 1 << 40, threads=threads) for i, port in enumerate(free_ports(stages))
+        WorkerSpec(f"w{i}", "here", "cpu", f"127.0.0.1:{port}", 1 << 40, threads=threads)
+        for i, port in enumerate(free_ports(stages))
     )
     route = Route(tuple(Stage(f"w{i}", cuts[i], cuts[i + 1]) for i in range(stages)))
     return Plan(1, model, workers, (route,), sessions=sessions, context=context)

@@ -160,6 +160,9 @@ class Flow:
         self._compute.submit(job)
 
     def _computed(self, batch: Batch, outcome: Outcome) -> None:
+        if outcome.done:  # first of all: the next Stage waits for it
+            timings = [*batch.timings, outcome.timing] if outcome.timing else batch.timings
+            self._hand_on(batch.epoch, outcome, timings, batch.ticket)
         self._running[batch.epoch.number] -= 1
         self.micro_batches += 1
         for step, error in outcome.failed:
@@ -171,9 +174,6 @@ class Flow:
             step.session.under_way -= 1
             if step.session.closing and not step.session.under_way and batch.epoch.pool.close_session(step.session.id):
                 self.on_freed()
-        timings = [*batch.timings, outcome.timing] if outcome.timing else batch.timings
-        if outcome.done:
-            self._hand_on(batch.epoch, outcome, timings, batch.ticket)
         batch.ticket.part_done()
         self.on_computed()
 
