@@ -6,6 +6,7 @@ PYTHON312 ?= python3.12
 TORCH := torch==2.13.0
 BIN := .venv/bin
 PIP := -m pip --quiet --disable-pip-version-check
+BENCHMARKS := hop throughput
 CLIENT_TESTS := $(wildcard tests/client tests/cli tests/test_plan.py tests/test_config.py)
 
 .PHONY: demo test lint protos bench clean test-client unit
@@ -43,7 +44,7 @@ protos: .venv/ready
 	@$(BIN)/python -m swarm.wire.generate
 
 bench: .venv/ready
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf .venv .venv-client build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

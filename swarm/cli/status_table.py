@@ -42,21 +42,25 @@ def picture(document: Mapping[str, Any], rates: Mapping[str, float] | None = Non
         parts.append(_rigs(rigs))
     if workers := document.get("workers"):
         parts.append(_workers(workers, rates or {}))
-    parts += [Text(line) for line in (document.get("waiting"), *document.get("notes", ())) if line]
+    parts += [Text(line) for line in (document.get("activity"), document.get("waiting"), *document.get("notes", ())) if line]
     return Group(*parts)
 
 
 def _headline(document: Mapping[str, Any]) -> str:
     if not document.get("model"):
         return "no model is loaded"
-    return f"{document['model']} · {document.get('dtype', '')} · epoch {document.get('epoch', 0)}"
+    facts = [document["model"], document.get("dtype"), f"epoch {document.get('epoch', 0)}"]
+    if rate := document.get("tokens_per_s"):
+        facts.append(f"{rate:.1f} tok/s")
+    return " · ".join(str(fact) for fact in facts if fact)
 
 
 def _rigs(rigs: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("rig", "address", "versions")
+    table = _table("rig", "devices", "versions", "")
     for rig in rigs:
         versions = ", ".join(f"{k} {v}" for k, v in dict(rig.get("versions") or {}).items() if v)
-        table.add_row(str(rig.get("name", "")), str(rig.get("address", "")), versions)
+        devices = ", ".join(map(str, rig.get("devices", ())))
+        table.add_row(str(rig.get("name", "")), devices, versions, "is leaving" if rig.get("leaving") else "")
     return table
 
 
@@ -89,7 +93,7 @@ def _table(*columns: str) -> Table:
 
 
 def _blocks(blocks: Sequence[int]) -> str:
-    first, end = blocks
+    first, end = blocks or (0, 0)
     return "" if end <= first else str(first) if end == first + 1 else f"{first}-{end - 1}"
 
 
@@ -98,6 +102,8 @@ def _experts(experts: Mapping[str, Sequence[int]]) -> str:
 
 
 def _state(worker: Mapping[str, Any]) -> Text:
+    if why := worker.get("out"):
+        return Text(str(why), style="red")
     if not worker["alive"]:
         return Text("does not answer", style="red")
     if loading := worker.get("loading"):
