@@ -1,0 +1,56 @@
+"""Promise 2, over real sockets: where Blocks and experts sit changes no bit of any Candidates."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from plans import each_others_experts, odd_experts_on, plan_of
+from raw_client import RawClient, bits, raw, step
+from swarm_processes import workers_here
+
+from swarm.plan import Plan
+from swarm.wire.v1 import stage_pb2 as pb
+
+LAYOUTS = {
+    "two stages": ([3, 8], ()),
+    "eight stages": (list(range(1, 9)), ()),
+    "odd experts in another worker": ([8], odd_experts_on("w1")),
+    "every expert in two others": ([8], [("w1", b, (0, 1, 2)) for b in range(8)] + [("w2", b, (3, 4, 5, 6, 7)) for b in range(8)]),
+    "two workers with each other's experts": ([5, 8], each_others_experts("w0", "w1", 5)),
+}
+CALLS = [{0: 37}, {0: 1}, {1: 16, 0: 1}, {0: 1, 1: 1}, {2: 40, 1: 9, 0: 3}, {2: 1}, {0: 1, 1: 1, 2: 1}, {0: 100, 2: 1}]
+"""Micro-batches: rows of each Session. Prefill, chunks behind a history, decode, and mixes of all three."""
+
+
+async def a_conversation(client: RawClient) -> list[list[bytes]]:
+    """What the last Stage answers to `CALLS`: 64 Candidates, both logsumexps, named logits and the whole row, as bytes."""
+    draw = random.Random(5)
+    texts = [[draw.randrange(3, 3000) for _ in range(200)] for _ in range(3)]
+    sessions = [await client.open() for _ in texts]
+    at, answers = [0, 0, 0], []
+    for call in CALLS:
+        steps = []
+        for i, rows in call.items():
+            ask = pb.Ask(rows=min(rows, 2), k=64, temperature=0.7, named=[7, 11] * min(rows, 2), named_per_row=2, whole_row=True)
+            steps.append(step(sessions[i], texts[i], at[i], at[i] + rows, ask=ask))
+            at[i] += rows
+        answers += await client.ask(*steps)
+    return bits(*answers)
+
+
+async def answers_of(plan: Plan) -> list[list[bytes]]:
+    async with workers_here(plan) as workers, raw(plan) as client:
+        answers = await a_conversation(client)
+        for stage in plan.routes[0].stages:
+            assert workers[stage.worker].status().micro_batches == len(CALLS), "the micro-batches were other ones"
+        return answers
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+async def test_one_two_and_eight_stages_and_remote_experts_answer_the_same_bits(dtype: str) -> None:
+    want = await answers_of(plan_of([8], dtype=dtype, in_flight=1))
+    assert all(len(row) > 3072 * 4 for answer in want for row in answer)
+    for name, (ends, shards) in LAYOUTS.items():
+        got = await answers_of(plan_of(ends, shards, dtype=dtype, in_flight=1))
+        assert got == want, name
