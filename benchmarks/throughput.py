@@ -97,13 +97,11 @@ def report(stages: int, threads: int, loops: list[dict[str, Any]], ours: list[Ra
     )
     print(f"\n{stages} Worker(s) of {threads} thread(s), bf16, medians of {len(ours)} rounds")
     for name, rate, loop, limit in rows:
-        print(
-            f"  {name:8}{rate:8.1f} tok/s   plain loop {loop:7.1f}, ratio {rate / loop:.2f}   limit {limit:7.1f}, share {rate / limit:.0%}"
-        )
+        shares = f"{rate / loop:.2f} of a plain loop's {loop:.1f}, {rate / limit:.0%} of the limit {limit:.1f}"
+        print(f"  {name:8}{rate:8.1f} tok/s   {shares}")
     if stages == 2:
-        print(
-            f"  over llama.cpp's RPC on such a machine: decode {decode / LLAMA['decode']:.2f}, prefill {prefill / LLAMA['prefill']:.1f}"
-        )
+        over = decode / LLAMA["decode"], prefill / LLAMA["prefill"]
+        print(f"  over llama.cpp's RPC on such a machine: decode {over[0]:.2f}, prefill {over[1]:.1f}")
 
 
 if __name__ == "__main__":
