@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from commands import LIMIT_S, is_one_sentence, swarm
+from typist import CTRL_C, CTRL_D, Typist
 
-EVAL = Path(__file__).parents[1] / "data" / "eval.jsonl"
+DATA = Path(__file__).parents[1] / "data"
+EVAL, STORIES = DATA / "eval.jsonl", DATA / "stories.jsonl"
 QUESTION, REFERENCE = "What is the capital of France?", "The capital of France is Paris."
 
 
@@ -99,6 +101,22 @@ def test_score_agrees_with_the_logprobs_that_chat_gave(plan_file: Path) -> None:
     said = answer["tokens"][:-1]  # the model's end is no text
     assert scored["tokens"][-len(said) :] == said
     assert scored["logprobs"][-len(said) :] == pytest.approx(answer["logprobs"][:-1], abs=1e-4)
+
+
+def test_an_answer_stopped_with_ctrl_c_leaves_a_chat_that_answers_right(plan_file: Path) -> None:
+    story = json.loads(STORIES.read_text().splitlines()[0])
+    with Typist("from swarm.cli.main import main; main()", "chat", "--plan-file", str(plan_file)) as typist:
+        typist.see("> ")
+        typist.type(story["prompt"] + "\n")
+        typist.see(story["reference"][:20])
+        typist.type(CTRL_C)
+        shown = typist.see("> ")
+        assert len(shown) < len(story["reference"])
+        typist.type(QUESTION + "\n")
+        typist.see(REFERENCE)
+        typist.see("> ")
+        typist.type(CTRL_D)
+        assert typist.leave()[0] == 0
 
 
 def test_status_shows_every_block_with_a_worker_that_lives(plan_file: Path) -> None:
