@@ -125,6 +125,8 @@ class Coordinator:
             return
         device.holding = self._replanning.holding(device)
         await self._patrol.look(device)
+        if not device.status or device.status.epoch != self._replanning.serving_epoch():
+            self._replanning.forget(device)
 
     def _changed(self, device: Device) -> None:
         if device.silent or not device.status or not device.status.epoch:

@@ -129,8 +129,7 @@ class Roster:
 
 
 def _labels(offers: tuple[DeviceOffer, ...]) -> Iterator[str]:
-    """`cuda:0`; a second Device of that name on the same Rig is `cuda:0.2`."""
-    seen: dict[str, int] = {}
-    for offer in offers:
-        seen[offer.device] = seen.get(offer.device, 0) + 1
-        yield offer.device if seen[offer.device] == 1 else f"{offer.device}.{seen[offer.device]}"
+    """`cuda:0`, `cpu`; where a Rig brings several of one name, `cpu:0` and `cpu:1`."""
+    names = [offer.device for offer in offers]
+    for place, name in enumerate(names):
+        yield name if names.count(name) == 1 else f"{name}:{names[:place].count(name)}"

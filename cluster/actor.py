@@ -1,0 +1,89 @@
+"""The Coordinator as a detached Ray actor that serves the swarm's door. Run as a program, it starts that actor.
+
+python -m cluster.actor < settings.json      prints `ready`, and ends; the actor stays with its Ray node
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.coordinator import Coordinator
+from cluster.coordinator_settings import CoordinatorSettings
+from cluster.door import Door, RayDoor
+from cluster.ray_agents import RayAgents
+from cluster.ray_node import NAMESPACE, ray_host
+from swarm.errors import SwarmError
+from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import swarm_pb2_grpc
+
+NAME = "swarm-coordinator"
+START_S = 60.0
+
+
+class CoordinatorActor:
+    """Runs a Coordinator and its door in a loop of their own; Ray makes it anew with the same settings when it dies."""
+
+    def __init__(self, settings: CoordinatorSettings) -> None:
+        self._settings = settings
+        self._ready: Future[None] = Future()
+        threading.Thread(target=self._run, daemon=True, name="coordinator").start()
+        self._ready.result(START_S)
+
+    def __repr__(self) -> str:
+        return f"coordinator · {self._settings.address}"
+
+    def ready(self) -> bool:
+        """Answers once the door is open."""
+        return True
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except (SwarmError, OSError, RuntimeError) as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(RuntimeError(str(error)))
+
+    async def _serve(self) -> None:
+        settings = self._settings
+        credentials = Credentials(settings.key)
+        coordinator = Coordinator(settings.target, RayAgents(credentials), settings.head, time.time)
+        server = credentials.server()
+        door = Door(coordinator, settings.address, RayDoor(settings.ray_address, settings.ray_token))
+        swarm_pb2_grpc.add_SwarmServiceServicer_to_server(door, server)
+        credentials.bind(server, settings.listen)
+        await coordinator.start()
+        await server.start()
+        self._ready.set_result(None)
+        await server.wait_for_termination()
+
+
+def start(settings: CoordinatorSettings) -> None:
+    """Connect to Ray, start the actor on this node and wait until its door is open."""
+    host = ray_host(settings.ray_address.rpartition(":")[0])
+    ray.init(
+        address=settings.ray_address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False, _node_ip_address=host,
+        _skip_env_hook=True,
+    )  # fmt: skip
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    made: Any = ray.remote(CoordinatorActor).options(
+        name=NAME, namespace=NAMESPACE, lifetime="detached", num_cpus=0, max_restarts=-1, scheduling_strategy=here
+    )
+    actor = made.remote(settings)
+    ray.get(actor.ready.remote(), timeout=START_S)
+
+
+if __name__ == "__main__":
+    # As a module, not as __main__: the actor's process imports the classes by name.
+    from cluster import actor
+
+    actor.start(CoordinatorSettings.from_json(sys.stdin.read()))
+    print("ready", flush=True)

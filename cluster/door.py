@@ -1,0 +1,165 @@
+"""The swarm's door: `SwarmService` over gRPC, for rigs that join and clients that want the Plan."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import grpc.aio
+
+from cluster.coordinator import Coordinator
+from cluster.roster import DeviceOffer, RigOffer, Versions
+from cluster.target import Progress, Published, Target
+from cluster.versions import check_versions, own_versions
+from swarm.config import DTYPE_BYTES
+from swarm.errors import ModelError, SwarmError, Unreachable, UsageError
+from swarm.wire.status import to_rpc
+from swarm.wire.v1 import assets_pb2, swarm_pb2_grpc
+from swarm.wire.v1 import swarm_pb2 as pb
+
+PROBE_S = 3.0
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class RayDoor:
+    """What a Rig that was let in needs to start Ray; both empty in a swarm without Ray."""
+
+    address: str = ""
+    token: str = ""
+
+
+class Door(swarm_pb2_grpc.SwarmServiceServicer):
+    """Answers at the swarm's address. Who talks to it carries the swarm's key: `Credentials` saw to that.
+
+    Args:
+        address: host:port of the swarm, as its head advertises it.
+        versions: what the swarm runs.
+    """
+
+    def __init__(self, coordinator: Coordinator, address: str, ray: RayDoor, versions: Versions | None = None) -> None:
+        self._coordinator, self._address, self._ray = coordinator, address, ray
+        self._versions = versions or own_versions()
+
+    async def Knock(self, request: pb.KnockRequest, context: Context) -> pb.KnockReply:
+        seen_as = _peer(context.peer())
+        async with _errors(context):
+            check_versions(_versions(request.versions), self._versions, request.rig_name)
+            await _dial_back(request, seen_as, self._address)
+        return pb.KnockReply(
+            ray_address=self._ray.address,
+            ray_token=self._ray.token,
+            versions=pb.Versions(**asdict(self._versions)),
+            seen_as=seen_as,
+            rig_name=self._coordinator.unique_name(request.rig_id, request.rig_name),
+        )
+
+    async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:
+        devices = tuple(DeviceOffer(d.device, d.memory_bytes, d.worker_address, d.threads, d.label) for d in request.devices)
+        versions = _versions(request.versions)
+        offer = RigOffer(request.rig_id, request.rig_name, devices, versions, request.ray_node_id, request.spread)
+        async with _errors(context):
+            check_versions(versions, self._versions, request.rig_name)
+            published = await self._coordinator.join(offer)
+        epoch = published.plan.epoch if published.plan else 0
+        return pb.JoinReply(epoch=epoch, message=published.waiting or "; ".join(published.plan.notes if published.plan else ()))
+
+    async def Leave(self, request: pb.LeaveRequest, context: Context) -> AsyncIterator[pb.Progress]:
+        async with _errors(context):
+            async for progress in self._coordinator.leave(request.rig_id):
+                yield _progress(progress)
+
+    async def WorkerRestarted(self, request: pb.WorkerRestartedRequest, context: Context) -> pb.WorkerRestartedReply:
+        async with _errors(context):
+            await self._coordinator.worker_restarted(request.rig_id, request.worker_address)
+        return pb.WorkerRestartedReply()
+
+    async def GetPlan(self, request: pb.PlanRequest, context: Context) -> pb.PlanReply:
+        return _plan(self._coordinator.published)
+
+    async def WatchPlan(self, request: pb.PlanRequest, context: Context) -> AsyncIterator[pb.PlanReply]:
+        async for published in self._coordinator.watch():
+            yield _plan(published)
+
+    async def GetAssets(self, request: pb.AssetsRequest, context: Context) -> pb.AssetsReply:
+        description = self._coordinator.published.description
+        async with _errors(context):
+            if description is None or request.model_id not in ("", description.model.model_id):
+                raise ModelError(f"the swarm does not hold the model {request.model_id}: ask for its plan again")
+        assert description
+        assets = [assets_pb2.Asset(name=name, data=data) for name, data in sorted(description.assets.items())]
+        return pb.AssetsReply(assets=assets, sha256=description.assets_sha256)
+
+    async def Load(self, request: pb.LoadRequest, context: Context) -> AsyncIterator[pb.Progress]:
+        async with _errors(context):
+            async for progress in self._coordinator.load(_target(request, self._coordinator.target)):
+                yield _progress(progress)
+
+    async def GetStatus(self, request: pb.StatusRequest, context: Context) -> pb.StatusReply:
+        return pb.StatusReply(json=json.dumps({**self._coordinator.status(), "address": self._address}))
+
+    async def ReportFailure(self, request: pb.FailureReport, context: Context) -> pb.FailureReply:
+        self._coordinator.report_failure(request.worker)
+        return pb.FailureReply()
+
+
+async def _dial_back(request: pb.KnockRequest, seen_as: str, swarm: str) -> None:
+    """Raise Unreachable unless the Rig's port can be reached at the address that it advertises."""
+    where = f"{request.address}:{request.probe_port}"
+    try:
+        async with asyncio.timeout(PROBE_S):
+            _, writer = await asyncio.open_connection(request.address, request.probe_port)
+        writer.close()
+    except (OSError, TimeoutError) as error:
+        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        raise Unreachable(
+            f"{request.rig_name} knocked from {seen_as} and says it is at {where}, but the swarm at {swarm} cannot reach it there "
+            f"({why}): allow TCP port {request.probe_port} and the rest of --ports in its firewall, or give the address "
+            "that other rigs reach it at with --address"
+        ) from None
+
+
+@asynccontextmanager
+async def _errors(context: Context) -> AsyncIterator[None]:
+    """Turns our errors into the wire's."""
+    try:
+        yield
+    except SwarmError as error:
+        await context.abort(*to_rpc(error))
+
+
+def _target(request: pb.LoadRequest, now: Target) -> Target:
+    if request.dtype and request.dtype not in ("auto", *DTYPE_BYTES):
+        raise UsageError(f"--dtype {request.dtype} is none of auto, {', '.join(DTYPE_BYTES)}")
+    return replace(
+        now,
+        source=request.model or now.source,
+        dtype=request.dtype or now.dtype,
+        sessions=request.sessions or now.sessions,
+        context=request.context or now.context,
+    )
+
+
+def _plan(published: Published) -> pb.PlanReply:
+    return pb.PlanReply(
+        plan=published.plan.to_json() if published.plan else "",
+        waiting=published.waiting,
+        assets_sha256=published.description.assets_sha256 if published.description else "",
+    )
+
+
+def _progress(progress: Progress) -> pb.Progress:
+    return pb.Progress(message=progress.message, fraction=progress.fraction, done=progress.done)
+
+
+def _versions(theirs: pb.Versions) -> Versions:
+    return Versions(theirs.swarm, theirs.python, theirs.ray, theirs.torch)
+
+
+def _peer(peer: str) -> str:
+    """The address in gRPC's `ipv4:10.0.0.2:50123`."""
+    return peer.partition(":")[2].rpartition(":")[0] or peer

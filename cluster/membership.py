@@ -1,0 +1,104 @@
+"""This Rig's place in a swarm: knock, join, join again when the Coordinator lost it, leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc.aio
+
+from swarm.errors import DoorError, SwarmError
+from swarm.wire.credentials import Credentials
+from swarm.wire.status import from_rpc
+from swarm.wire.v1 import swarm_pb2 as pb
+from swarm.wire.v1 import swarm_pb2_grpc
+
+KNOCK_S = 10.0
+AGAIN_S = 1.0
+LEAVE_S = 120.0
+
+
+class Membership:
+    """Speaks to the swarm's door at an address (host:port).
+
+    Args:
+        notify: takes what people should know: where the Plan stands, that the swarm is gone or back.
+    """
+
+    def __init__(self, credentials: Credentials, address: str, notify: Callable[[str], None]) -> None:
+        self.address = address
+        self._what = f"the swarm at {address}"
+        self._channel = credentials.channel(address)
+        self._stub = swarm_pb2_grpc.SwarmServiceStub(self._channel)
+        self._notify = notify
+        self._request: pb.JoinRequest | None = None
+
+    async def knock(self, request: pb.KnockRequest) -> pb.KnockReply:
+        """Ask to be let in. Raises NoSwarm, WrongKey, VersionMismatch or Unreachable."""
+        try:
+            reply: pb.KnockReply = await self._stub.Knock(request, timeout=KNOCK_S)
+            return reply
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._what) from None
+
+    async def join(self, request: pb.JoinRequest) -> pb.JoinReply:
+        """Bring Devices in; answers when they are in a Plan or known to wait. Raises SwarmError."""
+        self._request = request
+        try:
+            reply: pb.JoinReply = await self._stub.Join(request)
+            return reply
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._what) from None
+
+    async def stay(self) -> None:
+        """Tell `notify` what becomes of the Plan, and join again when the swarm comes back; until cancelled."""
+        while True:
+            try:
+                await self._follow()
+            except grpc.aio.AioRpcError:
+                self._notify(f"{self._what} does not answer; the worker goes on, and joins again when it is back")
+            await self._join_again()
+
+    async def restarted(self, worker_address: str) -> None:
+        """A Worker was started anew and holds nothing. A swarm that is gone is told when it is back."""
+        assert self._request
+        request = pb.WorkerRestartedRequest(rig_id=self._request.rig_id, worker_address=worker_address)
+        try:
+            await self._stub.WorkerRestarted(request, timeout=KNOCK_S)
+        except grpc.aio.AioRpcError as error:
+            if isinstance(from_rpc(error, self._what), DoorError):
+                return  # `stay` joins again, and joining tells all
+
+    async def leave(self) -> None:
+        """Have this Rig's Blocks moved, then go; tells `notify` how far it is. Raises SwarmError."""
+        assert self._request
+        try:
+            async for progress in self._stub.Leave(pb.LeaveRequest(rig_id=self._request.rig_id), timeout=LEAVE_S):
+                self._notify(progress.message)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._what) from None
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+    async def _follow(self) -> None:
+        """Returns when the stream ends."""
+        said = ""
+        async for reply in self._stub.WatchPlan(pb.PlanRequest()):
+            if reply.waiting and reply.waiting != said:
+                said = reply.waiting
+                self._notify(f"the swarm {reply.waiting}" if reply.waiting.startswith(("needs", "waits")) else reply.waiting)
+            elif not reply.waiting:
+                said = ""
+
+    async def _join_again(self) -> None:
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            if self._request is None:
+                return
+            try:
+                await self.join(self._request)
+            except SwarmError:
+                continue
+            self._notify(f"joined {self._what} again")
+            return

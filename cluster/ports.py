@@ -1,0 +1,76 @@
+"""The swarm's one range of ports, so that one firewall rule does: who listens where in it."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+
+from swarm.errors import PortInUse, UsageError
+
+RAY_PORTS = (
+    "gcs",
+    "node_manager",
+    "object_manager",
+    "dashboard",
+    "agent_http",
+    "agent_grpc",
+    "metrics",
+    "runtime_env",
+    "client_server",
+    "dashboard_metrics",
+)
+SPARE_RAY_WORKERS = 6
+"""Ray worker processes beside one Agent a Device: the Coordinator, the driver that makes it, and Agents that replace others."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """A range laid out.
+
+    Args:
+        door: the swarm's own gRPC; while a Rig knocks, the port that it is dialled back on.
+        ray: Ray's own services by name, see `RAY_PORTS`.
+        ray_workers: for Ray's worker processes (the Coordinator and the Agents).
+        workers: one for each of this Rig's Workers.
+    """
+
+    door: int
+    ray: dict[str, int]
+    ray_workers: tuple[int, ...]
+    workers: tuple[int, ...]
+
+    @classmethod
+    def lay_out(cls, text: str, devices: int) -> Ports:
+        """Lay `7700-7731` out for so many Devices. Raises UsageError where it is no range, or too small."""
+        match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text.strip())
+        first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1024 <= first <= last <= 65535:
+            raise UsageError(
+                f"--ports {text} is no range: write the first and the last port, between 1024 and 65535, such as 7700-7731"
+            )
+        fixed = 1 + len(RAY_PORTS)
+        need = fixed + SPARE_RAY_WORKERS + 2 * devices
+        if last - first + 1 < need:
+            has, enough = last - first + 1, f"{first}-{first + need - 1}"
+            raise UsageError(f"--ports {text} has {has} ports and {devices} devices need {need}: use --ports {enough}")
+        rest = range(first + fixed, last + 1)
+        return cls(
+            door=first,
+            ray=dict(zip(RAY_PORTS, range(first + 1, first + fixed), strict=True)),
+            ray_workers=tuple(rest[: len(rest) - devices]),
+            workers=tuple(rest[len(rest) - devices :]),
+        )
+
+    def check_free(self, host: str) -> None:
+        """Raise PortInUse, naming the port, unless nobody listens on any of them at a host."""
+        for port in (self.door, *self.ray.values(), *self.ray_workers, *self.workers):
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((host, port))
+                except OSError as error:
+                    why = error.strerror or str(error)
+                    raise PortInUse(
+                        f"cannot listen on {host}:{port} ({why}): end what uses it, or choose another range with --ports"
+                    ) from None

@@ -1,0 +1,144 @@
+"""Agents as Ray actors, so that the dashboard's actor page shows which Worker holds which Blocks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+import grpc.aio
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.metrics import Gauge
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.agents import DESCRIBE_S, ORDER_S, Agent, Description, PrepareOrder, WorkerAgent, read_description
+from cluster.ray_node import LABEL, NAMESPACE
+from cluster.roster import Device
+from swarm.errors import NoSwarm
+from swarm.wire.credentials import Credentials
+from swarm.wire.status import from_rpc
+from swarm.wire.v1 import worker_pb2 as pb
+from swarm.wire.v1 import worker_pb2_grpc
+
+APPOINT_S = 30.0
+GAUGE_S = 5.0
+T = TypeVar("T")
+
+
+class AgentActor:
+    """Lives on its Device's Rig and passes orders to the Worker there. gRPC's errors go back as they are."""
+
+    def __init__(self, credentials: Credentials, address: str, worker: str, holding: str) -> None:
+        self._credentials, self._address, self._worker, self._holding = credentials, address, worker, holding
+
+    def __repr__(self) -> str:
+        return self._holding
+
+    async def open(self) -> None:
+        """Make the channel in the actor's own loop, and report gauges from now on."""
+        self._stub = worker_pb2_grpc.WorkerServiceStub(self._credentials.channel(self._address))
+        self._gauges = asyncio.create_task(self._report())
+
+    async def describe(self, request: bytes) -> bytes:
+        reply: pb.DescribeReply = await self._stub.Describe(pb.DescribeRequest.FromString(request), timeout=DESCRIBE_S)
+        return reply.SerializeToString()
+
+    async def prepare(self, request: bytes) -> AsyncIterator[tuple[int, int]]:
+        async for progress in self._stub.Prepare(pb.PrepareRequest.FromString(request)):
+            yield progress.loaded_bytes, progress.total_bytes
+
+    async def commit(self, epoch: int) -> None:
+        await self._stub.Commit(pb.EpochRequest(epoch=epoch), timeout=ORDER_S)
+
+    async def drain(self, epoch: int, deadline_s: float) -> None:
+        await self._stub.Drain(pb.EpochRequest(epoch=epoch, deadline_s=deadline_s), timeout=deadline_s + ORDER_S)
+
+    async def _report(self) -> None:
+        names = ("blocks", "weights_bytes", "kv_bytes", "kv_used_bytes", "sessions", "tokens")
+        gauges = {name: Gauge(f"swarm_{name}", f"{name} of a Worker", tag_keys=("worker",)) for name in names}
+        while True:
+            try:
+                status = await self._stub.Status(pb.WorkerStatusRequest(), timeout=GAUGE_S)
+            except grpc.aio.AioRpcError:
+                status = pb.WorkerStatus()  # gone: it holds nothing
+            gauges["blocks"].set(status.end - status.first, {"worker": self._worker})
+            for name in names[1:]:
+                gauges[name].set(getattr(status, name), {"worker": self._worker})
+            await asyncio.sleep(GAUGE_S)
+
+
+class RayAgent:
+    """Orders go through the actor; Status is asked of the Worker itself, so that losing Ray is not taken for losing a Worker."""
+
+    def __init__(self, actor: Any, direct: WorkerAgent, name: str) -> None:
+        self._actor, self._direct, self._what = actor, direct, f"worker {name}"
+
+    async def describe(self, model: str, dtype: str) -> Description:
+        request = pb.DescribeRequest(model=model, dtype=dtype).SerializeToString()
+        return read_description(pb.DescribeReply.FromString(await self._ask(self._actor.describe.remote(request))))
+
+    async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
+        request = pb.PrepareRequest(plan=order.plan, name=order.name, release_first=order.release_first).SerializeToString()
+        async for progress in self._actor.prepare.options(num_returns="streaming").remote(request):
+            yield await self._ask(progress)
+
+    async def commit(self, epoch: int) -> None:
+        await self._ask(self._actor.commit.remote(epoch))
+
+    async def drain(self, epoch: int, deadline_s: float) -> None:
+        await self._ask(self._actor.drain.remote(epoch, deadline_s))
+
+    async def status(self, timeout_s: float) -> pb.WorkerStatus:
+        return await self._direct.status(timeout_s)
+
+    async def close(self) -> None:
+        ray.kill(self._actor)
+        await self._direct.close()
+
+    async def _ask(self, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except RayTaskError as error:
+            if isinstance(error.cause, grpc.aio.AioRpcError):
+                raise from_rpc(error.cause, self._what) from None
+            raise
+        except RayActorError as error:
+            raise NoSwarm(f"the agent of {self._what} is gone ({error}): its rig's Ray ended") from None
+
+
+class RayAgents:
+    """Appoints Agents on the Ray node of their Device's Rig."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    async def appoint(self, device: Device, holding: str) -> Agent:
+        """Raises NoSwarm where the Rig's Ray node is not there."""
+        node = await self._node(device)
+        made: Any = ray.remote(AgentActor).options(
+            name=holding,
+            namespace=NAMESPACE,
+            num_cpus=0,
+            max_concurrency=16,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        actor = made.remote(self._credentials, device.address, device.name, holding)
+        try:
+            async with asyncio.timeout(APPOINT_S):
+                await actor.open.remote()
+        except (RayError, TimeoutError) as error:
+            raise NoSwarm(
+                f"no agent could be started on {device.rig} ({type(error).__name__}: {error}): is its Ray node up?"
+            ) from None
+        return RayAgent(actor, WorkerAgent(self._credentials, device.address, device.name), device.name)
+
+    async def _node(self, device: Device) -> str:
+        """The Ray node id: as the Rig gave it, or by the node's label."""
+        for _ in range(int(APPOINT_S / 0.2)):
+            nodes = await asyncio.to_thread(ray.nodes)
+            for node in nodes:
+                if node["Alive"] and (node["NodeID"] == device.ray_node_id or node["Labels"].get(LABEL) == device.rig_id):
+                    return str(node["NodeID"])
+            await asyncio.sleep(0.2)
+        raise NoSwarm(f"{device.rig} has no Ray node in this swarm: let it join again")

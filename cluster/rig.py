@@ -1,0 +1,174 @@
+"""This machine's side of a swarm: it owns its Worker processes and its Ray node, and takes them with it when it ends.
+
+async with HeadRig(settings, target) as rig:      # or JoinedRig(settings, "10.0.0.2:7700")
+    print(rig.join_line)
+    await rig.run()                               # until cancelled
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cluster.address import bind_host
+from cluster.first_failure import FirstFailure
+from cluster.hardware import Device
+from cluster.membership import Membership
+from cluster.ports import Ports
+from cluster.ray_node import RayNode, RayNodeSettings, has_dashboard
+from cluster.versions import own_versions
+from cluster.worker_process import WorkerOrder, WorkerProcess
+from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import swarm_pb2 as pb
+
+COORDINATOR_S = 90.0
+
+
+@dataclass(frozen=True)
+class RigSettings:
+    """What this machine gives, and where.
+
+    Args:
+        host: the address that others dial (see `cluster.address.own_address`).
+        ports: one range for everything.
+        key: the swarm's key.
+        state_dir: keeps this Rig's id, its Workers' logs and, on the head, `head.json`.
+        environment: for the processes started here.
+        spread: use every Device, also where fewer would do.
+        notify: takes what people should know while the Rig runs.
+        worker_command: the Worker program.
+    """
+
+    name: str
+    devices: tuple[Device, ...]
+    host: str
+    key: str
+    state_dir: Path
+    environment: Mapping[str, str]
+    ports: str = "7700-7731"
+    spread: bool = False
+    notify: Callable[[str], None] = field(default=lambda message: None)
+    worker_command: tuple[str, ...] = (sys.executable, "-m", "swarm.worker")
+
+
+class Rig:
+    """What a head and a joined Rig have in common. An async context: leaving it ends everything that it started."""
+
+    membership: Membership
+
+    def __init__(self, settings: RigSettings) -> None:
+        self.settings = settings
+        self.ports = Ports.lay_out(settings.ports, len(settings.devices))
+        self.bind = bind_host(settings.host)
+        self.credentials = Credentials(settings.key)
+        self.workers: list[WorkerProcess] = []
+        self.name = settings.name
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.ports.check_free(self.bind)
+        try:
+            await self._enter()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._stack.aclose()
+
+    async def _enter(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def rig_id(self) -> str:
+        """This Rig's own id, the same across restarts and addresses."""
+        path = self.settings.state_dir / "rig-id"
+        if not path.exists():
+            path.write_text(uuid.uuid4().hex)
+        return path.read_text().strip()
+
+    async def serve(self) -> pb.JoinReply:
+        """Bring the Devices in; answers when they are in a Plan, or known to wait for more Rigs.
+
+        Raises:
+            ModelError: on the head, where it cannot use the model that the swarm shall hold.
+        """
+        return await self.membership.join(self._join_request())
+
+    async def run(self, served: Callable[[pb.JoinReply], None] = lambda reply: None) -> None:
+        """Serve, watch the Workers and follow the swarm; until cancelled. Raises what `serve` raises.
+
+        Args:
+            served: called once the Devices are in.
+        """
+        async with FirstFailure() as tasks:
+            tasks.create_task(self.membership.stay())
+            for worker in self.workers:
+                tasks.create_task(worker.watch())
+            served(await self.serve())
+
+    async def _start_workers(self) -> None:
+        """Start all Workers at once. Raises DeviceError."""
+        self._stack.push_async_callback(self._stop_workers)
+        s = self.settings
+        for device, port in zip(s.devices, self.ports.workers, strict=True):
+            order = WorkerOrder(
+                command=s.worker_command,
+                name=f"{self.name}/{device.name}",
+                device=device.torch_device,
+                threads=device.threads,
+                memory_bytes=device.memory_bytes,
+                listen=f"{self.bind}:{port}",
+                address=f"{s.host}:{port}",
+                key=s.key,
+                log=s.state_dir / f"worker-{device.name.replace(':', '-')}.log",
+                environment=s.environment,
+            )
+            self.workers.append(WorkerProcess(order, self._restarted, s.notify))
+        async with FirstFailure() as tasks:
+            for worker in self.workers:
+                tasks.create_task(worker.start())
+
+    async def _restarted(self, address: str) -> None:
+        await self.membership.restarted(address)
+
+    async def _stop_workers(self) -> None:
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
+
+    async def _start_ray(self, token: str, head: str) -> RayNode:
+        folder = Path(tempfile.mkdtemp(prefix="swarm-", dir="/tmp"))  # short: Ray's sockets lie in it
+        settings = RayNodeSettings(self.settings.host, self.ports, token, folder, self.rig_id, head, has_dashboard())
+        node = RayNode(settings, self.settings.environment)
+        self._stack.push_async_callback(node.stop)
+        await node.start()
+        return node
+
+    def _join_request(self) -> pb.JoinRequest:
+        offers = [
+            pb.DeviceOffer(
+                device=device.torch_device,
+                memory_bytes=device.memory_bytes,
+                worker_address=worker.order.address,
+                threads=device.threads,
+                label=device.label,
+            )
+            for device, worker in zip(self.settings.devices, self.workers, strict=True)
+        ]
+        versions = pb.Versions(**asdict(own_versions()))
+        return pb.JoinRequest(
+            rig_id=self.rig_id, rig_name=self.name, devices=offers, versions=versions, spread=self.settings.spread
+        )
+
+    def _open_membership(self, address: str) -> None:
+        self.membership = Membership(self.credentials, address, self.settings.notify)
+        self._stack.push_async_callback(self.membership.close)

@@ -1,0 +1,128 @@
+"""One Worker process that this Rig owns: started, watched, started again, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from swarm.errors import DeviceError
+
+START_S = 120.0
+"""How long a Worker may take until it serves: the import of torch from a cold disk, and a device's context."""
+STOP_S = 5.0
+BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pause before each start in a row; a Worker that ran for `STEADY_S` begins again at the first."""
+STEADY_S = 60.0
+
+
+@dataclass(frozen=True)
+class WorkerOrder:
+    """How to start a Worker.
+
+    Args:
+        command: the program, without its options.
+        listen: host:port to bind.
+        address: host:port that others dial.
+        log: where its standard error goes.
+    """
+
+    command: Sequence[str]
+    name: str
+    device: str
+    threads: int
+    memory_bytes: int
+    listen: str
+    address: str
+    key: str
+    log: Path
+    environment: Mapping[str, str]
+
+    def argv(self) -> list[str]:
+        options = ["--name", self.name, "--listen", self.listen, "--device", self.device]
+        return [*self.command, *options, "--threads", str(self.threads), "--memory-bytes", str(self.memory_bytes)]
+
+
+class WorkerProcess:
+    """Ends with this process, however that ends: its standard input closes then.
+
+    Args:
+        restarted: called with the Worker's address once it serves again, holding nothing.
+        notify: takes what people should know.
+    """
+
+    def __init__(self, order: WorkerOrder, restarted: Callable[[str], Awaitable[None]], notify: Callable[[str], None]) -> None:
+        self.order = order
+        self._restarted, self._notify = restarted, notify
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 while there is none."""
+        return self._process.pid if self._process else 0
+
+    async def start(self) -> None:
+        """Start it and wait until it serves. Raises DeviceError with what it said last."""
+        with self.order.log.open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *self.order.argv(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=dict(self.order.environment),
+                start_new_session=True,  # Ctrl-C in the terminal is for the owner, which drains first
+            )
+        self._process = process
+        assert process.stdin and process.stdout
+        process.stdin.write(f"{self.order.key}\n".encode())
+        try:
+            async with asyncio.timeout(START_S):
+                line = await process.stdout.readline()
+        except TimeoutError:
+            line = b""
+        if not line.startswith(b"ready "):
+            await self.stop()
+            raise DeviceError(f"the worker of {self.order.device} did not start: {self._last_words()}")
+
+    async def watch(self) -> None:
+        """Start it again whenever it ends, until cancelled."""
+        loop = asyncio.get_running_loop()
+        in_a_row = 0
+        while True:
+            since = loop.time()
+            code = await self._process.wait() if self._process else 1
+            in_a_row = 0 if loop.time() - since > STEADY_S else in_a_row + 1
+            self._notify(f"the worker of {self.order.device} ended (exit {code}: {self._last_words()}); starting it again")
+            await asyncio.sleep(BACKOFF_S[min(in_a_row - 1, len(BACKOFF_S) - 1)] if in_a_row else 0.0)
+            try:
+                await self.start()
+            except DeviceError as error:
+                self._notify(str(error))
+            else:
+                await self._restarted(self.order.address)
+
+    async def stop(self) -> None:
+        """End it; returns when it is gone."""
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin
+        process.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_S)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    def _last_words(self) -> str:
+        """The last line of its log, for the message."""
+        with contextlib.suppress(OSError):
+            lines = self.order.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            if lines:
+                return lines[-1][:300]
+        return f"it said nothing, see {self.order.log}"
