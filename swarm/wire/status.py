@@ -76,10 +76,10 @@ def _rebuild(name: str, details: dict[str, str | int]) -> SwarmError:
         again = errors.DoesNotFit(int(details["needed"]), int(details["available"]), "")
         again.args = (message,)
         return again
-    if name == "Moved":
-        moved = Moved(int(details["epoch"]))
-        moved.args = (message,)
-        return moved
+    if name in ("Moved", "Gap"):
+        step: StepError = Moved(int(details["epoch"])) if name == "Moved" else Gap(0, {})
+        step.args = (message,)
+        return step
     return _CLASSES.get(name, SwarmError)(message)
 
 

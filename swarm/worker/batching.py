@@ -29,17 +29,9 @@ def group_limit(active_sessions: int, num_stages: int, fixed: int = 0) -> int:
 
 
 class EntryQueue(Generic[W]):
-    """Steps that wait at the entry Stage, first come first served, one Step of a Session in a micro-batch.
+    """Steps that wait at the entry Stage, first come first served, one Step of a Session in a micro-batch."""
 
-    Args:
-        chunk_rows: the most prompt rows in one micro-batch, so that a long prompt never stalls running answers for
-            more than one chunk.
-        max_rows: the most rows in all.
-    """
-
-    def __init__(self, chunk_rows: int, max_rows: int) -> None:
-        self._chunk_rows = chunk_rows
-        self._max_rows = max_rows
+    def __init__(self) -> None:
         self._waiting: deque[W] = deque()
 
     def __len__(self) -> int:
@@ -62,11 +54,14 @@ class EntryQueue(Generic[W]):
     def sessions(self) -> set[bytes]:
         return {s.session for s in self._waiting}
 
-    def take(self, groups: int) -> list[W]:
-        """The next micro-batch: a fair share of the waiting decode Steps, and at most a chunk of prompt.
+    def take(self, groups: int, chunk_rows: int, max_rows: int) -> list[W]:
+        """The next micro-batch: a fair share of the waiting Sessions, and at most a chunk of prompt.
 
         Args:
             groups: micro-batches that the Sessions waiting here shall be spread over, this one included.
+            chunk_rows: the most prompt rows in one micro-batch, so that a long prompt never stalls running answers for
+                more than one chunk.
+            max_rows: the most rows in all. A Step that exceeds either goes alone, so that none waits for ever.
         """
         share = -(-len(self.sessions()) // max(1, groups))
         taken: list[W] = []
@@ -75,8 +70,8 @@ class EntryQueue(Generic[W]):
         prompt_rows = rows = 0
         for step in self._waiting:
             prompt = step.num_rows if step.num_rows > 1 else 0
-            fits = rows + step.num_rows <= self._max_rows and (prompt_rows + prompt <= self._chunk_rows or not prompt_rows)
-            if len(taken) < share and step.session not in seen and fits:
+            fits = rows + step.num_rows <= max_rows and (prompt_rows + prompt <= chunk_rows or not prompt_rows)
+            if len(taken) < share and step.session not in seen and (fits or not taken):
                 taken.append(step)
                 rows += step.num_rows
                 prompt_rows += prompt

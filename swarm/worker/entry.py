@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
-from swarm.errors import Expired, Full, Moved, StepError
+from swarm.errors import Expired, Full, Refused, StepError
 from swarm.wire.status import to_step
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.batching import EntryQueue, group_limit
@@ -19,6 +19,7 @@ RECENT_S = 0.25
 """A Session whose last Step came within this time counts as active: its next one is about to come."""
 OVERDUE_S = 5.0
 """Beyond its Steps' own deadlines, how long a micro-batch may stay unreported before its place is given away."""
+MAX_WAIT_S = 86_400.0
 
 Reports = asyncio.Queue[pb.Report]
 
@@ -54,7 +55,7 @@ class EntryStage:
     def __init__(self, flow: Flow, compute: Compute) -> None:
         self._flow = flow
         self._compute = compute
-        self._queue: EntryQueue[WaitingStep] | None = None
+        self._queue: EntryQueue[WaitingStep] = EntryQueue()
         self._under_way: dict[int, _UnderWay] = {}
         self._next = 0
         self._computing = 0
@@ -77,8 +78,7 @@ class EntryStage:
             reader.cancel()
             if getter is not None:
                 getter.cancel()
-            if self._queue is not None:
-                self._queue.remove(lambda step: step.reports is reports)
+            self._queue.remove(lambda step: step.reports is reports)
 
     def pump(self) -> None:
         """Form micro-batches while the compute thread has none waiting and the Route has room."""
@@ -114,25 +114,31 @@ class EntryStage:
                 asyncio.get_running_loop().call_soon(self.pump)
 
     def _push(self, step: WaitingStep, now: float) -> None:
-        epoch = self._flow.epochs.current
-        if epoch is None:
-            return self._fail(step, Moved(0, self._flow.name))
-        if self._queue is None:
-            self._queue = EntryQueue(epoch.plan.chunk_rows, epoch.plan.max_rows)
-        if self._queue.rows_of(step.session) + step.num_rows > epoch.plan.context + epoch.plan.max_rows:
-            return self._fail(step, Full("this session sends more than it has positions for", self._flow.name))
-        self._seen[step.session] = now
-        self._queue.push(step)
-        return None
+        try:
+            self._check(step)
+        except StepError as error:
+            self._fail(step, error)
+        else:
+            self._seen[step.session] = now
+            self._queue.push(step)
+
+    def _check(self, step: WaitingStep) -> None:
+        """What would fail the whole micro-batch, or wait for ever, never gets into one. Raises Moved, Refused or Full."""
+        plan = self._flow.epochs.serving(step.frame[1], step.frame[0]).plan
+        if not 0 < step.num_rows <= plan.max_rows:
+            raise Refused(f"a step of {step.num_rows} rows; the plan allows 1 to {plan.max_rows}", self._flow.name)
+        if not 0 <= step.header.seconds_left <= MAX_WAIT_S:
+            raise Refused(f"a step that waits {step.header.seconds_left} s; 0 to {MAX_WAIT_S:.0f} are allowed", self._flow.name)
+        if self._queue.rows_of(step.session) + step.num_rows > plan.context + plan.max_rows:
+            raise Full("this session sends more than it has positions for", self._flow.name)
 
     def _next_batch(self, epoch: Epoch) -> list[WaitingStep]:
-        assert self._queue is not None
         recent = {s for s, t in self._seen.items() if time.monotonic() - t < RECENT_S}
         active = self._queue.sessions() | recent | {s.session for u in self._under_way.values() for s in u.steps}
         limit = group_limit(len(active), len(epoch.plan.routes[epoch.route].stages), epoch.plan.in_flight)
         if len(self._under_way) >= limit:
             return []
-        return self._queue.take(limit - len(self._under_way))
+        return self._queue.take(limit - len(self._under_way), epoch.plan.chunk_rows, epoch.plan.max_rows)
 
     def _send(self, steps: list[WaitingStep]) -> None:
         """Send off one micro-batch for each epoch that its Steps name (two only while the Plan changes)."""

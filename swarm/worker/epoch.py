@@ -29,6 +29,13 @@ class KVPool:
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while a Session's state changes: the loop admits Steps, the compute thread fails them."""
 
+    def drop_block(self, block: int) -> None:
+        """Give a Block's pages back, and know that no Session has anything in them."""
+        self.cache.drop_block(block)
+        with self.lock:
+            for session in self.table.all():
+                session.held.pop(block, None)
+
     def close_session(self, session_id: bytes) -> bool:
         """Give a Session's pages back, now or when its last Step is done. True if they are free now."""
         session = self.table.get(session_id)

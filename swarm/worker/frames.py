@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from swarm.wire.v1.tensor_pb2 import Tensor as TensorMessage
 from swarm.worker.candidates import candidates
 from swarm.worker.epoch import Epoch
 from swarm.worker.sessions import Session
+
+_LOG = logging.getLogger(__name__)
 
 
 class Ticket:
@@ -108,8 +111,9 @@ def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], N
             _forward(batch, live, outcome, between_blocks)
         except StepError as error:
             _fail(live, error, outcome, lock)
-        except RuntimeError as error:  # torch: out of memory, a kernel that refuses
-            _fail(live, Lost(f"computing failed: {error}", batch.epoch.name), outcome, lock)
+        except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no batch may end it, nor hang)
+            _LOG.exception("computing a micro-batch failed")
+            _fail(live, Lost(f"computing failed: {error!r}", batch.epoch.name), outcome, lock)
     outcome.timing = pb.StageTiming(
         worker=batch.epoch.name,
         queue_s=started - batch.received_at,
@@ -125,8 +129,10 @@ def _still_wanted(batch: Batch, outcome: Outcome, lock: threading.Lock, now: flo
     live = []
     for step in batch.steps:
         if step.generation != step.session.generation:
-            held = step.session.held_over(batch.epoch.blocks)
-            outcome.failed.append((step, Gap(held, step.session.landmarks(held), batch.epoch.name)))
+            with lock:  # the loop may be truncating it
+                held = step.session.held_over(batch.epoch.blocks)
+                gap = Gap(held, step.session.landmarks(held), batch.epoch.name)
+            outcome.failed.append((step, gap))
         elif step.deadline < now:
             _fail([step], Expired("the step waited longer than its deadline", batch.epoch.name), outcome, lock)
         else:
@@ -138,7 +144,7 @@ def _fail(steps: list[Admitted], error: StepError, outcome: Outcome, lock: threa
     outcome.done.clear()
     for step in steps:
         with lock:
-            step.session.fail(step.header.position)
+            step.session.fail(step.header.serial, step.header.position)
         outcome.failed.append((step, error))
 
 

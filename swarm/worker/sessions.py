@@ -97,10 +97,12 @@ class Session:
             step *= 2
         return {p: self.hashes[p] for p in sorted(spots)}
 
-    def fail(self, position: int) -> None:
-        """A Step that was admitted at `position` was not computed: nothing from there on is held."""
+    def fail(self, serial: int, position: int) -> None:
+        """A Step that was admitted at `position` was not computed: nothing from there on is held, and it may come again."""
         self.generation += 1
         self.truncate(min(position, len(self.hashes) - 1))
+        if serial <= self.serial:
+            self.serial, self.answer = max(0, serial - 1), None
 
 
 class SessionTable:

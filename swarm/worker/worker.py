@@ -203,7 +203,7 @@ class Worker:
             await remote.close()
         in_use = {b for e in self.epochs.all() if e.pool is epoch.pool for b in e.blocks}
         for block in set(epoch.cache.blocks) - in_use:
-            epoch.cache.drop_block(block)
+            epoch.pool.drop_block(block)
         del epoch
         self._release_unused(keep)
 
