@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -25,7 +25,9 @@ OPEN = Credentials()
 
 
 @asynccontextmanager
-async def workers_here(plan: Plan, credentials: Credentials = OPEN, commit: bool = True) -> AsyncIterator[dict[str, Worker]]:
+async def workers_here(
+    plan: Plan, credentials: Credentials = OPEN, commit: bool = True, only: Collection[str] = ()
+) -> AsyncIterator[dict[str, Worker]]:
     """The Workers of a Plan in this loop, each at its address, prepared and committed."""
     workers: dict[str, Worker] = {}
     stop = asyncio.Event()
@@ -34,7 +36,11 @@ async def workers_here(plan: Plan, credentials: Credentials = OPEN, commit: bool
         async with serving(settings) as (workers[settings.name], _):
             await stop.wait()
 
-    settings = [WorkerSettings(w.name, w.address, w.device, w.threads, w.memory_bytes, credentials) for w in plan.workers]
+    settings = [
+        WorkerSettings(w.name, w.address, w.device, w.threads, w.memory_bytes, credentials)
+        for w in plan.workers
+        if not only or w.name in only
+    ]
     tasks = [asyncio.create_task(serve(each)) for each in settings]
     try:
         await until(lambda: len(workers) == len(tasks) or any(t.done() for t in tasks), "the workers do not start")

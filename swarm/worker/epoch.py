@@ -154,6 +154,10 @@ class Epochs:
     def all(self) -> list[Epoch]:
         return list(self._epochs.values())
 
+    def pools(self) -> list[KVPool]:
+        """Each KV pool once; two epochs may share one."""
+        return list({id(e.pool): e.pool for e in self._epochs.values()}.values())
+
     @property
     def current(self) -> Epoch | None:
         """The newest that serves."""

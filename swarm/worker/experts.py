@@ -84,7 +84,7 @@ class RemoteExperts:
         started = time.monotonic()
         answered = self._compute.wait_for(pending.ready, started + PATIENCE_S)
         self.waited_s += time.monotonic() - started
-        self._pending.pop(request, None)
+        self._pending.pop(request, None)  # where nothing came
         if not answered or pending.reply is None:
             raise Lost(f"worker {self._worker}, which holds an expert shard, is gone ({pending.failure or 'no answer'})")
         if pending.reply.code != pb.OK:
@@ -94,13 +94,14 @@ class RemoteExperts:
         return dict(zip(shapes, outputs.split([n for n, _ in shapes.values()]), strict=True))
 
     def _arrived(self, reply: pb.ExpertReply) -> None:
-        if (pending := self._pending.get(reply.id)) is not None:
+        if (pending := self._pending.pop(reply.id, None)) is not None:
             pending.reply = reply
             self._compute.wake()
 
     def _broken(self, why: str) -> None:
-        for pending in list(self._pending.values()):
-            pending.failure = why
+        for request in list(self._pending):
+            if (pending := self._pending.pop(request, None)) is not None:
+                pending.failure = why
         self._compute.wake()
 
 

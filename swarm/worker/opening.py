@@ -14,6 +14,7 @@ import grpc.aio
 
 from swarm.errors import Full, Lost, Refused, TooLong
 from swarm.wire.credentials import Credentials
+from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 from swarm.worker.epoch import Epoch, Epochs
@@ -76,6 +77,8 @@ class Opening:
         self._epochs = epochs
         self.peers = Peers(credentials)
         self._queue: list[asyncio.Event] = []
+        self._afterwards: set[asyncio.Task[None]] = set()
+        """Pages being given back on other Workers for clients that are gone."""
 
     def freed(self) -> None:
         """KV pages were given back: the first in the queue may try again."""
@@ -86,6 +89,11 @@ class Opening:
         """QUEUED with the place as often as it changes, then OPENED. Raises what `reserve_here` does, Full and Lost."""
         if len(self._queue) >= QUEUE_LENGTH:
             raise Full(f"{QUEUE_LENGTH} sessions wait already: try again later", self._name)
+        if self._is_open(request.session):  # back after a loss: it must not wait behind those that wait for its pages
+            if (held := await self._reserve_all(request)) is not None:
+                yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)
+                return
+            self.freed()
         turn = asyncio.Event()
         self._queue.append(turn)
         told = 0
@@ -105,9 +113,18 @@ class Opening:
 
     async def close(self, request: pb.CloseRequest) -> None:
         """Release a Session on every Stage; a Worker that cannot be reached lets its lease run out."""
-        epoch = self._epochs.get(request.epoch)
+        epoch = self._epochs.get(request.epoch) or self._epochs.current
         if epoch is not None:
             await self._release_all(epoch, request)
+            self.freed()
+
+    def release_here(self, session: bytes) -> None:
+        """Give a Session's pages on this Stage back, under whichever epoch it was opened."""
+        for pool in self._epochs.pools():
+            pool.close_session(session)
+
+    def _is_open(self, session: bytes) -> bool:
+        return any(pool.table.get(session) is not None for pool in self._epochs.pools())
 
     def _wake_all(self) -> None:
         for turn in self._queue:
@@ -122,26 +139,37 @@ class Opening:
         turn.clear()
 
     async def _reserve_all(self, request: pb.OpenRequest) -> int | None:
-        """Positions that every Stage holds already, or None where one has no room now."""
+        """Positions that every Stage holds already, or None where one has no room now.
+
+        Who must wait holds nothing meanwhile, on any Stage: two that each wait for what the other holds would wait for ever.
+        """
+        try:
+            return await self._try_all(request)
+        except asyncio.CancelledError:  # the client is gone: nobody will use what was reserved
+            self._afterwards.add(task := asyncio.get_running_loop().create_task(self.close(_closing(request))))
+            task.add_done_callback(self._afterwards.discard)
+            raise
+
+    async def _try_all(self, request: pb.OpenRequest) -> int | None:
         here = reserve_here(self._epochs, request, self._name)
         epoch = self._epochs.serving(request.epoch, request.model_id)
         others = [self._call(name, stub.Reserve(request, timeout=CALL_S)) for name, stub in self._others(epoch)]
         replies = [here, *await asyncio.gather(*others, return_exceptions=True)]
         failures = [r for r in replies if isinstance(r, BaseException)]
         given = [r for r in replies if isinstance(r, pb.ReserveReply)]
-        if failures or any(r.full for r in given):
+        if failures:
             if not any(r.held for r in given):  # one that holds something was open before: it keeps what it has
-                await self._release_all(epoch, pb.CloseRequest(session=request.session, epoch=request.epoch, route=request.route))
-            if failures:
-                raise failures[0]
+                await self._release_all(epoch, _closing(request))
+            raise failures[0]
+        if any(r.full for r in given):
+            await self._release_all(epoch, _closing(request))
             return None
         return min(r.held for r in given)
 
     async def _release_all(self, epoch: Epoch, request: pb.CloseRequest) -> None:
         calls = [self._call(name, stub.Release(request, timeout=CALL_S)) for name, stub in self._others(epoch)]
-        epoch.pool.close_session(request.session)
+        self.release_here(request.session)
         await asyncio.gather(*calls, return_exceptions=True)
-        self.freed()
 
     def _others(self, epoch: Epoch) -> list[tuple[str, StageServiceStub]]:
         route = epoch.plan.routes[epoch.route]
@@ -154,4 +182,8 @@ class Opening:
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise Lost(f"worker {name} does not answer") from None
-            raise
+            raise from_rpc(error, f"worker {name}") from None
+
+
+def _closing(request: pb.OpenRequest) -> pb.CloseRequest:
+    return pb.CloseRequest(session=request.session, epoch=request.epoch, route=request.route)

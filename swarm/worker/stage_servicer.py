@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
@@ -14,9 +16,12 @@ from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceServicer
 from swarm.worker.candidates import row_bytes
 from swarm.worker.experts import serve_request
+from swarm.worker.flow import Report
 from swarm.worker.frames import Answered
 from swarm.worker.opening import reserve_here
 from swarm.worker.worker import Worker
+
+_LOG = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -25,6 +30,10 @@ async def refuse(context: Context, error: SwarmError) -> None:
     """End a call with our error. Always raises."""
     code, details = to_rpc(error)
     await context.abort(code, details)
+
+
+def _report_to(reports: asyncio.Queue[pb.Report | None], number: int) -> Report:
+    return lambda failed, done: reports.put_nowait(pb.Report(id=number, failed=failed, done=done))
 
 
 class StageServicer(StageServiceServicer):
@@ -52,9 +61,8 @@ class StageServicer(StageServiceServicer):
             raise
 
     async def Release(self, request: pb.CloseRequest, context: Context) -> pb.CloseReply:
-        epoch = self._worker.epochs.get(request.epoch)
-        if epoch is not None and epoch.pool.close_session(request.session):
-            self._worker.opening.freed()
+        self._worker.opening.release_here(request.session)
+        self._worker.opening.freed()
         return pb.CloseReply()
 
     async def Submit(self, requests: AsyncIterable[pb.MicroBatch], context: Context) -> AsyncIterator[pb.Report]:
@@ -65,15 +73,11 @@ class StageServicer(StageServiceServicer):
         reports: asyncio.Queue[pb.Report | None] = asyncio.Queue()
 
         async def read() -> None:
-            async for frame in requests:
-                number = frame.id
-                self._worker.flow.receive(
-                    frame,
-                    lambda failed, done, number=number: reports.put_nowait(  # type: ignore[misc]
-                        pb.Report(id=number, failed=failed, done=done)
-                    ),
-                )
-            reports.put_nowait(None)
+            try:
+                async for frame in requests:
+                    self._worker.flow.receive(frame, _report_to(reports, frame.id))
+            finally:
+                reports.put_nowait(None)
 
         reader = asyncio.get_running_loop().create_task(read())
         try:
@@ -103,9 +107,11 @@ class StageServicer(StageServiceServicer):
         loop = asyncio.get_running_loop()
 
         async def read() -> None:
-            async for request in requests:
-                self._worker.compute.submit_shard(lambda request=request: self._serve(request, loop, replies))  # type: ignore[misc]
-            replies.put_nowait(None)
+            try:
+                async for request in requests:
+                    self._worker.compute.submit_shard(functools.partial(self._serve, request, loop, replies))
+            finally:
+                replies.put_nowait(None)
 
         reader = loop.create_task(read())
         try:
@@ -123,6 +129,7 @@ class StageServicer(StageServiceServicer):
             reply = serve_request(request, epoch.experts, epoch.config.hidden, epoch.dtype, epoch.device, epoch.plan.max_rows)
         except SwarmError as error:
             reply = pb.ExpertReply(id=request.id, code=pb.REFUSED, message=str(error))
-        except RuntimeError as error:  # torch: out of memory, a kernel that refuses
-            reply = pb.ExpertReply(id=request.id, code=pb.LOST, message=f"computing failed: {error}")
+        except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no request may end it, nor hang)
+            _LOG.exception("computing for another worker failed")
+            reply = pb.ExpertReply(id=request.id, code=pb.LOST, message=f"computing failed: {error!r}")
         loop.call_soon_threadsafe(replies.put_nowait, reply)

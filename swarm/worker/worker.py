@@ -105,11 +105,11 @@ class Worker:
         current = self.epochs.current
         status = pb.WorkerStatus(
             name=self.name, pid=os.getpid(), epochs=[e.number for e in self.epochs.all()], weights_bytes=self._holdings.num_bytes,
-            kv_bytes=sum(p.cache.num_bytes for p in self._pools()), sessions=sum(len(p.table) for p in self._pools()),
+            kv_bytes=sum(p.cache.num_bytes for p in self.epochs.pools()), sessions=sum(len(p.table) for p in self.epochs.pools()),
             tokens=self.flow.tokens, busy_s=self.compute.busy_s, up_s=time.monotonic() - self._started,
             micro_batches=self.flow.micro_batches, loading=self.loading,
         )  # fmt: skip
-        for pool in self._pools():
+        for pool in self.epochs.pools():
             used = 1 - pool.cache.free_pages / pool.cache.num_pages
             status.kv_used_bytes += int(pool.cache.num_bytes * used)
         if current is not None:
@@ -128,9 +128,6 @@ class Worker:
             for remote in epoch.remotes:
                 await remote.close()
         await asyncio.to_thread(self.compute.stop)
-
-    def _pools(self) -> list[KVPool]:
-        return list({id(e.pool): e.pool for e in self.epochs.all()}.values())
 
     async def _load(self, plan: Plan, folder: str) -> AsyncIterator[tuple[int, int]]:
         missing = self._holdings.missing(parts_of(plan, self.name))
@@ -183,7 +180,7 @@ class Worker:
     def _pool(self, plan: Plan) -> KVPool:
         """The KV pool of an older epoch where it fits this Plan, so that Sessions keep what they have; else a new one."""
         dtype = TORCH[plan.model.dtype]
-        for pool in self._pools():
+        for pool in self.epochs.pools():
             cache = pool.cache
             same_pages = (cache.num_pages, cache.page_positions, cache.dtype) == (plan.kv_pages, plan.page_positions, dtype)
             if same_pages and pool.model_id == plan.model.model_id:
@@ -217,7 +214,7 @@ class Worker:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = time.monotonic()
-            for pool in self._pools():
+            for pool in self.epochs.pools():
                 for session in pool.table.expired(now):
                     pool.close_session(session.id)
                     self.opening.freed()
