@@ -73,9 +73,8 @@ class Changeover:
     async def _load(self, device: Device, order: PrepareOrder) -> None:
         async for loaded, total in _agent(device).prepare(order):
             self._progress[device.name] = loaded, total
-            done = sum(n for n, _ in self._progress.values())
-            need = sum(w.weights_bytes for w in self.new.workers) or 1
-            self._report(f"{device.name}: {gib(loaded)} of {gib(total)} loaded", min(1.0, done / need))
+            done, need = (sum(counts) for counts in zip(*self._progress.values(), strict=True))
+            self._report(f"loading {self.new.model.name}: {gib(done)} of {gib(need)}", done / need if need else 1.0)
 
     async def _commit_one(self, name: str) -> None:
         device = self._devices[name]

@@ -17,6 +17,9 @@ from cluster.target import Progress, Published, Target
 from swarm.errors import DoesNotFit, NoSwarm, SwarmError, gib
 from swarm.plan import Plan
 
+REPORT_S = 0.25
+"""Between two reports of what is going on: people read no faster."""
+
 
 @dataclass
 class Wish:
@@ -48,6 +51,7 @@ class Replanning:
         self._described: dict[tuple[str, str], Description] = {}
         self._epoch = 0
         self._last: Plan | None = None  # what the Workers hold, published or withdrawn
+        self._reported = 0.0
         self._held: set[str] = set()  # the Workers of `_last` that still hold their part
         self._stale: list[Plan] = []  # replaced or given up, to be drained
 
@@ -248,6 +252,10 @@ class Replanning:
         self._bell.ring()
 
     def _report(self, message: str, fraction: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._reported < REPORT_S:
+            return
+        self._reported = now
         self.activity = Progress(message, fraction)
         if self.published.plan is None:
             self.published = replace(self.published, waiting=message)

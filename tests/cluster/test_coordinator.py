@@ -51,7 +51,6 @@ class Swarm:
 
         return await asyncio.wait_for(look(), DEADLINE_S)
 
-
     async def seen(self, there: Callable[[], object]) -> None:
         async with asyncio.timeout(DEADLINE_S):
             while not there():
@@ -272,4 +271,4 @@ async def test_status_has_the_documented_keys(swarm: Swarm) -> None:
 async def test_two_rigs_of_one_name_are_told_apart(swarm: Swarm) -> None:
     await swarm.coordinator.join(offer("a", NEED, NEED))
     assert swarm.coordinator.unique_name("b", "a") == "a-2" and swarm.coordinator.unique_name("a", "a") == "a"
-    assert [w["name"] for w in swarm.coordinator.status()["workers"]] == ["a/cpu", "a/cpu.2"]
+    assert [w["name"] for w in swarm.coordinator.status()["workers"]] == ["a/cpu:0", "a/cpu:1"]

@@ -1,0 +1,192 @@
+"""A Rig and its Worker processes, with a real door and without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from own_rig import FAKE
+
+from cluster.agents import WorkerAgents
+from cluster.coordinator import Coordinator
+from cluster.door import Door, RayDoor
+from cluster.hardware import Device
+from cluster.joined_rig import JoinedRig
+from cluster.rig import RigSettings
+from cluster.target import Target
+from swarm.errors import DeviceError, NoSwarm, PortInUse, Unreachable, WrongKey
+from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import swarm_pb2_grpc
+
+DEADLINE_S = 30.0
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Swarm:
+    """A Coordinator behind its door, and Rigs in processes of their own."""
+
+    def __init__(self, coordinator: Coordinator, address: str, state_dir: Path) -> None:
+        self.coordinator, self.address, self.state_dir = coordinator, address, state_dir
+        self.rigs: list[asyncio.subprocess.Process] = []
+
+    async def start_rig(self, count: int = 2) -> tuple[asyncio.subprocess.Process, list[int]]:
+        """A Rig that serves, and its Workers' process ids."""
+        rig = await asyncio.create_subprocess_exec(
+            sys.executable, str(Path(__file__).with_name("own_rig.py")),
+            self.address, str(self.state_dir), free_ports(), str(count),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        self.rigs.append(rig)
+        assert rig.stdout and rig.stderr
+        words = (await asyncio.wait_for(rig.stdout.readline(), DEADLINE_S)).split()
+        if words[:1] != [b"served"]:
+            raise AssertionError((await rig.stderr.read()).decode())
+        return rig, [int(pid) for pid in words[1:]]
+
+    def settings(self, device: str = "cpu") -> RigSettings:
+        return RigSettings(
+            name="here", devices=(Device(device, device, 2**30, 1, "a CPU"),), host="127.0.0.1", key="secret",
+            state_dir=self.state_dir, environment=dict(os.environ), ports=free_ports(), worker_command=(sys.executable, FAKE),
+        )  # fmt: skip
+
+
+@pytest.fixture
+async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
+    credentials = Credentials("secret")
+    coordinator = Coordinator(Target("nano", "fp32", 1, 64), WorkerAgents(credentials), "head", lambda: 1000.0)
+    server = credentials.server()
+    swarm_pb2_grpc.add_SwarmServiceServicer_to_server(Door(coordinator, "127.0.0.1:0", RayDoor()), server)
+    port = credentials.bind(server, "127.0.0.1:0")
+    await server.start()
+    await coordinator.start()
+    found = Swarm(coordinator, f"127.0.0.1:{port}", tmp_path / "state")
+    yield found
+    for rig in found.rigs:
+        if rig.returncode is None:
+            rig.kill()
+        await rig.wait()
+    await coordinator.stop()
+    await server.stop(None)
+
+
+async def test_a_rig_brings_its_workers_and_leaves_politely(swarm: Swarm) -> None:
+    rig, pids = await swarm.start_rig()
+    workers = swarm.coordinator.status()["workers"]
+    assert [w["name"] for w in workers] == ["gaming-pc/cpu:0", "gaming-pc/cpu:1"]
+    assert [w["pid"] for w in workers] == pids and all(w["alive"] for w in workers)
+    rig.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(rig.wait(), DEADLINE_S) == 0
+    assert swarm.coordinator.status()["workers"] == [] and not any(runs(pid) for pid in pids)
+
+
+async def test_after_sigkill_of_the_owner_no_worker_is_left(swarm: Swarm) -> None:
+    rig, pids = await swarm.start_rig()
+    rig.kill()
+    await until(lambda: not any(runs(pid) for pid in pids))
+    await until(lambda: not any(w["alive"] for w in swarm.coordinator.status()["workers"]))
+
+
+async def test_a_killed_worker_is_started_again_and_prepared_with_a_new_epoch(swarm: Swarm) -> None:
+    _, pids = await swarm.start_rig()
+    before = swarm.coordinator.published.plan
+    os.kill(pids[0], signal.SIGKILL)
+
+    def replaced() -> bool:
+        workers = swarm.coordinator.status()["workers"]
+        plan = swarm.coordinator.published.plan
+        return bool(before and plan and plan.epoch > before.epoch and len(plan.workers) == 2 and workers[0]["pid"] != pids[0])
+
+    await until(replaced)
+
+
+async def test_a_hung_worker_is_planned_around_and_used_again_when_it_goes_on(swarm: Swarm) -> None:
+    _, pids = await swarm.start_rig()
+    os.kill(pids[1], signal.SIGSTOP)
+    await until(lambda: (plan := swarm.coordinator.published.plan) and len(plan.workers) == 1)
+    os.kill(pids[1], signal.SIGCONT)
+    await until(lambda: (plan := swarm.coordinator.published.plan) and len(plan.workers) == 2)
+
+
+async def test_a_rig_that_comes_back_is_the_same_rig(swarm: Swarm) -> None:
+    rig, _ = await swarm.start_rig(1)
+    first = swarm.coordinator.status()["rigs"]
+    rig.kill()
+    await rig.wait()
+    await swarm.start_rig(1)
+    assert [(r["id"], r["name"]) for r in swarm.coordinator.status()["rigs"]] == [(first[0]["id"], "gaming-pc")]
+
+
+async def test_a_rig_with_the_wrong_key_starts_nothing(swarm: Swarm) -> None:
+    rig = JoinedRig(replace(swarm.settings(), key="guess"), swarm.address)
+    with pytest.raises(WrongKey):
+        await rig.__aenter__()
+    assert rig.workers == []
+
+
+async def test_a_rig_that_finds_no_swarm_starts_nothing(swarm: Swarm) -> None:
+    rig = JoinedRig(swarm.settings(), f"127.0.0.1:{free_ports().partition('-')[0]}")
+    with pytest.raises(NoSwarm):
+        await rig.__aenter__()
+    assert rig.workers == []
+
+
+async def test_a_rig_that_advertises_an_address_of_nobody_is_told(swarm: Swarm) -> None:
+    rig = JoinedRig(replace(swarm.settings(), host="127.9.9.9"), swarm.address)
+    rig.bind = "127.0.0.1"
+    with pytest.raises(Unreachable, match=r"127\.9\.9\.9"):
+        await rig.__aenter__()
+
+
+async def test_a_port_in_use_is_named_and_nothing_is_left(swarm: Swarm) -> None:
+    settings = swarm.settings()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(settings.ports.partition("-")[0]) + 5))
+        taken.listen()
+        rig = JoinedRig(settings, swarm.address)
+        with pytest.raises(PortInUse, match="choose another range with --ports"):
+            await rig.__aenter__()
+    assert rig.workers == []
+
+
+async def test_a_worker_that_does_not_start_says_why_in_its_own_words(swarm: Swarm) -> None:
+    with pytest.raises(DeviceError, match="cuda:9 is not a device of this machine"):
+        await JoinedRig(swarm.settings("cuda:9"), swarm.address).__aenter__()
+    assert json.loads(json.dumps(swarm.coordinator.status()))["workers"] == []
+
+
+async def until(there: Callable[[], object]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not there():
+            await asyncio.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def free_ports(count: int = 32) -> str:
+    """A range in which nobody listens now."""
+    for first in range(21000, 32000, count):
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for offset, each in enumerate(sockets):
+                each.bind(("127.0.0.1", first + offset))
+        except OSError:
+            continue
+        finally:
+            for each in sockets:
+                each.close()
+        return f"{first}-{first + count - 1}"
+    raise AssertionError("no free range of ports")
