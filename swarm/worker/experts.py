@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -128,6 +129,6 @@ def serve_request(
 
 
 def _indices(rows: Sequence[int], num_rows: int, device: torch.device) -> Tensor:
-    if not rows or max(rows) >= num_rows:
-        raise Refused(f"an expert request lists rows beyond the {num_rows} that it sent")
+    if not rows or rows[-1] >= num_rows or any(a >= b for a, b in pairwise(rows)):
+        raise Refused(f"an expert request lists rows that do not ascend, or go beyond the {num_rows} that it sent")
     return torch.tensor(list(rows), device=device)
