@@ -14,6 +14,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import secrets
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
@@ -111,6 +112,19 @@ def explicit_key(given: str | None, key_file: Path | None) -> str:
         return _checked(key_file.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the key file {key_file} cannot be read ({error}): give another --key-file") from None
+
+
+def own_key() -> str:
+    """The key of the swarms that this user starts here: drawn once, so that a join line stays good. Raises UsageError."""
+    path = config_dir() / "own-key"
+    try:
+        return _checked(path.read_text(encoding="utf-8").strip())
+    except FileNotFoundError:
+        key = secrets.token_urlsafe(24)
+        write_private(path, key + "\n")
+        return key
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({error}): delete it, and the next `swarm up` draws a new key") from None
 
 
 def _checked(key: str) -> str:

@@ -1,0 +1,49 @@
+"""`swarm join`: contribute this rig's devices."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cluster.address import own_address
+from cluster.joined_rig import JoinedRig
+from swarm.cli import options, output, rig_options, settings
+from swarm.cli.rig_watch import Loading, show_plans
+from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import swarm_pb2 as pb
+
+
+def join(
+    swarm: Annotated[str, typer.Argument(metavar="ADDRESS", help="The swarm's HOST:PORT, as `swarm up` prints it.")],
+    device: rig_options.Device = None,
+    ram: rig_options.Ram = None,
+    exclude: rig_options.Exclude = None,
+    threads: rig_options.Threads = None,
+    spread: rig_options.Spread = False,
+    address: rig_options.Address = None,
+    ports: rig_options.Ports = rig_options.PORTS,
+    name: rig_options.Name = None,
+    key: options.Key = None,
+    key_file: options.KeyFile = None,
+) -> None:
+    """Contribute this rig's devices to a swarm until Ctrl-C, which leaves politely: its Blocks and Sessions move first."""
+    door = settings.parse_address(swarm)
+    swarm_key = settings.resolve_key(key, key_file, door)
+    host = address or own_address(door.rpartition(":")[0].strip("[]"))
+    where = {"host": host, "key": swarm_key, "ports": ports, "spread": spread}
+    rig = JoinedRig(rig_options.rig_settings(device, ram, exclude, threads, name, **where), door)
+    rig_options.run_until_stopped(lambda: _serve(rig))
+
+
+async def _serve(rig: JoinedRig) -> None:
+    credentials = Credentials(rig.settings.key)
+    rig_options.tell(f"joining the swarm at {rig.swarm} ...")
+    async with rig:
+        settings.remember(rig.swarm, rig.settings.key)
+        async with Loading(rig.swarm, credentials), show_plans(rig.swarm, credentials):
+            await rig.run(_served)
+
+
+def _served(reply: pb.JoinReply) -> None:
+    output.stdout().print(reply.message or "joined")

@@ -1,0 +1,70 @@
+"""`swarm up`: start a swarm here."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cluster.address import own_address
+from cluster.head_rig import HeadRig
+from cluster.target import Target
+from swarm.cli import options, output, rig_options, settings
+from swarm.cli.rig_watch import Loading, show_plans
+from swarm.weights.describe import describe
+from swarm.weights.source import NANO, resolve
+from swarm.wire.credentials import Credentials
+
+REAL_MODEL = "mistralai/Mixtral-8x7B-Instruct-v0.1"
+
+
+def up(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hub id, or nano.")] = NANO,
+    device: rig_options.Device = None,
+    ram: rig_options.Ram = None,
+    exclude: rig_options.Exclude = None,
+    threads: rig_options.Threads = None,
+    spread: rig_options.Spread = False,
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, fp16 or bf16.")] = "auto",
+    sessions: Annotated[int, typer.Option("--sessions", min=1, help="How many sessions to budget KV for.")] = 4,
+    context: Annotated[int, typer.Option("--context", min=1, help="Positions of each session.")] = 8192,
+    address: rig_options.Address = None,
+    ports: rig_options.Ports = rig_options.PORTS,
+    name: rig_options.Name = None,
+    key: options.Key = None,
+    key_file: options.KeyFile = None,
+) -> None:
+    """Start a swarm here and stay in the foreground: Ray's head, the Coordinator and this rig's Workers.
+
+    Too little memory is no error: it waits for `swarm join`.
+    """
+    describe(model, dtype)  # what is wrong with the model is said before anything starts
+    source = model if model == NANO or not Path(model).expanduser().is_dir() else str(resolve(model))
+    swarm_key = settings.explicit_key(key, key_file) or settings.own_key()
+    where = {"host": address or own_address(), "key": swarm_key, "ports": ports, "spread": spread}
+    rig = HeadRig(
+        rig_options.rig_settings(device, ram, exclude, threads, name, **where),
+        Target(source, dtype, sessions, context, spread),
+        token=secrets.token_hex(32),
+    )
+    rig_options.run_until_stopped(lambda: _serve(rig, model))
+
+
+async def _serve(rig: HeadRig, model: str) -> None:
+    credentials = Credentials(rig.settings.key)
+    rig_options.tell(f"starting a swarm at {rig.address} ...")
+    async with rig:
+        settings.remember(rig.address, rig.settings.key)
+        console = output.stdout()
+        for device in rig.settings.devices:
+            console.print(f"{device.name:8} {device.label}")
+        console.print(f"\nAnother rig:  {rig.join_line}")
+        console.print("Talk to it:   swarm chat")
+        if rig.dashboard:
+            console.print(f"Dashboard:    {rig.dashboard}  (token: {rig.token})")
+        if model == NANO:
+            console.print(f"\nThis is the model that comes with swarm. A real one:  swarm load {REAL_MODEL}")
+        async with Loading(rig.address, credentials), show_plans(rig.address, credentials):
+            await rig.run()
