@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-GRACE_S = 2.0
+GRACE_S = 1.0
 POLL_S = 0.05
 
 

@@ -1,0 +1,16 @@
+"""Fixtures of the tests on a real Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from real_swarms import Swarms
+
+
+@pytest.fixture
+async def swarms(tmp_path: Path) -> AsyncIterator[Swarms]:
+    found = Swarms(tmp_path)
+    yield found
+    await found.close()

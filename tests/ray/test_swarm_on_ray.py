@@ -1,0 +1,72 @@
+"""Head, Coordinator actor and Agents on a real Ray cluster, with Workers that hold no model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import urllib.error
+from pathlib import Path
+
+import pytest
+from real_swarms import Swarms, runs, shown_actors, until
+
+from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import swarm_pb2 as pb
+from swarm.wire.v1 import swarm_pb2_grpc
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+MIB = 2**20
+
+
+async def expect_agents(dashboard: str, names: set[str]) -> None:
+    """Wait until the dashboard lists exactly these Agents, by name and by repr."""
+    shown: dict[str, str] = {}
+
+    async def look() -> bool:
+        shown.clear()
+        shown.update(await asyncio.to_thread(shown_actors, dashboard))
+        return {n for n in shown if n != "swarm-coordinator"} == names
+
+    async with asyncio.timeout(30):
+        while not await look():
+            await asyncio.sleep(0.2)
+    assert all(shown[name] == name for name in names)
+    assert shown["swarm-coordinator"].startswith("coordinator · ")
+
+
+async def test_the_dashboard_is_the_layer_map_before_and_after_a_join_and_a_leave(swarms: Swarms) -> None:
+    head = await swarms.start("head", "attic", "22000-22031", 1, 64 * MIB)
+    dashboard = await head.says("dashboard")
+    assert await head.says("epoch") > 0
+    await expect_agents(dashboard, {"stage 0 · blocks 0-7 · attic cpu"})
+    joined = await swarms.start(await head.says("address"), "desk", "22040-22071", 1, 64 * MIB)
+    assert await joined.says("epoch") > await head.says("epoch")
+    await expect_agents(dashboard, {"stage 0 · blocks 0-3 · attic cpu", "stage 1 · blocks 4-7 · desk cpu"})
+    joined.process.terminate()
+    assert await joined.says("ended")
+    await expect_agents(dashboard, {"stage 0 · blocks 0-7 · attic cpu"})
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        await asyncio.to_thread(shown_actors, dashboard, "guess")
+
+
+async def test_after_sigkill_of_the_head_nothing_is_left_running(swarms: Swarms) -> None:
+    head = await swarms.start("head", "attic", "22100-22131", 2, 64 * MIB)
+    await head.says("epoch")
+    pids = head.tree()
+    assert len(pids) > 10
+    os.kill(head.process.pid, signal.SIGKILL)
+    await until(lambda: not any(map(runs, pids)))
+
+
+async def test_a_killed_coordinator_comes_back_and_adopts_the_plan_without_a_reload(swarms: Swarms) -> None:
+    head = await swarms.start("head", "attic", "22200-22231", 2, 64 * MIB)
+    epoch = await head.says("epoch")
+    channel = Credentials("secret").channel(await head.says("address"))
+    stub = swarm_pb2_grpc.SwarmServiceStub(channel)
+    pid = next(p for p in head.tree() if "ray::Coordinator" in Path(f"/proc/{p}/cmdline").read_text())
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: any("again" in str(line.get("note", "")) and "joined" in line["note"] for line in head.said))
+    plan = (await stub.GetPlan(pb.PlanRequest(), wait_for_ready=True)).plan
+    assert f'"epoch": {epoch}' in plan
+    await channel.close(None)
