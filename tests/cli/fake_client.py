@@ -112,5 +112,5 @@ def install() -> None:
     import swarm.cli.chat
     import swarm.cli.score
 
-    swarm.cli.chat.open_client = open_fake  # type: ignore[assignment]
-    swarm.cli.score.open_client = open_fake  # type: ignore[assignment]
+    swarm.cli.chat.open_client = open_fake  # type: ignore[assignment, attr-defined]
+    swarm.cli.score.open_client = open_fake  # type: ignore[assignment, attr-defined]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from commands import Ran, is_one_sentence, swarm
 from fake_swarm import GIB, Door, OneWorker, listening, plan_for
+from typist import CTRL_C, Typist
 
 from swarm.cli.status_table import Rates
 from swarm.errors import DoesNotFit
@@ -138,3 +139,22 @@ def test_rates_are_tokens_between_two_looks_and_unknown_at_first() -> None:
     assert rates.of({"workers": [{"name": "w0", "tokens": 10}]}, 1.0) == {}
     assert rates.of({"workers": [{"name": "w0", "tokens": 40}, {"name": "w1", "tokens": 5}]}, 3.0) == {"w0": 15.0}
     assert rates.of({"workers": [{"name": "w0", "tokens": 2}]}, 4.0) == {}
+
+
+async def test_watch_shows_the_workers_again_and_again_until_ctrl_c(tmp_path: Path) -> None:
+    worker = OneWorker(serving("w1"))
+    async with listening(worker) as address:
+        path = tmp_path / "plan.json"
+        path.write_text(plan_for({"w0": "127.0.0.1:1", "w1": address}).to_json())
+        await asyncio.to_thread(watch, path, worker)
+
+
+def watch(path: Path, worker: OneWorker) -> None:
+    words = ("status", "--watch", "--plan-file", str(path))
+    with Typist("from swarm.cli.main import main; main()", *words, terminal="xterm") as typist:
+        typist.see("0: 2,3")
+        worker.status.loading.append("reading block 2")
+        typist.see("reading")
+        typist.type(CTRL_C)
+        code, rest = typist.leave()
+        assert code == 130 and "Traceback" not in rest

@@ -66,6 +66,7 @@ def test_ctrl_c_in_a_line_gives_the_line_up_and_nothing_else(typist: Typist) -> 
         typist.see("ask> ")
         typist.type("whole\n")
         typist.see("<whole>")
+        typist.see("ask> ")  # before it the terminal is in another mode, in which Ctrl-D means something else
         typist.type(CTRL_D)
         assert typist.leave()[0] == 0
 

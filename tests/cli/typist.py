@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +16,12 @@ CTRL_C, CTRL_D = "\x03", "\x04"
 
 
 class Typist:
-    """Python code in a process whose three streams are one terminal."""
+    """Python code in a process whose three streams are one terminal, `dumb` unless it must be one that can go back."""
 
-    def __init__(self, code: str, *words: str) -> None:
+    def __init__(self, code: str, *words: str, terminal: str = "dumb") -> None:
         self._fd, inner = os.openpty()
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "TERM": "dumb"}
+        termios.tcsetwinsize(inner, (40, 160))
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "TERM": terminal}
         command = [sys.executable, "-c", code, *words]
         self._process = subprocess.Popen(command, preexec_fn=lambda: os.login_tty(inner), env=environment)
         os.close(inner)
