@@ -139,7 +139,8 @@ class RouteStreams:
             await channel.close(None)
 
     async def _listen(self, call: Any) -> None:
-        while (answer := await call.read()) is not grpc.aio.EOF:  # not `async for`: the first message was read so too
+        # Not `async for`: the first message was read in this way too, and a call takes one way only.
+        while (answer := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
             timings = tuple(answer.timings)
             for step in answer.steps:
                 self._tell(step.session, Event(step.serial, answer=step, timings=timings))
