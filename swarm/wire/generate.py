@@ -27,6 +27,8 @@ def generate(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         for made in sorted(Path(scratch).rglob("*_pb2*.py*")):
             text = re.sub(r"from swarm\.v1 import", "from swarm.wire.v1 import", made.read_text())
+            if made.stem.endswith("_grpc") and "Stub(object)" not in text:
+                continue  # a file without a service
             (out / made.name).write_text(HEADER + text)
 
 

@@ -17,6 +17,8 @@ def check_ask(ask: pb.Ask, rows: int, vocab: int) -> None:
         raise Refused(
             f"candidates of {ask.rows} rows with k={ask.k} were asked for; the step has {rows} rows, k is at most {MAX_K}"
         )
+    if ask.whole_row and ask.rows > 1:
+        raise Refused("whole rows of logits are answered one at a time")
     if len(ask.named) != ask.rows * ask.named_per_row or any(i >= vocab for i in ask.named):
         raise Refused("the named ids do not fit the asked rows or the vocabulary")
     if not ask.temperature >= 0:
