@@ -15,6 +15,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
+HEAR_S = 0.5
+"""How late a Ctrl-C may be heard that comes in the moment before waiting begins, which does not interrupt it."""
+
 
 class Terminal:
     """The main thread of an interactive command."""
@@ -53,7 +56,10 @@ class Terminal:
     def _read_until_done(self, loop: asyncio.AbstractEventLoop, running: Future[None], interrupt: Callable[[], bool]) -> None:
         while True:
             try:
-                wanted = self._wanted.get()
+                try:
+                    wanted = self._wanted.get(timeout=HEAR_S)
+                except queue.Empty:
+                    continue
                 if wanted is None:
                     return running.result()
                 wanted[1].set_result(_read(wanted[0]))

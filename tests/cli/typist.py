@@ -39,6 +39,20 @@ class Typist:
         """Press these keys."""
         os.write(self._fd, text.encode())
 
+    def press_until(self, key: str, text: str) -> None:
+        """Press a key, and again every two seconds, until the text appears.
+
+        For Ctrl-C in a line: readline does not hear one that comes while it still shows the letter before.
+        """
+        deadline = time.monotonic() + LIMIT_S
+        while text not in self._seen:
+            assert time.monotonic() < deadline, f"{text!r} did not appear"
+            self.type(key)
+            again = time.monotonic() + 2.0
+            while text not in self._seen and self._read(again):
+                pass
+        self.see(text)
+
     def see(self, text: str) -> str:
         """Wait until the text appears behind what was seen before; all that came up to its end."""
         deadline = time.monotonic() + LIMIT_S
