@@ -6,9 +6,11 @@ python -m cluster.actor < settings.json      prints `ready`, and ends; the actor
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
+import traceback
 from concurrent.futures import Future
 from typing import Any
 
@@ -48,9 +50,13 @@ class CoordinatorActor:
         try:
             asyncio.run(self._serve())
         except (SwarmError, OSError, RuntimeError) as error:
-            if self._ready.done():
-                raise
-            self._ready.set_exception(RuntimeError(str(error)))
+            if not self._ready.done():
+                self._ready.set_exception(RuntimeError(str(error)))
+                return
+            traceback.print_exc()
+        finally:
+            if self._ready.done() and not self._ready.exception():
+                os._exit(1)  # Ray makes it anew, and it adopts what the Workers serve
 
     async def _serve(self) -> None:
         settings = self._settings
@@ -63,7 +69,7 @@ class CoordinatorActor:
         await coordinator.start()
         await server.start()
         self._ready.set_result(None)
-        await server.wait_for_termination()
+        await coordinator.failed()
 
 
 def start(settings: CoordinatorSettings) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol, TypeVar
@@ -13,6 +14,7 @@ import grpc.aio
 
 from cluster.roster import Device
 from swarm.config import ModelConfig
+from swarm.errors import NoSwarm
 from swarm.plan import Model
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
@@ -85,10 +87,11 @@ class WorkerAgent:
         self._what = f"worker {name} at {address}"
         self._channel = credentials.channel(address)
         self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
+        self._closed = False
 
     async def describe(self, model: str, dtype: str) -> Description:
         return read_description(
-            await self._ask(self._stub.Describe(pb.DescribeRequest(model=model, dtype=dtype), timeout=DESCRIBE_S))
+            await self._ask(lambda: self._stub.Describe(pb.DescribeRequest(model=model, dtype=dtype), timeout=DESCRIBE_S))
         )
 
     async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
@@ -100,23 +103,33 @@ class WorkerAgent:
             raise from_rpc(error, self._what) from None
 
     async def commit(self, epoch: int) -> None:
-        await self._ask(self._stub.Commit(pb.EpochRequest(epoch=epoch), timeout=ORDER_S))
+        await self._ask(lambda: self._stub.Commit(pb.EpochRequest(epoch=epoch), timeout=ORDER_S))
 
     async def drain(self, epoch: int, deadline_s: float) -> None:
         request = pb.EpochRequest(epoch=epoch, deadline_s=deadline_s)
-        await self._ask(self._stub.Drain(request, timeout=deadline_s + ORDER_S))
+        await self._ask(lambda: self._stub.Drain(request, timeout=deadline_s + ORDER_S))
 
     async def status(self, timeout_s: float) -> pb.WorkerStatus:
-        return await self._ask(self._stub.Status(pb.WorkerStatusRequest(), timeout=timeout_s))
+        return await self._ask(lambda: self._stub.Status(pb.WorkerStatusRequest(), timeout=timeout_s))
 
     async def close(self) -> None:
+        self._closed = True
         await self._channel.close(None)
 
-    async def _ask(self, call: Awaitable[T]) -> T:
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        if self._closed:
+            raise self._given_up()
         try:
-            return await call
+            return await call()
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, self._what) from None
+        except asyncio.CancelledError:
+            if self._closed:  # gRPC cancels the calls of a channel that is closed, and so whoever waits for them
+                raise self._given_up() from None
+            raise
+
+    def _given_up(self) -> NoSwarm:
+        return NoSwarm(f"{self._what} has another agent now")
 
 
 class WorkerAgents:

@@ -36,6 +36,12 @@ class Coordinator:
         """Begin to plan and to watch the Workers."""
         self._tasks = [asyncio.create_task(self._replanning.run()), asyncio.create_task(self._patrol.run())]
 
+    async def failed(self) -> None:
+        """Wait until planning or watching ends, and raise what ended it: a bug, for nothing else does."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
     async def stop(self) -> None:
         """Stop planning and watching; the Workers go on."""
         for task in self._tasks:

@@ -52,21 +52,25 @@ class HeadRig(Rig):
         self._stack.callback(note.unlink, missing_ok=True)
         self._open_membership(self.address)
 
+    async def _restart_ray(self) -> None:
+        await self._start_swarm()
+
     async def _start_swarm(self) -> None:
-        node = await self._start_ray(self.token, head="")
+        await self._start_ray(self.token, head="")
+        assert self.ray
         # Another process connects to Ray: losing the raylet ends its drivers, and must not end this one.
         settings = CoordinatorSettings(
             listen=f"{self.bind}:{self.ports.door}",
             address=self.address,
             key=self.settings.key,
             head=self.rig_id,
-            ray_address=node.settings.gcs,
+            ray_address=self.ray.settings.gcs,
             ray_token=self.token,
             target=self.target,
         )
         starter = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cluster.actor",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=node.environment,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=self.ray.environment,
         )  # fmt: skip
         try:
             async with asyncio.timeout(COORDINATOR_S):

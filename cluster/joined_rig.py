@@ -21,11 +21,14 @@ class JoinedRig(Rig):
 
     async def _enter(self) -> None:
         self._open_membership(self.swarm)
-        ray = await self._knock()
+        self._door = await self._knock()
         async with FirstFailure() as tasks:
             tasks.create_task(self._start_workers())
-            if ray.ray_address:
-                tasks.create_task(self._start_ray(ray.ray_token, ray.ray_address))
+            if self._door.ray_address:
+                tasks.create_task(self._restart_ray())
+
+    async def _restart_ray(self) -> None:
+        await self._start_ray(self._door.ray_token, self._door.ray_address)
 
     async def serve(self) -> pb.JoinReply:
         reply = await super().serve()

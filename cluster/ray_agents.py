@@ -15,13 +15,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.agents import DESCRIBE_S, ORDER_S, Agent, Description, PrepareOrder, WorkerAgent, read_description
 from cluster.ray_node import LABEL, NAMESPACE
 from cluster.roster import Device
-from swarm.errors import NoSwarm
+from swarm.errors import NoSwarm, SwarmError
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1 import worker_pb2_grpc
 
 APPOINT_S = 30.0
+AGAIN_S = 0.2
 GAUGE_S = 5.0
 T = TypeVar("T")
 
@@ -69,25 +70,41 @@ class AgentActor:
 
 
 class RayAgent:
-    """Orders go through the actor; Status is asked of the Worker itself, so that losing Ray is not taken for losing a Worker."""
+    """Orders go through the actor, and straight to the Worker where the actor is gone: losing Ray is not losing a Worker.
+
+    Status is always asked of the Worker itself.
+    """
 
     def __init__(self, actor: Any, direct: WorkerAgent, name: str) -> None:
         self._actor, self._direct, self._what = actor, direct, f"worker {name}"
 
     async def describe(self, model: str, dtype: str) -> Description:
         request = pb.DescribeRequest(model=model, dtype=dtype).SerializeToString()
-        return read_description(pb.DescribeReply.FromString(await self._ask(self._actor.describe.remote(request))))
+        try:
+            return read_description(pb.DescribeReply.FromString(await self._ask(self._actor.describe.remote(request))))
+        except RayActorError:
+            return await self._direct.describe(model, dtype)
 
     async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
         request = pb.PrepareRequest(plan=order.plan, name=order.name, release_first=order.release_first).SerializeToString()
-        async for progress in self._actor.prepare.options(num_returns="streaming").remote(request):
-            yield await self._ask(progress)
+        try:
+            async for progress in self._actor.prepare.options(num_returns="streaming").remote(request):
+                yield await self._ask(progress)
+        except RayActorError:
+            async for counts in self._direct.prepare(order):
+                yield counts
 
     async def commit(self, epoch: int) -> None:
-        await self._ask(self._actor.commit.remote(epoch))
+        try:
+            await self._ask(self._actor.commit.remote(epoch))
+        except RayActorError:
+            await self._direct.commit(epoch)
 
     async def drain(self, epoch: int, deadline_s: float) -> None:
-        await self._ask(self._actor.drain.remote(epoch, deadline_s))
+        try:
+            await self._ask(self._actor.drain.remote(epoch, deadline_s))
+        except RayActorError:
+            await self._direct.drain(epoch, deadline_s)
 
     async def status(self, timeout_s: float) -> pb.WorkerStatus:
         return await self._direct.status(timeout_s)
@@ -102,9 +119,7 @@ class RayAgent:
         except RayTaskError as error:
             if isinstance(error.cause, grpc.aio.AioRpcError):
                 raise from_rpc(error.cause, self._what) from None
-            raise
-        except RayActorError as error:
-            raise NoSwarm(f"the agent of {self._what} is gone ({error}): its rig's Ray ended") from None
+            raise SwarmError(f"the agent of {self._what} failed: {error.cause}") from None
 
 
 class RayAgents:
@@ -114,18 +129,11 @@ class RayAgents:
         self._credentials = credentials
 
     async def appoint(self, device: Device, holding: str) -> Agent:
-        """Raises NoSwarm where the Rig's Ray node is not there."""
-        node = await self._node(device)
-        made: Any = ray.remote(AgentActor).options(
-            name=holding,
-            namespace=NAMESPACE,
-            num_cpus=0,
-            max_concurrency=16,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        )
-        actor = made.remote(self._credentials, device.address, device.name, holding)
+        """Raises NoSwarm where the Rig's Ray node is not there. A Device that just joined is waited for."""
         try:
             async with asyncio.timeout(APPOINT_S):
+                node = await self._node(device, wait=device.agent is None)
+                actor = await self._actor(device, holding, node)
                 await actor.open.remote()
         except (RayError, TimeoutError) as error:
             raise NoSwarm(
@@ -133,12 +141,23 @@ class RayAgents:
             ) from None
         return RayAgent(actor, WorkerAgent(self._credentials, device.address, device.name), device.name)
 
-    async def _node(self, device: Device) -> str:
+    async def _actor(self, device: Device, holding: str, node: str) -> Any:
+        where = NodeAffinitySchedulingStrategy(node, soft=False)
+        made: Any = ray.remote(AgentActor).options(
+            name=holding, namespace=NAMESPACE, num_cpus=0, max_concurrency=16, scheduling_strategy=where
+        )
+        while True:
+            try:
+                return made.remote(self._credentials, device.address, device.name, holding)
+            except ValueError:  # an Agent of that name was given up a moment ago, and Ray has not seen its end yet
+                await asyncio.sleep(AGAIN_S)
+
+    async def _node(self, device: Device, wait: bool) -> str:
         """The Ray node id: as the Rig gave it, or by the node's label."""
-        for _ in range(int(APPOINT_S / 0.2)):
-            nodes = await asyncio.to_thread(ray.nodes)
-            for node in nodes:
+        while True:
+            for node in await asyncio.to_thread(ray.nodes):
                 if node["Alive"] and (node["NodeID"] == device.ray_node_id or node["Labels"].get(LABEL) == device.rig_id):
                     return str(node["NodeID"])
-            await asyncio.sleep(0.2)
-        raise NoSwarm(f"{device.rig} has no Ray node in this swarm: let it join again")
+            if not wait:
+                raise NoSwarm(f"{device.rig} has no Ray node in this swarm: let it join again")
+            await asyncio.sleep(AGAIN_S)

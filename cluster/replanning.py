@@ -117,8 +117,7 @@ class Replanning:
                 pass
             self._answered = asked
             self._bell.ring()
-            await self._name_agents()
-            await self._drain()
+            await asyncio.gather(self._name_agents(), self._drain())
             self._finished = asked
             if self._wish and (self._wish.made or self._wish.error):
                 self._wish.done, self._wish = True, None

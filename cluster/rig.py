@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
@@ -21,15 +20,19 @@ from typing import Self
 from cluster.address import bind_host
 from cluster.first_failure import FirstFailure
 from cluster.hardware import Device
+from cluster.identity import Identity
 from cluster.membership import Membership
 from cluster.ports import Ports
 from cluster.ray_node import RayNode, RayNodeSettings, has_dashboard
 from cluster.versions import own_versions
 from cluster.worker_process import WorkerOrder, WorkerProcess
+from swarm.errors import SwarmError
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2 as pb
 
 COORDINATOR_S = 90.0
+
+RAY_AGAIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,15 @@ class Rig:
         self.bind = bind_host(settings.host)
         self.credentials = Credentials(settings.key)
         self.workers: list[WorkerProcess] = []
+        self.ray: RayNode | None = None
         self.name = settings.name
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self.settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.ports.check_free(self.bind)
+        self._identity = Identity(self.settings.state_dir)
+        self._stack.callback(self._identity.close)
+        self._stack.push_async_callback(self._stop_ray)
         try:
             await self._enter()
         except BaseException:
@@ -92,10 +98,7 @@ class Rig:
     @property
     def rig_id(self) -> str:
         """This Rig's own id, the same across restarts and addresses."""
-        path = self.settings.state_dir / "rig-id"
-        if not path.exists():
-            path.write_text(uuid.uuid4().hex)
-        return path.read_text().strip()
+        return self._identity.rig_id
 
     async def serve(self) -> pb.JoinReply:
         """Bring the Devices in; answers when they are in a Plan, or known to wait for more Rigs.
@@ -113,6 +116,7 @@ class Rig:
         """
         async with FirstFailure() as tasks:
             tasks.create_task(self.membership.stay())
+            tasks.create_task(self._watch_ray())
             for worker in self.workers:
                 tasks.create_task(worker.watch())
             served(await self.serve())
@@ -131,7 +135,7 @@ class Rig:
                 listen=f"{self.bind}:{port}",
                 address=f"{s.host}:{port}",
                 key=s.key,
-                log=s.state_dir / f"worker-{device.name.replace(':', '-')}.log",
+                log=self._identity.folder / f"worker-{device.name.replace(':', '-')}.log",
                 environment=s.environment,
             )
             self.workers.append(WorkerProcess(order, self._restarted, s.notify))
@@ -145,13 +149,30 @@ class Rig:
     async def _stop_workers(self) -> None:
         await asyncio.gather(*(worker.stop() for worker in self.workers))
 
-    async def _start_ray(self, token: str, head: str) -> RayNode:
+    async def _start_ray(self, token: str, head: str) -> None:
         folder = Path(tempfile.mkdtemp(prefix="swarm-", dir="/tmp"))  # short: Ray's sockets lie in it
         settings = RayNodeSettings(self.settings.host, self.ports, token, folder, self.rig_id, head, has_dashboard())
-        node = RayNode(settings, self.settings.environment)
-        self._stack.push_async_callback(node.stop)
-        await node.start()
-        return node
+        self.ray = RayNode(settings, self.settings.environment)
+        await self.ray.start()
+
+    async def _stop_ray(self) -> None:
+        if self.ray:
+            await self.ray.stop()
+
+    async def _watch_ray(self) -> None:
+        """Start Ray again whenever it ends; the Workers and what they serve do not notice."""
+        while self.ray:
+            await self.ray.ended()
+            self.settings.notify("Ray ended on this rig; chats go on, and Ray is started again")
+            await self._stop_ray()
+            await asyncio.sleep(RAY_AGAIN_S)
+            try:
+                await self._restart_ray()
+            except SwarmError as error:
+                self.settings.notify(str(error))
+
+    async def _restart_ray(self) -> None:
+        raise NotImplementedError
 
     def _join_request(self) -> pb.JoinRequest:
         offers = [

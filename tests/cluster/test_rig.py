@@ -19,6 +19,7 @@ from cluster.agents import WorkerAgents
 from cluster.coordinator import Coordinator
 from cluster.door import Door, RayDoor
 from cluster.hardware import Device
+from cluster.identity import Identity
 from cluster.joined_rig import JoinedRig
 from cluster.rig import RigSettings
 from cluster.target import Target
@@ -160,6 +161,18 @@ async def test_a_worker_that_does_not_start_says_why_in_its_own_words(swarm: Swa
     with pytest.raises(DeviceError, match="cuda:9 is not a device of this machine"):
         await JoinedRig(swarm.settings("cuda:9"), swarm.address).__aenter__()
     assert json.loads(json.dumps(swarm.coordinator.status()))["workers"] == []
+
+
+def test_two_rigs_on_one_machine_are_two_and_each_is_itself_again_later(tmp_path: Path) -> None:
+    first, second = Identity(tmp_path), Identity(tmp_path)
+    ids = first.rig_id, second.rig_id
+    assert ids[0] != ids[1] and first.folder != second.folder
+    first.close()
+    second.close()
+    again = Identity(tmp_path), Identity(tmp_path)
+    assert (again[0].rig_id, again[1].rig_id) == ids
+    for each in again:
+        each.close()
 
 
 async def until(there: Callable[[], object]) -> None:

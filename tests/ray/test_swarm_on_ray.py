@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import urllib.error
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
-from real_swarms import Swarms, runs, shown_actors, until
+from real_swarms import Process, Swarms, runs, shown_actors, until
 
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2 as pb
@@ -64,9 +67,45 @@ async def test_a_killed_coordinator_comes_back_and_adopts_the_plan_without_a_rel
     epoch = await head.says("epoch")
     channel = Credentials("secret").channel(await head.says("address"))
     stub = swarm_pb2_grpc.SwarmServiceStub(channel)
-    pid = next(p for p in head.tree() if "ray::Coordinator" in Path(f"/proc/{p}/cmdline").read_text())
-    os.kill(pid, signal.SIGKILL)
+    os.kill(_pid(head, "ray::Coordinator"), signal.SIGKILL)
     await until(lambda: any("again" in str(line.get("note", "")) and "joined" in line["note"] for line in head.said))
     plan = (await stub.GetPlan(pb.PlanRequest(), wait_for_ready=True)).plan
     assert f'"epoch": {epoch}' in plan
     await channel.close(None)
+
+
+async def test_all_of_ray_can_die_and_comes_back_while_the_workers_serve_on(swarms: Swarms) -> None:
+    head = await swarms.start("head", "attic", "22300-22331", 1, 64 * MIB)
+    epoch, address = await head.says("epoch"), await head.says("address")
+    before = await _status(address)
+    os.kill(_pid(head, "gcs_server"), signal.SIGKILL)
+    await until(lambda: any("joined" in str(line.get("note", "")) for line in head.said))
+    after = await _status(address)
+    assert after["epoch"] == epoch
+    assert [w["pid"] for w in after["workers"]] == [w["pid"] for w in before["workers"]]
+    await expect_agents(await head.says("dashboard"), {"stage 0 · blocks 0-7 · attic cpu"})
+
+
+async def test_every_port_that_the_head_listens_on_is_in_its_range(swarms: Swarms) -> None:
+    head = await swarms.start("head", "attic", "22400-22431", 2, 64 * MIB)
+    await head.says("epoch")
+    ports = {
+        connection.laddr.port
+        for pid in head.tree()
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(ports) > 10 and {port for port in ports if not 22400 <= port <= 22431} == set()
+
+
+def _pid(head: Process, name: str) -> int:
+    """The process below the head whose command line has that name in it."""
+    return next(p for p in head.tree() if name in Path(f"/proc/{p}/cmdline").read_text().partition("\0")[0])
+
+
+async def _status(address: str) -> dict[str, Any]:
+    channel = Credentials("secret").channel(address)
+    reply = await swarm_pb2_grpc.SwarmServiceStub(channel).GetStatus(pb.StatusRequest(), wait_for_ready=True)
+    await channel.close(None)
+    found: dict[str, Any] = json.loads(reply.json)
+    return found

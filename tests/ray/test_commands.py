@@ -1,0 +1,205 @@
+"""The commands as a person runs them against one real swarm: answers, documents, models that change, processes that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands_harness import NOISE, Person, Running, join_words, wait_for
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
+DEVICES = ("--device", "cpu=52MiB", "--device", "cpu=34MiB", "--device", "cpu=27MiB")
+LONG = ("chat", "--raw", "--temperature", "0", "The sky is blue. The grass is green. The sky is blue. The grass is green.")
+TOKENS = 600
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    person = Person(tmp_path_factory.mktemp("commands"))
+    yield person
+    person.close()
+    person.nothing_is_left()
+
+
+@pytest.fixture(scope="module")
+def up(person: Person) -> Running:
+    """A swarm of three unequal Devices that serves the embedded model in fp32."""
+    budget = ("--dtype", "fp32", "--sessions", "2", "--context", "2048")
+    up = person.up("nano", "--spread", *DEVICES, *budget, "--threads", "1", "--name", "attic")
+    up.shows("blocks  experts")
+    return up
+
+
+@pytest.fixture(scope="module")
+def long_answer(person: Person, up: Running) -> str:
+    """What nobody disturbed."""
+    ran = person.run(*LONG, "--max-tokens", str(TOKENS))
+    assert ran.code == 0, ran.err
+    return ran.out
+
+
+def chat_long(person: Person) -> Running:
+    """A chat that streams now, and for some seconds more."""
+    chat = person.start(*LONG, "--max-tokens", str(TOKENS))
+    wait_for(lambda: len(chat.out) > 100, "beginning of an answer", instead=lambda: chat.err)
+    return chat
+
+
+def answers(person: Person) -> bool:
+    ran = person.run("chat", QUESTION)
+    assert (ran.code, ran.out) == (0, ANSWER + "\n"), ran.err
+    return True
+
+
+def test_up_prints_the_join_line_the_devices_and_the_plan_and_no_noise(person: Person, up: Running) -> None:
+    assert join_words(up)[:2] == ("join", person.address)
+    for line in ("swarm chat", "http://127.0.0.1:", "attic/cpu:0", "block 5: "):
+        assert line in up.out
+    assert not any(noise in up.out + up.err for noise in NOISE)
+    assert f"starting a swarm at {person.address}" in up.err
+
+
+def test_an_answer_is_all_that_standard_output_holds(person: Person, up: Running) -> None:
+    ran = person.run("chat", QUESTION)
+    assert (ran.code, ran.out, ran.err) == (0, ANSWER + "\n", "")
+
+
+def test_the_document_of_a_chat_has_the_references_tokens_and_a_time_for_each_stage(person: Person, up: Running) -> None:
+    reference = json.loads((Path(__file__).parents[1] / "data" / "eval.jsonl").read_text().splitlines()[0])
+    document = person.run("chat", "--json", "--temperature", "0", reference["prompt"]).document
+    assert set(document) >= {"text", "tokens", "logprobs", "finish_reason", "usage", "timings"}
+    assert (document["text"], document["tokens"]) == (reference["reference"], reference["reference_tokens"])
+    assert len(document["logprobs"]) == len(document["tokens"]) and all(p <= 0 for p in document["logprobs"])
+    assert document["finish_reason"] == "stop" and document["usage"]["prompt_tokens"] == len(reference["prompt_tokens"])
+    assert {"ttft_s", "tokens_per_s", "hops"} <= set(document["timings"])
+    assert {hop["worker"] for hop in document["timings"]["hops"]} == {"attic/cpu:0", "attic/cpu:1", "attic/cpu:2"}
+
+
+def test_a_score_is_that_of_transformers(person: Person, up: Running) -> None:
+    import torch
+    from transformers import MixtralForCausalLM
+
+    from swarm.weights.source import NANO_FOLDER
+
+    document = person.run("score", "--json", "-", text=f"{ANSWER} The sky is blue.").document
+    assert set(document) >= {"tokens", "logprobs", "perplexity", "model"} and document["model"] == "nano"
+    oracle = MixtralForCausalLM.from_pretrained(NANO_FOLDER, dtype=torch.float32)
+    with torch.no_grad():
+        rows = oracle(torch.tensor([document["tokens"]])).logits[0].log_softmax(-1)
+    expected = [float(row[token]) for row, token in zip(rows, document["tokens"][1:], strict=False)]
+    assert document["tokens"][0] == 1 and document["logprobs"][0] is None
+    assert document["logprobs"][1:] == pytest.approx(expected, abs=1e-4)
+    assert document["perplexity"] == pytest.approx(float(torch.tensor(expected).mean().neg().exp()), rel=1e-4)
+
+
+def test_the_document_of_a_status_has_the_promised_keys_and_is_true(person: Person, up: Running) -> None:
+    answers(person)
+    status = person.status_where(lambda s: not any(w["sessions"] for w in s["workers"]), "end of the sessions")
+    assert (status["model"], status["dtype"]) == ("nano", "fp32") and status["epoch"] > 0
+    keys = {"name", "rig", "device", "pid", "address", "blocks", "experts", "memory", "sessions", "alive"}
+    for worker in status["workers"]:
+        assert keys <= set(worker) and worker["rig"] == "attic" and worker["alive"] is True and worker["device"] == "cpu"
+        command = Path(f"/proc/{worker['pid']}/cmdline").read_text().split("\0")
+        assert worker["name"] in command and worker["address"] in command
+        memory = worker["memory"]
+        assert memory["total_bytes"] == memory["weights_bytes"] + memory["kv_bytes"] + memory["free_bytes"]
+        assert memory["weights_bytes"] > 0 and memory["kv_bytes"] > 0 and memory["free_bytes"] > 0
+    ranges = sorted(tuple(w["blocks"]) for w in status["workers"])
+    assert (ranges[0][0], ranges[-1][1]) == (0, 8) and all(a[1] == b[0] for a, b in pairwise(ranges))
+    assert len({end - first for first, end in ranges}) > 1
+    shards = [(int(block), ids) for w in status["workers"] for block, ids in w["experts"].items()]
+    assert shards and all(0 <= block < 8 and set(ids) <= set(range(8)) for block, ids in shards)
+    assert sum(w["memory"]["weights_bytes"] for w in status["workers"]) == pytest.approx(2 * _nano_bytes(), rel=0.01)
+
+
+def _nano_bytes() -> int:
+    from swarm.weights.source import NANO_FOLDER
+
+    return (NANO_FOLDER / "model.safetensors").stat().st_size
+
+
+def test_status_and_plan_draw_what_their_documents_hold(person: Person, up: Running) -> None:
+    ran = person.run("status")
+    assert ran.code == 0 and not ran.err and "serves" in ran.out and "attic/cpu:2" in ran.out
+    document = person.run("plan", "nano", "--spread", *DEVICES, "--json").document
+    assert set(document) >= {"stages", "shards", "predicted", "unused"}
+
+
+@pytest.mark.parametrize("command", [("chat", QUESTION), ("status",), ("load", "nano"), ("score", "-")], ids=lambda c: c[0])
+def test_a_wrong_key_is_one_sentence(person: Person, up: Running, command: tuple[str, ...]) -> None:
+    ran = person.run(*command, "--key", "guess", text="Hello")
+    assert ran.failed_in_one_sentence and "key" in ran.err
+
+
+def test_a_prompt_longer_than_the_context_is_one_sentence_with_both_lengths(person: Person, up: Running) -> None:
+    ran = person.run("chat", "-", text="blue " * 3000)
+    assert ran.failed_in_one_sentence and "2048" in ran.err
+
+
+def test_a_second_up_of_the_same_user_is_one_sentence_and_leaves_the_first_alone(person: Person, up: Running) -> None:
+    note = (person.home / "head.json").read_text()
+    other = Person(person.folder / "other")
+    ran = person.run("up", "nano", "--device", "cpu=80MiB", *other.place)
+    assert ran.failed_in_one_sentence and "swarm down" in ran.err and person.address in ran.err
+    assert (person.home / "head.json").read_text() == note and answers(person)
+    assert set(json.loads((person.home / "swarms.json").read_text())["keys"]) == {person.address}
+
+
+def test_a_join_with_a_wrong_key_starts_nothing(person: Person, up: Running, tmp_path: Path) -> None:
+    stranger = Person(tmp_path / "stranger")
+    ran = stranger.run("join", person.address, "--key", "guess", "--device", "cpu=80MiB", *stranger.place)
+    assert ran.code == 1 and "key" in ran.err and "Traceback" not in ran.err and ran.err.count("swarm: ") == 1
+    stranger.nothing_is_left()
+    assert len(person.status()["rigs"]) == 1
+
+
+def test_a_killed_worker_is_started_again_and_the_chat_ends_with_the_same_text(
+    person: Person, up: Running, long_answer: str
+) -> None:
+    before = person.status()
+    chat = chat_long(person)
+    os.kill(victim := before["workers"][1]["pid"], signal.SIGKILL)
+    assert chat.ended().out == long_answer
+    after = person.status_where(lambda s: s["epoch"] and all(w["alive"] and w["blocks"] for w in s["workers"]), "the plan of all three")
+    assert victim not in {w["pid"] for w in after["workers"]}
+    assert "starting it again" in up.err and "Traceback" not in up.err
+
+
+def test_a_killed_coordinator_comes_back_with_the_same_plan_and_workers_while_a_chat_goes_on(
+    person: Person, up: Running, long_answer: str
+) -> None:
+    before = person.status()
+    chat = chat_long(person)
+    os.kill(next(pid for pid, line in person.processes().items() if line.startswith("ray::Coordinator")), signal.SIGKILL)
+    assert chat.ended().out == long_answer
+    after = wait_for(lambda: _status_or_none(person), "status of the new coordinator")
+    assert after["epoch"] == before["epoch"]
+    assert [(w["name"], w["pid"], w["blocks"]) for w in after["workers"]] == [
+        (w["name"], w["pid"], w["blocks"]) for w in before["workers"]
+    ]
+    assert answers(person)
+
+
+def _status_or_none(person: Person) -> dict[str, Any] | None:
+    ran = person.run("status", "--json")
+    document: dict[str, Any] = json.loads(ran.out) if ran.code == 0 else {}
+    return document if document.get("epoch") else None
+
+
+def test_down_ends_everything_and_says_so(person: Person, up: Running) -> None:
+    ran = person.run("down")
+    assert (ran.code, ran.err) == (0, "") and person.address in ran.out
+    ended = up.ended(5)
+    assert ended.code == 0 and "Traceback" not in ended.err
+    person.nothing_is_left()
+    again = person.run("down")
+    assert again.failed_in_one_sentence
+    lost = person.run("chat", QUESTION)
+    assert lost.failed_in_one_sentence and person.address in lost.err
