@@ -50,6 +50,7 @@ class RawClient:
         self.entry, self.last = (StageServiceStub(channel) for channel in self._channels)
         self.came: list[pb.StepAnswer | pb.StepStatus] = []
         self._changed = asyncio.Condition()
+        self._writing = asyncio.Lock()
         self._submitting = self.entry.Submit()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -90,7 +91,8 @@ class RawClient:
         where: dict[str, Any] = {"model_id": self.plan.model.model_id, "epoch": self.plan.epoch, "route": 0}
         for each in steps:
             each.client = self.id
-        await self._submitting.write(pb.MicroBatch(steps=steps, **(where | changed)))
+        async with self._writing:  # gRPC takes one write of a stream at a time
+            await self._submitting.write(pb.MicroBatch(steps=steps, **(where | changed)))
 
     async def ask(self, *steps: pb.StepHeader, **changed: Any) -> list[pb.StepAnswer]:
         """Send a frame and wait for the answer of each Step."""

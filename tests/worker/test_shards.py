@@ -1,0 +1,74 @@
+"""Two Workers that hold each other's shards never wait in a circle (promise 4), and change no token."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from plans import each_others_experts, plan_of
+from raw_client import RawClient, raw, step
+from swarm_processes import workers_here
+
+from swarm.plan import Plan
+from swarm.wire.v1 import stage_pb2 as pb
+
+SESSIONS, NEW_TOKENS = 12, 12
+GREEDY = pb.Ask(rows=1, k=1)
+
+
+async def greedy(client: RawClient, seed: int) -> list[int]:
+    """A prompt in two pipelined chunks, then the best token, again and again."""
+    draw = random.Random(seed)
+    text = [draw.randrange(3, 3000) for _ in range(60 + seed)]
+    session = await client.open(128)
+    start = len(text)
+    first, last = step(session, text, 0, 50, ask=pb.Ask()), step(session, text, 50, start, ask=GREEDY)
+    [answer] = [a for a in await ask_pipelined(client, first, last) if a.rows]
+    for _ in range(NEW_TOKENS):
+        text.append(answer.rows[0].ids[0])
+        [answer] = await client.ask(step(session, text, len(text) - 1, ask=GREEDY))
+    await client.release(session)
+    return text[start:]
+
+
+async def ask_pipelined(client: RawClient, *steps: pb.StepHeader) -> list[pb.StepAnswer]:
+    await client.send(*steps[:-1])
+    return await client.ask(steps[-1])
+
+
+async def all_at_once(plan: Plan) -> list[list[int]]:
+    async with workers_here(plan), raw(plan) as client, asyncio.timeout(60):
+        return await asyncio.gather(*(greedy(client, seed) for seed in range(SESSIONS)))
+
+
+@pytest.mark.parametrize("in_flight", [1, 0])
+async def test_workers_with_each_others_experts_never_stall_under_load_and_change_no_token(in_flight: int) -> None:
+    want = await all_at_once(plan_of([8], sessions=SESSIONS, in_flight=in_flight))
+    got = await all_at_once(plan_of([4, 8], each_others_experts("w0", "w1", 4), sessions=SESSIONS, in_flight=in_flight))
+    assert got == want
+    assert len({tuple(tokens) for tokens in want}) > 1
+
+
+async def test_a_worker_with_only_shards_that_is_gone_fails_the_step_with_its_name_and_serves_again_when_it_is_back() -> None:
+    plan = plan_of([8], [("w1", b, range(8)) for b in range(8)])
+    async with workers_here(plan, only={"w0"}), raw(plan) as client:
+        session = await client.open(64)
+        lost = step(session, list(range(50, 70)), 0, 20)
+        status = await client.fails(lost)
+        assert status.code == pb.LOST
+        assert "w1" in status.message
+        async with workers_here(plan, only={"w1"}):
+            answers = await asyncio.wait_for(client_retries(client, lost), 20)
+            assert answers[0].rows[0].ids
+
+
+async def client_retries(client: RawClient, lost: pb.StepHeader) -> list[pb.StepAnswer]:
+    """Send the same Step until it is answered."""
+    while True:
+        seen = len(client.came)
+        await client.send(lost)
+        found = await client.next(lost, seen)
+        if isinstance(found, pb.StepAnswer):
+            return [found]
+        await asyncio.sleep(0.05)  # between two tries, as clients do
