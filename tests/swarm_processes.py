@@ -13,7 +13,9 @@ from pathlib import Path
 
 import grpc
 
-from swarm.plan import Plan
+from swarm.plan import Model, Plan
+from swarm.weights.describe import assets
+from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
@@ -52,6 +54,39 @@ async def workers_here(
     finally:
         stop.set()
         await asyncio.gather(*tasks)  # at once: each gives its streams a moment to end
+
+
+class InMemory:
+    """The in-memory twin of a PlanSource: the test says which Plan is in force."""
+
+    patience_s = 20.0
+
+    def __init__(self, plan: Plan) -> None:
+        self.current = plan
+        self.reported: list[tuple[int, str, str]] = []
+        self._changed = asyncio.Condition()
+
+    async def switch(self, plan: Plan) -> None:
+        async with self._changed:
+            self.current = plan
+            self._changed.notify_all()
+
+    async def plan(self) -> Plan:
+        return self.current
+
+    async def newer_than(self, epoch: int) -> Plan:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.current.epoch > epoch)
+            return self.current
+
+    async def assets(self, model: Model) -> dict[str, bytes]:
+        return assets(resolve(model.source))
+
+    async def report(self, epoch: int, worker: str, message: str) -> None:
+        self.reported.append((epoch, worker, message))
+
+    async def close(self) -> None:
+        return None
 
 
 async def prepare(workers: Mapping[str, Worker], plan: Plan) -> None:
