@@ -12,6 +12,7 @@ from cluster.address import own_address
 from cluster.head_rig import HeadRig
 from cluster.target import Target
 from swarm.cli import options, output, rig_options, settings
+from swarm.cli.one_head import one_head
 from swarm.cli.rig_watch import Loading, show_plans
 from swarm.weights.describe import describe
 from swarm.weights.source import NANO, resolve
@@ -49,7 +50,8 @@ def up(
         Target(source, dtype, sessions, context, spread),
         token=secrets.token_hex(32),
     )
-    rig_options.run_until_stopped(lambda: _serve(rig, model))
+    with one_head(rig.settings.state_dir):
+        rig_options.run_until_stopped(lambda: _serve(rig, model))
 
 
 async def _serve(rig: HeadRig, model: str) -> None:

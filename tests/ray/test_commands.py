@@ -167,7 +167,9 @@ def test_a_killed_worker_is_started_again_and_the_chat_ends_with_the_same_text(
     chat = chat_long(person)
     os.kill(victim := before["workers"][1]["pid"], signal.SIGKILL)
     assert chat.ended().out == long_answer
-    after = person.status_where(lambda s: s["epoch"] and all(w["alive"] and w["blocks"] for w in s["workers"]), "the plan of all three")
+    after = person.status_where(
+        lambda s: s["epoch"] and all(w["alive"] and w["blocks"] for w in s["workers"]), "the plan of all three"
+    )
     assert victim not in {w["pid"] for w in after["workers"]}
     assert "starting it again" in up.err and "Traceback" not in up.err
 
@@ -199,6 +201,7 @@ def test_down_ends_everything_and_says_so(person: Person, up: Running) -> None:
     ended = up.ended(5)
     assert ended.code == 0 and "Traceback" not in ended.err
     person.nothing_is_left()
+    assert not (person.home / "head.json").exists()
     again = person.run("down")
     assert again.failed_in_one_sentence
     lost = person.run("chat", QUESTION)
