@@ -215,13 +215,14 @@ class _Trouble:
         if now - self._since > self._swarm.source.patience_s:
             raise error
         epoch = streams.plan.epoch if streams is not None else 0
-        if isinstance(error, Moved):
+        if isinstance(error, Moved) and error.epoch >= epoch:
             await self._newer(max(epoch, error.epoch - 1), MOVED_S)
             return
         if not self._told and self._attempts:
             self._told = True
             self._swarm.notify(f"{error}; waiting for the swarm to recover")
-        await self._swarm.source.report(epoch, error.where, str(error))
+        if not isinstance(error, Moved):  # a Worker that has yet to commit our Plan is none that failed
+            await self._swarm.source.report(epoch, error.where, str(error))
         await self._newer(epoch, BACKOFF_S[min(self._attempts, len(BACKOFF_S) - 1)])
         self._attempts += 1
 

@@ -1,0 +1,202 @@
+"""Changing the Plan while a chat streams: no token changes, what stays is not loaded twice, what goes is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from plans import each_others_experts, free_addresses, nano, plan_of, weights_of
+from questions import GREEDY, questions
+from swarm_processes import InMemory, prepare, workers_here
+
+from swarm.client.client import Client, open_client
+from swarm.client.conversation import Conversation
+from swarm.errors import DoesNotFit, ModelError, Refused
+from swarm.plan import Plan
+from swarm.weights.source import resolve
+from swarm.wire.credentials import Credentials
+from swarm.worker.worker import Worker
+
+STORY = questions("stories")[0]
+NAMES = ["w0", "w1", "w2"]
+
+
+@dataclass
+class Chat:
+    """A story half told, and the Workers that tell it."""
+
+    workers: Mapping[str, Worker]
+    source: InMemory
+    client: Client
+    talk: Conversation
+    addresses: dict[str, str]
+
+    def plan(self, epoch: int, ends: list[int], names: list[str], **more: object) -> Plan:
+        return plan_of(ends, names=names, addresses=self.addresses, epoch=epoch, **more)  # type: ignore[arg-type]
+
+    async def tell(self, tokens: int) -> None:
+        """Go on until the story has that many tokens."""
+        async for _ in self.pieces:
+            if len(self.talk.answer.tokens) >= tokens:
+                break
+        assert self.talk.answer.tokens == STORY.answer[: len(self.talk.answer.tokens)]
+
+    def begin(self) -> None:
+        self.pieces = self.talk.generate(STORY.prompt, GREEDY, len(STORY.answer))
+
+    async def change_to(self, plan: Plan) -> None:
+        """Prepare, Commit, tell the client, drain the one before."""
+        before = self.source.current
+        involved = {w.name: self.workers[w.name] for w in plan.workers}
+        await prepare(involved, plan)
+        for worker in involved.values():
+            worker.commit(plan.epoch)
+        await self.source.switch(plan)
+        for worker in self.workers.values():
+            await worker.drain(before.epoch, 5.0)
+
+    def holds_what_is_planned(self) -> bool:
+        plan = self.source.current
+        planned = {w.name: weights_of(plan, w.name) for w in plan.workers}
+        return all(worker.status().weights_bytes == planned.get(name, 0) for name, worker in self.workers.items())
+
+
+@asynccontextmanager
+async def chat(ends: list[int], names: list[str]) -> AsyncIterator[Chat]:
+    addresses = free_addresses(NAMES)
+    everyone = plan_of([2, 4, 8], names=NAMES, addresses=addresses)
+    first = plan_of(ends, names=names, addresses=addresses)
+    async with workers_here(everyone, commit=False) as workers:
+        involved = {name: workers[name] for name in names}
+        await prepare(involved, first)
+        for worker in involved.values():
+            worker.commit(1)
+        source = InMemory(first)
+        async with open_client(source, Credentials()) as client:
+            made = Chat(workers, source, client, client.conversation(), addresses)
+            made.begin()
+            yield made
+
+
+async def test_a_worker_that_joins_while_a_chat_streams_changes_no_token_and_takes_its_share() -> None:
+    async with chat([3, 8], ["w0", "w1"]) as telling:
+        await telling.tell(15)
+        changing = asyncio.create_task(telling.change_to(telling.plan(2, [2, 5, 8], NAMES)))
+        await telling.tell(60)
+        await changing
+        await telling.tell(len(STORY.answer))
+        assert telling.talk.answer.tokens == STORY.answer
+        assert telling.holds_what_is_planned()
+        assert telling.workers["w2"].status().tokens > 0
+        assert [w.status().epochs for w in telling.workers.values()] == [[2]] * 3
+
+
+async def test_blocks_that_go_and_come_back_hold_nothing_old() -> None:
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        await telling.tell(10)
+        for epoch, ends in enumerate([[6, 8], [4, 8], [2, 8], [4, 8]], 2):
+            await telling.change_to(telling.plan(epoch, ends, ["w0", "w1"]))
+            await telling.tell(10 * epoch)
+            assert telling.holds_what_is_planned()
+        await telling.tell(len(STORY.answer))
+        assert telling.talk.answer.tokens == STORY.answer
+
+
+async def test_kv_of_kept_blocks_is_not_computed_again() -> None:
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        await telling.tell(30)
+        before = telling.workers["w0"].status().tokens
+        await telling.change_to(telling.plan(2, [4, 8], ["w0", "w1"], shards=each_others_experts("w0", "w1", 4)))
+        await telling.tell(40)
+        assert telling.workers["w0"].status().tokens - before <= 12
+        assert telling.holds_what_is_planned()
+
+
+async def test_an_epoch_drained_before_the_client_hears_of_the_next_costs_a_pause_only() -> None:
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        await telling.tell(10)
+        plan = telling.plan(2, [8], ["w2"])
+        await prepare({"w2": telling.workers["w2"]}, plan)
+        telling.workers["w2"].commit(2)
+        for name in ("w0", "w1"):
+            await telling.workers[name].drain(1, 5.0)
+        following = asyncio.create_task(telling.tell(20))
+        done, _ = await asyncio.wait({following}, timeout=0.3)
+        assert not done
+        await telling.source.switch(plan)
+        async with asyncio.timeout(3):
+            await following
+        assert telling.holds_what_is_planned()
+
+
+async def test_a_plan_heard_of_before_every_worker_committed_it_is_tried_again_soon() -> None:
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        await telling.tell(10)
+        plan = telling.plan(2, [5, 8], ["w0", "w1"])
+        await prepare({name: telling.workers[name] for name in ("w0", "w1")}, plan)
+        await telling.workers["w0"].drain(1, 5.0)
+        telling.workers["w0"].commit(2)
+        await telling.source.switch(plan)
+        following = asyncio.create_task(telling.tell(20))
+        done, _ = await asyncio.wait({following}, timeout=0.3)
+        assert not done
+        telling.workers["w1"].commit(2)
+        async with asyncio.timeout(3):
+            await following
+
+
+async def test_loading_that_fails_midway_leaves_the_old_epoch_serving_and_the_memory_as_it_was(tmp_path: Path) -> None:
+    folder = tmp_path / "nano"
+    shutil.copytree(resolve("nano"), folder)
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        await telling.tell(10)
+        worker = telling.workers["w0"]
+        before = worker.status()
+        plan = telling.plan(2, [8], ["w0"], model=nano(source=str(folder)))
+        with pytest.raises(ModelError, match="safetensors"):
+            async for loaded, _ in worker.prepare(plan, "w0"):
+                if loaded:
+                    (folder / "model.safetensors").unlink(missing_ok=True)
+        after = worker.status()
+        assert (after.weights_bytes, after.kv_bytes, list(after.epochs)) == (before.weights_bytes, before.kv_bytes, [1])
+        assert not after.loading
+        with pytest.raises(Refused):
+            worker.commit(2)
+        await telling.tell(len(STORY.answer))
+        assert telling.talk.answer.tokens == STORY.answer
+
+
+async def test_loading_that_nobody_waits_for_any_more_gives_back_what_it_loaded() -> None:
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        worker = telling.workers["w0"]
+        before = worker.status().weights_bytes
+        loading = worker.prepare(telling.plan(2, [8], ["w0"]), "w0")
+        await anext(loading)
+        await anext(loading)
+        assert worker.status().weights_bytes > before
+        await loading.aclose()
+        assert worker.status().weights_bytes == before
+
+
+async def test_a_plan_beyond_the_workers_memory_is_refused_with_the_sum() -> None:
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        telling.workers["w0"].memory_bytes = 1000
+        with pytest.raises(DoesNotFit, match="MiB"):
+            await prepare({"w0": telling.workers["w0"]}, telling.plan(2, [8], ["w0"]))
+        await telling.tell(10)
+
+
+async def test_giving_up_the_old_epoch_first_frees_its_memory_before_the_new_one_is_loaded() -> None:
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        await telling.tell(10)
+        worker, plan = telling.workers["w1"], telling.plan(2, [8], ["w1"], dtype="bf16")
+        most = 0
+        async for _ in worker.prepare(plan, "w1", release_first=True):
+            most = max(most, worker.status().weights_bytes)
+        assert most <= weights_of(plan, "w1")
+        assert worker.status().kv_bytes <= telling.workers["w0"].status().kv_bytes
