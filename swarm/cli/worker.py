@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.status import Status
+from rich.progress import Progress
 
 from swarm.cli import options, output, settings
 from swarm.wire.credentials import Credentials
@@ -24,21 +24,15 @@ def worker(
     plan.worker(name)
     from swarm.worker.process import serve_plan  # brings torch
 
-    with output.stderr().status(f"{name} starts") as shown:
-        asyncio.run(serve_plan(plan, name, Credentials(settings.explicit_key(key, key_file)), Notices(shown).show))
+    console = output.stderr()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"{name} loads {plan.model.name}")
 
+        def progress(loaded: int, total: int) -> None:
+            bar.update(task, completed=loaded, total=total)
 
-class Notices:
-    """What a Worker says of itself: on one line that changes at a terminal, and without its percentages elsewhere."""
+        def serves(address: str) -> None:
+            bar.stop()
+            console.print(f"{name} serves at {address}")
 
-    def __init__(self, line: Status) -> None:
-        self._line = line
-        self._subject = ""
-
-    def show(self, message: str) -> None:
-        subject = message.partition(":")[0]
-        if self._line.console.is_terminal:
-            self._line.update(message)
-        elif subject != self._subject:
-            self._line.console.print(message)
-        self._subject = subject
+        asyncio.run(serve_plan(plan, name, Credentials(settings.explicit_key(key, key_file)), serves, progress))

@@ -61,11 +61,14 @@ async def serve_until_stopped(settings: WorkerSettings, ready: Callable[[str], N
         await stop.wait()
 
 
-async def serve_plan(plan: Plan, name: str, credentials: Credentials, notify: Callable[[str], None]) -> None:
+async def serve_plan(
+    plan: Plan, name: str, credentials: Credentials, serves: Callable[[str], None], progress: Callable[[int, int], None]
+) -> None:
     """Serve one Worker of a Plan in a file until SIGTERM or SIGINT.
 
     Args:
-        notify: told what a person should see: loading, then that it serves.
+        serves: told the address once the model is loaded.
+        progress: told how many bytes of how many are loaded.
 
     Raises:
         PlacementError: the Plan has no Worker of that name.
@@ -75,11 +78,22 @@ async def serve_plan(plan: Plan, name: str, credentials: Credentials, notify: Ca
     stop = _stop_on_signals()
     settings = WorkerSettings(name, spec.address, spec.device, spec.threads, spec.memory_bytes, credentials)
     async with serving(settings) as (worker, address):
-        async for loaded, total in worker.prepare(plan, name):
-            notify(f"loading: {100 * loaded // total}%")
-        worker.commit(plan.epoch)
-        notify(f"{name} serves at {address}")
-        await stop.wait()
+        stopped = asyncio.ensure_future(stop.wait())
+        loading = asyncio.ensure_future(_load(worker, plan, progress))
+        await asyncio.wait({stopped, loading}, return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            return
+        loading.result()
+        serves(address)
+        await stopped
+
+
+async def _load(worker: Worker, plan: Plan, progress: Callable[[int, int], None]) -> None:
+    async for loaded, total in worker.prepare(plan, worker.name):
+        progress(loaded, total)
+    worker.commit(plan.epoch)
 
 
 def _stop_on_signals() -> asyncio.Event:
