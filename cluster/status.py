@@ -8,6 +8,7 @@ from typing import Any
 from cluster.replanning import Replanning
 from cluster.roster import Device, Rig, Roster
 from swarm.plan import Plan
+from swarm.wire.overview import worker_entry
 
 
 def status_document(roster: Roster, replanning: Replanning) -> dict[str, Any]:
@@ -46,31 +47,11 @@ def _rig(rig: Rig) -> dict[str, Any]:
 
 
 def _worker(device: Device, plan: Plan | None) -> dict[str, Any]:
-    status = device.status
-    stage = next((s for r in plan.routes for s in r.stages if s.worker == device.name), None) if plan else None
-    shards = plan.shards_of(device.name) if plan else ()
-    weights, kv = (status.weights_bytes, status.kv_bytes) if status else (0, 0)
-    total = device.offer.memory_bytes
-    return {
-        "name": device.name,
-        "rig": device.rig,
-        "device": device.offer.device,
+    """What the Worker says of itself, and what only the Coordinator knows of it."""
+    spec = next((w for w in plan.workers if w.name == device.name), device.spec) if plan else device.spec
+    return worker_entry(plan, spec, device.status) | {
         "label": device.offer.label,
-        "pid": status.pid if status else 0,
-        "address": device.address,
-        "blocks": [stage.first, stage.end] if stage else [],
-        "experts": {str(s.block): list(s.experts) for s in shards},
-        "memory": {
-            "total_bytes": total,
-            "weights_bytes": weights,
-            "kv_bytes": kv,
-            "kv_used_bytes": status.kv_used_bytes if status else 0,
-            "free_bytes": max(0, total - weights - kv),
-        },
-        "sessions": status.sessions if status else 0,
         "tokens_per_s": round(device.tokens_per_s, 2),
-        "busy_s": status.busy_s if status else 0.0,
-        "loading": list(status.loading) if status else [],
-        "alive": bool(status) and not device.silent,
+        "alive": device.status is not None and not device.silent,
         "out": device.out,
     }

@@ -22,12 +22,13 @@ def overview(plan: Plan, statuses: Mapping[str, pb.WorkerStatus]) -> dict[str, A
         "dtype": plan.model.dtype,
         "sessions": plan.sessions,
         "context": plan.context,
-        "workers": [_worker(plan, spec, statuses.get(spec.name)) for spec in plan.workers],
+        "workers": [worker_entry(plan, spec, statuses.get(spec.name)) for spec in plan.workers],
         "notes": list(plan.notes),
     }
 
 
-def _worker(plan: Plan, spec: WorkerSpec, status: pb.WorkerStatus | None) -> dict[str, Any]:
+def worker_entry(plan: Plan | None, spec: WorkerSpec, status: pb.WorkerStatus | None) -> dict[str, Any]:
+    """One Worker of that document: what it says that it holds, or, where it is silent, what the Plan gives it."""
     serves = status is not None and status.epoch > 0
     return {
         "name": spec.name,
@@ -61,14 +62,14 @@ def _memory(spec: WorkerSpec, status: pb.WorkerStatus | None) -> dict[str, int]:
     }
 
 
-def _planned_blocks(plan: Plan, name: str) -> list[int]:
+def _planned_blocks(plan: Plan | None, name: str) -> list[int]:
     """The Worker's Blocks, half open; [0, 0] where it has none."""
-    stages = (plan.stage_of(name, route) for route in range(len(plan.routes)))
+    stages = (plan.stage_of(name, route) for route in range(len(plan.routes))) if plan else ()
     return next(([s.first, s.end] for s in stages if s is not None), [0, 0])
 
 
-def _planned_experts(plan: Plan, name: str) -> dict[str, list[int]]:
-    return {str(shard.block): list(shard.experts) for shard in plan.shards_of(name)}
+def _planned_experts(plan: Plan | None, name: str) -> dict[str, list[int]]:
+    return {str(shard.block): list(shard.experts) for shard in (plan.shards_of(name) if plan else ())}
 
 
 def _held_experts(status: pb.WorkerStatus) -> dict[str, list[int]]:
