@@ -75,9 +75,15 @@ class Agent(Protocol):
 
 
 class Agents(Protocol):
-    """Appoints an Agent for a Device, named by what its Worker holds."""
+    """Appoints the Agents of Devices."""
 
-    async def appoint(self, device: Device, holding: str) -> Agent: ...
+    def plain(self, device: Device) -> Agent:
+        """An Agent at once, for a Device that has just joined; nobody sees it."""
+        ...
+
+    async def appoint(self, device: Device, holding: str) -> Agent:
+        """An Agent named by what its Worker holds. Raises SwarmError where there can be none now."""
+        ...
 
 
 class WorkerAgent:
@@ -138,8 +144,11 @@ class WorkerAgents:
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
 
-    async def appoint(self, device: Device, holding: str) -> Agent:
+    def plain(self, device: Device) -> Agent:
         return WorkerAgent(self._credentials, device.address, device.name)
+
+    async def appoint(self, device: Device, holding: str) -> Agent:
+        return self.plain(device)
 
 
 def read_description(reply: pb.DescribeReply) -> Description:

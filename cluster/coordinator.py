@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from cluster.agents import Agents
+from cluster.naming import Naming
 from cluster.patrol import Patrol
 from cluster.replanning import Replanning
 from cluster.roster import Device, Rig, RigOffer, Roster
 from cluster.status import status_document
 from cluster.target import Progress, Published, Target
-from swarm.errors import DoorError, ModelError, SwarmError
+from swarm.errors import DoorError, ModelError
 
 
 class Coordinator:
@@ -28,13 +29,15 @@ class Coordinator:
     def __init__(self, target: Target, agents: Agents, head: str, clock: Callable[[], float]) -> None:
         self._roster = Roster()
         self._agents, self._head = agents, head
-        self._replanning = Replanning(self._roster, agents, target, head, clock)
+        self._replanning = Replanning(self._roster, target, head, clock)
+        self._naming = Naming(self._roster, agents, self._replanning.holding, self._replanning.bell, self._replanning.ordering)
         self._patrol = Patrol(lambda: list(self._roster.devices()), self._changed, self._replanning.serving_epoch)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to plan and to watch the Workers."""
-        self._tasks = [asyncio.create_task(self._replanning.run()), asyncio.create_task(self._patrol.run())]
+        runs = (self._replanning.run(), self._patrol.run(), self._naming.run())
+        self._tasks = [asyncio.create_task(run) for run in runs]
 
     async def failed(self) -> None:
         """Wait until planning or watching ends, and raise what ended it: a bug, for nothing else does."""
@@ -64,8 +67,8 @@ class Coordinator:
             ModelError: the head Rig cannot use the model that the swarm is asked to hold.
         """
         rig, before = self._roster.admit(offer)
-        await asyncio.gather(*(d.agent.close() for d in before if d.agent), return_exceptions=True)
         await asyncio.gather(*(self._admit(device) for device in rig.devices))
+        await asyncio.gather(*(d.agent.close() for d in before if d.agent), return_exceptions=True)
         await self._replanning.settled()
         if rig.offer.rig_id == self._head and isinstance(self._replanning.problem, ModelError):
             raise self._replanning.problem
@@ -124,12 +127,7 @@ class Coordinator:
         return status_document(self._roster, self._replanning)
 
     async def _admit(self, device: Device) -> None:
-        try:
-            device.agent = await self._agents.appoint(device, self._replanning.holding(device))
-        except SwarmError as error:
-            device.fail(str(error), silent=False)
-            return
-        device.holding = self._replanning.holding(device)
+        device.agent = self._agents.plain(device)
         await self._patrol.look(device)
         if not device.status or device.status.epoch != self._replanning.serving_epoch():
             self._replanning.forget(device)

@@ -128,11 +128,14 @@ class RayAgents:
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
 
+    def plain(self, device: Device) -> Agent:
+        return WorkerAgent(self._credentials, device.address, device.name)
+
     async def appoint(self, device: Device, holding: str) -> Agent:
-        """Raises NoSwarm where the Rig's Ray node is not there. A Device that just joined is waited for."""
+        """Raises NoSwarm where the Rig's Ray node is not there."""
         try:
             async with asyncio.timeout(APPOINT_S):
-                node = await self._node(device, wait=device.agent is None)
+                node = await self._node(device)
                 actor = await self._actor(device, holding, node)
                 await actor.open.remote()
         except (RayError, TimeoutError) as error:
@@ -152,12 +155,9 @@ class RayAgents:
             except ValueError:  # an Agent of that name was given up a moment ago, and Ray has not seen its end yet
                 await asyncio.sleep(AGAIN_S)
 
-    async def _node(self, device: Device, wait: bool) -> str:
+    async def _node(self, device: Device) -> str:
         """The Ray node id: as the Rig gave it, or by the node's label."""
-        while True:
-            for node in await asyncio.to_thread(ray.nodes):
-                if node["Alive"] and (node["NodeID"] == device.ray_node_id or node["Labels"].get(LABEL) == device.rig_id):
-                    return str(node["NodeID"])
-            if not wait:
-                raise NoSwarm(f"{device.rig} has no Ray node in this swarm: let it join again")
-            await asyncio.sleep(AGAIN_S)
+        for node in await asyncio.to_thread(ray.nodes):
+            if node["Alive"] and (node["NodeID"] == device.ray_node_id or node["Labels"].get(LABEL) == device.rig_id):
+                return str(node["NodeID"])
+        raise NoSwarm(f"{device.rig} has no Ray node in this swarm: let it join again")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 from cluster.adoption import Adoption
-from cluster.agents import Agents, Description
+from cluster.agents import Description
 from cluster.bell import Bell
 from cluster.changeover import Changeover, WorkerFailed, drain
 from cluster.parts import holding, same_assignment
@@ -37,14 +37,15 @@ class Replanning:
     `published` is what clients see. `target` is what it holds, and changes only once a wish for another is committed.
     """
 
-    def __init__(self, roster: Roster, agents: Agents, target: Target, head: str, clock: Callable[[], float]) -> None:
+    def __init__(self, roster: Roster, target: Target, head: str, clock: Callable[[], float]) -> None:
         self.published = Published(waiting="starts")
         self.target = target
         self.activity = Progress("")
         self.problem: SwarmError | None = None
-        self._roster, self._agents, self._head, self._clock = roster, agents, head, clock
+        self._roster, self._head, self._clock = roster, head, clock
         self._adoption = Adoption(roster, clock)
-        self._bell = Bell()
+        self.bell = Bell()
+        self.ordering = asyncio.Lock()  # held while orders are under way: no Agent is given up meanwhile
         self._wanted = asyncio.Event()
         self._asked = self._answered = self._finished = 0
         self._wish: Wish | None = None
@@ -66,7 +67,7 @@ class Replanning:
     async def settled(self) -> None:
         """Ask for another look, and wait until its outcome is published."""
         mine = self.want()
-        await self._bell.until(lambda: self._answered >= mine)
+        await self.bell.until(lambda: self._answered >= mine)
 
     async def watched(self) -> AsyncIterator[Progress]:
         """Ask for another look; yields what happens until the old epoch is drained."""
@@ -76,7 +77,10 @@ class Replanning:
 
     async def load(self, target: Target) -> AsyncIterator[Progress]:
         """Ask for another model; see `Coordinator.load`."""
-        await self._bell.until(lambda: self._wish is None)
+        await self.bell.until(lambda: self._wish is None)
+        for device in self._roster.devices():
+            if device.out and not device.silent:
+                device.fail("", silent=False)  # what it could not load was the old model
         wish = self._wish = Wish(target)
         self.want()
         async for progress in self._progress(lambda: wish.done):
@@ -89,10 +93,10 @@ class Replanning:
     async def watch(self) -> AsyncIterator[Published]:
         """What is published now and later."""
         while True:
-            rung, published = self._bell.next, self.published
+            rung, published = self.bell.next, self.published
             yield published
             await rung.wait()
-            await self._bell.until(lambda seen=published: self.published is not seen)  # type: ignore[misc]
+            await self.bell.until(lambda seen=published: self.published is not seen)  # type: ignore[misc]
 
     def forget(self, device: Device) -> None:
         """A Worker holds nothing any more, as far as we know."""
@@ -113,16 +117,17 @@ class Replanning:
             await self._wanted.wait()
             self._wanted.clear()
             asked = self._asked
-            while not await self._round():
-                pass
-            self._answered = asked
-            self._bell.ring()
-            await asyncio.gather(self._name_agents(), self._drain())
+            async with self.ordering:
+                while not await self._round():
+                    pass
+                self._answered = asked
+                self.bell.ring()
+                await self._drain()
             self._finished = asked
             if self._wish and (self._wish.made or self._wish.error):
                 self._wish.done, self._wish = True, None
             self.activity = Progress("")
-            self._bell.ring()
+            self.bell.ring()
 
     async def _round(self) -> bool:
         """One try; False where something failed and the next try takes that into account."""
@@ -226,20 +231,6 @@ class Replanning:
     def _in_force(self, plan: Plan) -> bool:
         return same_assignment(self._last, plan) and self._held >= {w.name for w in plan.workers}
 
-    async def _name_agents(self) -> None:
-        """Appoint Agents anew whose Workers hold something else now."""
-        await asyncio.gather(*(self._name(d) for d in self._roster.devices() if d.agent and d.holding != self.holding(d)))
-
-    async def _name(self, device: Device) -> None:
-        wanted, old = self.holding(device), device.agent
-        try:
-            device.agent = await self._agents.appoint(device, wanted)
-        except SwarmError:
-            return  # the old one still passes orders; only its name is out of date
-        device.holding = wanted
-        if old:
-            await old.close()
-
     async def _drain(self) -> None:
         stale, self._stale = self._stale, []
         devices = {d.name: d for d in self._roster.devices()}
@@ -248,7 +239,7 @@ class Replanning:
 
     def _publish(self, published: Published) -> None:
         self.published = published
-        self._bell.ring()
+        self.bell.ring()
 
     def _report(self, message: str, fraction: float) -> None:
         now = asyncio.get_running_loop().time()
@@ -258,12 +249,12 @@ class Replanning:
         self.activity = Progress(message, fraction)
         if self.published.plan is None:
             self.published = replace(self.published, waiting=message)
-        self._bell.ring()
+        self.bell.ring()
 
     async def _progress(self, done: Callable[[], bool]) -> AsyncIterator[Progress]:
         seen = Progress("")
         while not done():
-            rung = self._bell.next
+            rung = self.bell.next
             if self.activity.message and self.activity != seen:
                 seen = self.activity
                 yield seen

@@ -122,6 +122,9 @@ class FakeAgents:
 
     async def appoint(self, device: Device, holding: str) -> Agent:
         self.named[device.name] = holding
+        return self.plain(device)
+
+    def plain(self, device: Device) -> Agent:
         worker = self.workers.setdefault(device.address, FakeWorker(device.name, self.orders))
         worker.name = device.name
         return worker

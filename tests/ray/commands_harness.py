@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,12 +78,16 @@ class Running:
 
 
 class Person:
-    """One user on one machine, with a range of ports; `folder` keeps their home and what their commands printed."""
+    """One user on one machine, with a range of ports; `folder` keeps their home and what their commands printed.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        apart: how many free ranges to leave to other people, who have not started anything yet.
+    """
+
+    def __init__(self, folder: Path, apart: int = 0) -> None:
         self.home = folder / "home"
         self.folder = folder
-        first = _free_range()
+        first = _free_range(apart)
         self.ports = f"{first}-{first + NUM_PORTS - 1}"
         self.address = f"{HOST}:{first}"
         self.place = ("--address", HOST, "--ports", self.ports)
@@ -180,13 +185,17 @@ def join_words(up: Running) -> tuple[str, ...]:
     return tuple(line.split("swarm ", 1)[1].split())
 
 
-def _free_range() -> int:
-    for first in range(23700, 32000, NUM_PORTS):
-        with ExitStack() as held:
-            try:
-                for port in range(first, first + NUM_PORTS):
-                    held.enter_context(socket.create_server((HOST, port)))
-            except OSError:
-                continue
-            return first
-    raise AssertionError("no free ports")
+def _free_range(apart: int) -> int:
+    """The first port of the free range behind so many others."""
+    ranges = (first for first in range(23700, 32000, NUM_PORTS) if _is_free(first))
+    return next(islice(ranges, apart, None))
+
+
+def _is_free(first: int) -> bool:
+    with ExitStack() as held:
+        try:
+            for port in range(first, first + NUM_PORTS):
+                held.enter_context(socket.create_server((HOST, port)))
+        except OSError:
+            return False
+    return True
