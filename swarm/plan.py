@@ -177,7 +177,8 @@ class Plan:
             plan = _parse(raw)
             plan.check(where)
         except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PlacementError(f"{where} is not a Plan ({type(error).__name__}: {error}): write it with `swarm plan --out`") from None
+            why = f"{type(error).__name__}: {error}"
+            raise PlacementError(f"{where} is not a Plan ({why}): write it with `swarm plan --out`") from None
         return plan
 
     def check(self, where: str = "the plan") -> None:

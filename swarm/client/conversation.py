@@ -131,7 +131,8 @@ class Conversation:
     async def _candidates(self, sampling: Sampling, whole_row: bool) -> Candidates:
         """For the position behind the last token."""
         end = len(self._session.tokens)
-        ask = pb.Ask(rows=1, k=needed_k(sampling, self._tokenizer.vocab_size), temperature=sampling.temperature, whole_row=whole_row)
+        k = needed_k(sampling, self._tokenizer.vocab_size)
+        ask = pb.Ask(rows=1, k=k, temperature=sampling.temperature, whole_row=whole_row)
         answers = await self._session.traverse(end - 1, lambda _, upto: ask if upto == end else pb.Ask())
         return candidates_from(answers[-1].rows[-1])
 
