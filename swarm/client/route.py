@@ -6,7 +6,8 @@ All Sessions of a client share them; what comes back is sorted to Sessions here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,13 +97,11 @@ class RouteStreams:
             session=session, epoch=self.plan.epoch, route=self.route, positions=positions, lease_s=lease_s,
             prefix_hashes=hashes, model_id=self.plan.model.model_id,
         )  # fmt: skip
-        try:
+        with self._calling(self._entry.name):
             async for reply in self._entry_stub.Open(request):
                 if reply.state == pb.OpenReply.OPENED:
                     return int(reply.held)
                 queued(reply.place)
-        except grpc.aio.AioRpcError as error:
-            raise self._why(error, self._entry.name) from None
         raise Lost(f"worker {self._entry.name} ended the call without an answer")
 
     def send(self, header: pb.StepHeader) -> None:
@@ -115,19 +114,15 @@ class RouteStreams:
     async def whole_row(self, session: bytes, serial: int) -> bytes:
         """The logits [vocab] fp32 of a Session's last asked position."""
         request = pb.WholeRowRequest(session=session, serial=serial, model_id=self.plan.model.model_id)
-        try:
+        with self._calling(self._last.name):
             return bytes((await self._last_stub.WholeRow(request, timeout=CONNECT_S)).row)
-        except grpc.aio.AioRpcError as error:
-            raise self._why(error, self._last.name) from None
 
     async def release(self, session: bytes) -> None:
         """Give a Session's pages back; a Worker that cannot be reached lets its lease run out."""
         self._sessions.pop(session, None)
         request = pb.CloseRequest(session=session, epoch=self.plan.epoch, route=self.route)
-        try:
+        with contextlib.suppress(SwarmError), self._calling(self._entry.name):
             await self._entry_stub.Close(request, timeout=CLOSE_S)
-        except grpc.aio.AioRpcError:
-            return
 
     async def close(self) -> None:
         """End both streams; Sessions that wait hear that they are lost."""
@@ -179,6 +174,21 @@ class RouteStreams:
     def _tell(self, session: bytes, event: Event) -> None:
         if (queue := self._sessions.get(session)) is not None:
             queue.put_nowait(event)
+
+    @contextlib.contextmanager
+    def _calling(self, worker: str) -> Iterator[None]:
+        """Around a call: what it fails with becomes our error. Raises Lost where the streams are broken."""
+        if self.broken is not None:
+            raise self.broken
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise self._why(error, worker) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self.broken is None or (task is not None and task.cancelling()):
+                raise
+            raise self.broken from None  # the channel was closed under the call, which gRPC says in the same way
 
     def _why(self, error: grpc.aio.AioRpcError, worker: str) -> SwarmError:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):

@@ -7,6 +7,7 @@ say they do not hold. Nothing above this file needs to know.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +15,8 @@ from typing import Protocol
 
 from swarm.client.pace import Pace
 from swarm.client.plan_source import PlanSource
-from swarm.client.route import Event, RouteStreams
-from swarm.errors import Expired, Gap, Lost, Moved, StepError, TooLong
+from swarm.client.route import CLOSE_S, Event, RouteStreams
+from swarm.errors import Expired, Gap, Lost, Moved, StepError, SwarmError, TooLong
 from swarm.plan import EMPTY_HASH, Plan, extend_hash
 from swarm.wire.v1 import stage_pb2 as pb
 
@@ -127,10 +128,13 @@ class Session:
         return self._streams.plan if self._streams is not None else None
 
     async def close(self) -> None:
-        """Give the pages back."""
-        if self._streams is not None:
-            await self._streams.release(self.id)
-            self._streams = None
+        """Give the pages back, over whichever streams work now; where none do, the lease runs out."""
+        if self._streams is None and not self._reserved:
+            return
+        self._streams, self._reserved, self.held = None, 0, 0
+        with contextlib.suppress(SwarmError, TimeoutError):
+            streams = await asyncio.wait_for(self._swarm.streams(), CLOSE_S)
+            await streams.release(self.id)
 
     async def _attach(self) -> None:
         streams = await self._swarm.streams()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 from plans import odd_experts_on, plan_of
-from questions import GREEDY, answer, ask_all, questions
-from swarm_processes import InMemory, workers_here
+from questions import answer, ask_all, questions
+from swarm_processes import InMemory, until, workers_here
 
 from swarm.client.client import Client, open_client
 from swarm.client.sampling import Sampling
@@ -77,8 +77,7 @@ async def test_an_answer_that_is_interrupted_leaves_a_conversation_that_goes_on_
     talk = three.client.conversation()
     for tokens in (1, 7, 30):
         telling = asyncio.create_task(answer(talk, STORY.prompt, len(STORY.answer)))
-        while len(talk.answer.tokens) < tokens or talk.answer.finish_reason != "cancelled":
-            await asyncio.sleep(0)
+        await until(lambda: len(talk.answer.tokens) >= tokens and talk.answer.finish_reason == "cancelled", "no token came")  # noqa: B023
         telling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await telling
