@@ -1,0 +1,74 @@
+"""Which Steps become a micro-batch: fair, in order, bounded, and never none for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.worker.batching import EntryQueue, group_limit
+
+CHUNK, MOST = 8, 12
+
+
+@dataclass(frozen=True)
+class Step:
+    session: bytes
+    num_rows: int
+    number: int
+
+
+steps = st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"d"]), st.integers(1, 2 * MOST)), max_size=30)
+
+
+def queue_of(drawn: list[tuple[bytes, int]]) -> EntryQueue[Step]:
+    queue: EntryQueue[Step] = EntryQueue()
+    for number, (session, rows) in enumerate(drawn):
+        queue.push(Step(session, rows, number))
+    return queue
+
+
+@given(steps, st.integers(0, 5))
+def test_every_step_is_taken_once_each_sessions_in_order_and_none_waits_for_ever(
+    drawn: list[tuple[bytes, int]], groups: int
+) -> None:
+    queue, taken = queue_of(drawn), []
+    while len(queue):
+        batch = queue.take(groups, CHUNK, MOST)
+        assert batch, "Steps wait, and none is taken"
+        assert len({s.session for s in batch}) == len(batch), "two Steps of a Session in one micro-batch"
+        assert len(batch) == 1 or sum(s.num_rows for s in batch) <= MOST
+        taken += batch
+    assert sorted(s.number for s in taken) == list(range(len(drawn)))
+    for session in {s.session for s in taken}:
+        numbers = [s.number for s in taken if s.session == session]
+        assert numbers == sorted(numbers)
+
+
+@given(steps, st.integers(1, 4))
+def test_a_micro_batch_has_a_fair_share_of_the_sessions(drawn: list[tuple[bytes, int]], groups: int) -> None:
+    queue = queue_of(drawn)
+    waiting = len(queue.sessions())
+    assert len(queue.take(groups, CHUNK, MOST)) <= -(-waiting // groups)
+
+
+def test_decode_steps_pass_a_second_prompt_that_must_wait() -> None:
+    queue = queue_of([(b"a", CHUNK), (b"b", CHUNK), (b"c", 1)])
+    assert [s.session for s in queue.take(1, CHUNK, MOST)] == [b"a", b"c"]
+    assert [s.session for s in queue.take(1, CHUNK, MOST)] == [b"b"]
+
+
+def test_steps_that_leave_are_gone_and_no_others() -> None:
+    queue = queue_of([(b"a", 1), (b"b", 2), (b"a", 3)])
+    assert [s.number for s in queue.remove(lambda s: s.session == b"a")] == [0, 2]
+    assert queue.sessions() == {b"b"}
+    assert queue.rows_of(b"b") == 2
+    assert queue.rows_of(b"a") == 0
+
+
+def test_as_many_micro_batches_as_keep_every_stage_busy_and_never_more_than_sessions() -> None:
+    assert group_limit(0, 3) == 1
+    assert group_limit(2, 3) == 2
+    assert group_limit(50, 3) == 4
+    assert group_limit(50, 3, fixed=1) == 1

@@ -1,0 +1,108 @@
+"""The compute thread: shard work first, nothing ends it, and what goes wrong inside a batch is that batch's alone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from plans import odd_experts_on, plan_of
+from raw_client import bits, raw, step
+from swarm_processes import workers_here
+
+from swarm.model.experts import LocalExperts
+from swarm.model.stage import Stage
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker.compute import Compute
+
+TEXT = list(range(200, 230))
+
+
+@pytest.fixture
+def compute() -> Iterator[Compute]:
+    made = Compute(1, "test")
+    yield made
+    made.stop()
+
+
+def finish(compute: Compute) -> None:
+    done = threading.Event()
+    compute.submit(done.set)
+    assert done.wait(10)
+
+
+def test_shard_work_goes_before_stage_work(compute: Compute) -> None:
+    order: list[str] = []
+    begin = threading.Event()
+    compute.submit(lambda: begin.wait(10))  # type: ignore[arg-type,return-value]
+    compute.submit(lambda: order.append("stage"))
+    compute.submit_shard(lambda: order.append("shard"))
+    begin.set()
+    finish(compute)
+    assert order == ["shard", "stage"]
+
+
+def test_a_job_that_waits_serves_shards_meanwhile(compute: Compute) -> None:
+    served = threading.Event()
+    outcome: list[bool] = []
+
+    def shard() -> None:
+        served.set()
+        compute.wake()
+
+    compute.submit(lambda: outcome.append(compute.wait_for(served.is_set, time.monotonic() + 10)))
+    compute.submit_shard(shard)
+    finish(compute)
+    assert outcome == [True]
+
+
+def test_waiting_ends_at_its_deadline_and_when_the_worker_stops(compute: Compute) -> None:
+    outcome: list[bool] = []
+    compute.submit(lambda: outcome.append(compute.wait_for(lambda: False, time.monotonic())))
+    finish(compute)
+    compute.submit(lambda: outcome.append(compute.wait_for(lambda: False, time.monotonic() + 60)))
+    compute.stop()
+    assert outcome in ([False], [False, False])
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a page"), AssertionError("a hole"), IndexError("a row"), RuntimeError("no memory")], ids=repr
+)
+async def test_an_error_inside_the_model_fails_its_micro_batch_and_nothing_else(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_of([4, 8])
+    async with workers_here(plan), raw(plan) as client:
+        session = await client.open(64)
+        once = step(session, TEXT, 0, 10)
+
+        def fails(*_: object) -> None:
+            monkeypatch.undo()
+            raise error
+
+        monkeypatch.setattr(Stage, "forward", fails)
+        with caplog.at_level(logging.CRITICAL):
+            status = await client.fails(once)
+        assert status.code == pb.LOST
+        assert type(error).__name__ in status.message
+        again = await client.ask(once)
+        fresh = await client.open(64)
+        assert bits(*again) == bits(*await client.ask(step(fresh, TEXT, 0, 10)))
+
+
+async def test_an_error_inside_a_shard_is_told_to_the_worker_that_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of([8], odd_experts_on("w1"))
+    async with workers_here(plan) as workers, raw(plan) as client:
+        session = await client.open(64)
+        once = step(session, TEXT, 0, 10)
+        current = workers["w1"].epochs.current
+        assert current is not None
+        whole = current.experts
+        current.experts = LocalExperts(dict.fromkeys(whole.weights))  # type: ignore[misc]
+        status = await client.fails(once)
+        assert status.code == pb.LOST
+        assert "w1" in status.message
+        current.experts = whole
+        assert await client.ask(once)
