@@ -74,6 +74,11 @@ class Coordinator:
             raise self._replanning.problem
         return self.published
 
+    def left_out(self, rig_id: str) -> list[str]:
+        """Which of a Rig's Devices are not planned on because something is wrong with them, and what."""
+        rig = self._roster.rigs.get(rig_id)
+        return [f"{d.name} is left out: {d.out}" for d in rig.devices if d.out] if rig else []
+
     async def leave(self, rig_id: str) -> AsyncIterator[Progress]:
         """Move a Rig's Blocks elsewhere, then let it go. Raises DoorError for a Rig that is not here."""
         rig = self._rig(rig_id)
@@ -96,7 +101,7 @@ class Coordinator:
         device = next((d for d in self._rig(rig_id).devices if d.address == address), None)
         if device is None:
             raise DoorError(f"rig {rig_id} has no worker at {address}: let it join again")
-        device.fail("", silent=False)
+        device.readmit()
         device.status, device.misses = None, 0
         self._replanning.forget(device)
         self._replanning.want()

@@ -65,8 +65,10 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
         async with _errors(context):
             check_versions(versions, self._versions, request.rig_name)
             published = await self._coordinator.join(offer)
-        epoch = published.plan.epoch if published.plan else 0
-        return pb.JoinReply(epoch=epoch, message=published.waiting or "; ".join(published.plan.notes if published.plan else ()))
+        if published.plan is None:
+            return pb.JoinReply(message=published.waiting)
+        notes = [*published.plan.notes, *self._coordinator.left_out(request.rig_id)]
+        return pb.JoinReply(epoch=published.plan.epoch, message="; ".join(notes))
 
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> AsyncIterator[pb.Progress]:
         async with _errors(context):

@@ -85,7 +85,7 @@ class Patrol:
         if before is not None and not restarted and status.up_s > before.up_s:
             device.tokens_per_s = (status.tokens - before.tokens) / (status.up_s - before.up_s)
         if device.silent or (restarted and device.out):
-            device.fail("", silent=False)
+            device.readmit()
             self._changed(device)
         elif restarted:
             self._changed(device)

@@ -80,7 +80,7 @@ class Replanning:
         await self.bell.until(lambda: self._wish is None)
         for device in self._roster.devices():
             if device.out and not device.silent:
-                device.fail("", silent=False)  # what it could not load was the old model
+                device.readmit()  # what it could not load was the old model
         wish = self._wish = Wish(target)
         self.want()
         async for progress in self._progress(lambda: wish.done):
@@ -161,7 +161,7 @@ class Replanning:
                 wish.error = failure.cause
                 self._held -= set(change.releases)
             else:
-                failure.device.fail(str(failure.cause), failure.silent)
+                failure.device.fail(str(failure.cause), failure.silent, failure.cause)
                 self.forget(failure.device)
             return False
         self._stale += [self._last] if self._last else []
@@ -176,10 +176,12 @@ class Replanning:
         if wish:
             wish.error = error
             return False
-        self.problem = error
+        refusals = [d for d in self._roster.devices() if d.out and not d.silent]
+        self.problem = next((d.refusal for d in refusals if d.refusal and d.rig_id == self._head), error)
         text = str(error)
         if isinstance(error, DoesNotFit):
             text = f"needs {gib(error.needed_bytes)}, has {gib(error.available_bytes)}: waiting for `swarm join ...`"
+        text = "; ".join([text, *(f"{d.name} is left out: {d.out}" for d in refusals)])
         self._publish(Published(None, text, self._described.get((self.target.source, self.target.dtype))))
         return True
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from swarm.errors import SwarmError
 from swarm.plan import WorkerSpec
 from swarm.wire.v1 import worker_pb2 as pb
 
@@ -67,6 +68,8 @@ class Device:
     """Why it is not planned on; empty: it is."""
     silent: bool = False
     """Its Worker does not answer; one that does again is planned on again."""
+    refusal: SwarmError | None = None
+    """What it answered when it did not load its part."""
     tokens_per_s: float = 0.0
 
     @property
@@ -78,9 +81,13 @@ class Device:
         o = self.offer
         return WorkerSpec(self.name, self.rig, o.device, o.worker_address, o.memory_bytes, threads=o.threads)
 
-    def fail(self, why: str, silent: bool) -> None:
+    def fail(self, why: str, silent: bool, refusal: SwarmError | None = None) -> None:
         """Plan without it from now on."""
-        self.out, self.silent = why, silent
+        self.out, self.silent, self.refusal = why, silent, None if silent else refusal
+
+    def readmit(self) -> None:
+        """Plan with it again."""
+        self.out, self.silent, self.refusal = "", False, None
 
 
 @dataclass

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from fake_worker import MIB, MODELS, FakeAgents
+from fake_worker import MIB, MODELS, FakeAgents, FakeWorker
 
 from cluster.coordinator import Coordinator
 from cluster.planner import Load, needed_bytes
@@ -171,7 +171,7 @@ async def test_a_worker_that_restarts_within_a_poll_is_prepared_again(swarm: Swa
 async def test_a_worker_that_dies_in_prepare_commits_nothing_and_is_left_out(swarm: Swarm) -> None:
     await swarm.coordinator.join(offer("a", 2 * NEED, spread=True))
     old = swarm.plan.epoch
-    swarm.agents.workers["b:7700"] = worker = type(swarm.agents.workers["a:7700"])("b/cpu", swarm.agents.orders)
+    swarm.agents.workers["b:7700"] = worker = FakeWorker("b/cpu", swarm.agents.orders)
     worker.die_in_prepare = True
     await swarm.coordinator.join(offer("b", 2 * NEED))
     assert swarm.stages() == {"a/cpu": (0, 8)} and swarm.plan.epoch == old
@@ -180,12 +180,13 @@ async def test_a_worker_that_dies_in_prepare_commits_nothing_and_is_left_out(swa
 
 async def test_a_worker_that_cannot_load_is_left_out_and_says_why(swarm: Swarm) -> None:
     await swarm.coordinator.join(offer("a", 2 * NEED, spread=True))
-    swarm.agents.workers["b:7700"] = worker = type(swarm.agents.workers["a:7700"])("b/cpu", swarm.agents.orders)
+    swarm.agents.workers["b:7700"] = worker = FakeWorker("b/cpu", swarm.agents.orders)
     worker.fail_prepare = CorruptWeights("model-00002.safetensors is truncated: fetch it again")
     await swarm.coordinator.join(offer("b", 2 * NEED))
     assert swarm.stages() == {"a/cpu": (0, 8)}
     out = {w["name"]: w["out"] for w in swarm.coordinator.status()["workers"]}
     assert "truncated" in out["b/cpu"] and out["a/cpu"] == ""
+    assert swarm.coordinator.left_out("b") == [f"b/cpu is left out: {worker.fail_prepare}"]
     worker.fails_for = "nano"
     [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
     assert set(swarm.stages()) == {"a/cpu", "b/cpu"}
@@ -241,6 +242,13 @@ async def test_a_model_that_the_head_cannot_use_fails_its_join() -> None:
     with pytest.raises(ModelError):
         await coordinator.join(offer("a", NEED))
     await coordinator.stop()
+
+
+async def test_a_head_that_cannot_load_its_part_fails_its_join_in_the_workers_words(swarm: Swarm) -> None:
+    worker = swarm.agents.workers["a:7700"] = FakeWorker("a/cpu", swarm.agents.orders)
+    worker.fail_prepare = CorruptWeights("model.safetensors is truncated: fetch it again")
+    with pytest.raises(CorruptWeights, match="truncated"):
+        await swarm.coordinator.join(offer("a", 2 * NEED))
 
 
 async def test_a_restarted_coordinator_adopts_what_its_workers_serve(swarm: Swarm) -> None:
