@@ -21,7 +21,8 @@ OVERDUE_S = 5.0
 """Beyond its Steps' own deadlines, how long a micro-batch may stay unreported before its place is given away."""
 MAX_WAIT_S = 86_400.0
 
-Reports = asyncio.Queue[pb.Report]
+Reports = asyncio.Queue[pb.Report | None]
+"""What one client's stream is told; None ends it."""
 
 
 @dataclass
@@ -66,18 +67,12 @@ class EntryStage:
         """One client's stream: its Steps in, reports of those that fail out."""
         reports: Reports = asyncio.Queue()
         reader = asyncio.get_running_loop().create_task(self._read(frames, reports))
-        getter: asyncio.Task[pb.Report] | None = None
+        reader.add_done_callback(lambda _: reports.put_nowait(None))
         try:
-            while not reader.done():
-                getter = asyncio.get_running_loop().create_task(reports.get())
-                await asyncio.wait({reader, getter}, return_when=asyncio.FIRST_COMPLETED)
-                if getter.done():
-                    yield getter.result()
-            reader.result()
+            while (report := await reports.get()) is not None:
+                yield report
         finally:
             reader.cancel()
-            if getter is not None:
-                getter.cancel()
             self._queue.remove(lambda step: step.reports is reports)
 
     def pump(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 
 import torch
@@ -141,7 +141,7 @@ class Worker:
         loading = self._holdings.load(missing, loader)
         loaded = 0
         try:
-            while (part := await asyncio.to_thread(_step, loading)) is not None:
+            while (part := await _to_its_end(asyncio.to_thread(_step, loading))) is not None:
                 loaded += part_bytes(part, sizes)
                 self.loading = [f"{plan.model.name}: {100 * loaded // total}%"]
                 yield loaded, total
@@ -230,6 +230,16 @@ def _open(plan: Plan, folder: str) -> Checkpoint:
             f"{where} holds another model ({found}) than the plan's {plan.model.name} ({plan.model.model_id}): copy it anew"
         )
     return checkpoint
+
+
+async def _to_its_end(step: Coroutine[object, object, Part | None]) -> Part | None:
+    """What a step of loading gave. One who cancels waits for it too: what it loads must not appear after the rest was released."""
+    task = asyncio.get_running_loop().create_task(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def _step(loading: Iterator[Part]) -> Part | None:

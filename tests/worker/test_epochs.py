@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ from pathlib import Path
 import pytest
 from plans import each_others_experts, free_addresses, nano, plan_of, weights_of
 from questions import GREEDY, questions
-from swarm_processes import InMemory, prepare, workers_here
+from swarm_processes import InMemory, prepare, until, workers_here
 
 from swarm.client.client import Client, open_client
 from swarm.client.conversation import Conversation
 from swarm.errors import DoesNotFit, ModelError, Refused
+from swarm.model.experts import ExpertWeights
 from swarm.plan import Plan
+from swarm.weights.load import Loader
 from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
 from swarm.worker.worker import Worker
@@ -181,6 +184,33 @@ async def test_loading_that_nobody_waits_for_any_more_gives_back_what_it_loaded(
         assert worker.status().weights_bytes > before
         await loading.aclose()
         assert worker.status().weights_bytes == before
+
+
+async def test_loading_that_is_cancelled_inside_a_tensor_gives_that_one_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    really = Loader.expert
+
+    def slowly(loader: Loader, block: int, index: int) -> ExpertWeights:
+        reading.set()
+        assert go_on.wait(20)
+        return really(loader, block, index)
+
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        monkeypatch.setattr(Loader, "expert", slowly)
+        worker = telling.workers["w0"]
+        before = worker.status().weights_bytes
+        loading = asyncio.create_task(prepare({"w0": worker}, telling.plan(2, [8], ["w0"])))
+        await until(reading.is_set, "nothing is read")
+        loading.cancel()
+        done, _ = await asyncio.wait({loading}, timeout=0.2)
+        assert not done, "it did not wait for the tensor that is being read"
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        await until(lambda: worker.status().weights_bytes == before, "what was loaded stays")
+        monkeypatch.undo()
+        await prepare({"w0": worker}, telling.plan(2, [8], ["w0"]))
+        assert worker.status().weights_bytes == weights_of(telling.plan(2, [8], ["w0"]), "w0")
 
 
 async def test_a_plan_beyond_the_workers_memory_is_refused_with_the_sum() -> None:
