@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -89,10 +89,9 @@ def _pause_notes(releases: Sequence[str]) -> Iterator[str]:
         yield f"a pause: {', '.join(releases)} cannot hold the old plan beside this one and gave it up first"
 
 
-async def drain(plan: Plan, devices: Mapping[str, Device]) -> None:
-    """Retire a Plan's epoch on those of its Workers that are there. One that does not answer is the patrol's to find."""
-    there = [devices[w.name] for w in plan.workers if w.name in devices and not devices[w.name].silent]
-    orders = [_agent(d).drain(plan.epoch, DRAIN_S) for d in there if d.agent]
+async def drain(epoch: int, devices: Iterable[Device]) -> None:
+    """Retire an epoch on Workers. One that does not answer is the patrol's to find."""
+    orders = [_agent(d).drain(epoch, DRAIN_S) for d in devices if d.agent and not d.silent]
     for result in await asyncio.gather(*orders, return_exceptions=True):
         if isinstance(result, BaseException) and not isinstance(result, SwarmError):
             raise result

@@ -50,7 +50,8 @@ class HeadRig(Rig):
         note = self.settings.state_dir / "head.json"
         note.write_text(json.dumps({"pid": os.getpid(), "address": self.address}))
         self._stack.callback(note.unlink, missing_ok=True)
-        self._open_membership(self.address)
+        # Itself it reaches over loopback: an advertised address may be a NAT's, which no one inside can dial.
+        self._open_membership(self.address if self.bind == self.settings.host else f"127.0.0.1:{self.ports.door}")
 
     async def _restart_ray(self) -> None:
         await self._start_swarm()

@@ -84,6 +84,8 @@ class Patrol:
         restarted = before is not None and before.pid != status.pid
         if before is not None and not restarted and status.up_s > before.up_s:
             device.tokens_per_s = (status.tokens - before.tokens) / (status.up_s - before.up_s)
+        if device.silent:
+            device.leftover = tuple(status.epochs)
         if device.silent or (restarted and device.out):
             device.readmit()
             self._changed(device)

@@ -237,7 +237,12 @@ class Replanning:
         stale, self._stale = self._stale, []
         devices = {d.name: d for d in self._roster.devices()}
         for plan in stale:
-            await drain(plan, devices)
+            await drain(plan.epoch, [devices[w.name] for w in plan.workers if w.name in devices])
+        for device in devices.values():
+            for epoch in device.leftover:
+                if self._last is None or epoch != self._last.epoch:
+                    await drain(epoch, [device])
+            device.leftover = ()
 
     def _publish(self, published: Published) -> None:
         self.published = published

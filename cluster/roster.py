@@ -70,6 +70,8 @@ class Device:
     """Its Worker does not answer; one that does again is planned on again."""
     refusal: SwarmError | None = None
     """What it answered when it did not load its part."""
+    leftover: tuple[int, ...] = ()
+    """Epochs that its Worker held when it answered again: whatever was drained meanwhile, it did not hear of."""
     tokens_per_s: float = 0.0
 
     @property

@@ -145,6 +145,18 @@ async def test_a_dead_worker_is_planned_around(swarm: Swarm) -> None:
     assert alive == {"a/cpu": True, "b/cpu": False}
 
 
+async def test_a_worker_that_was_silent_while_its_epoch_was_retired_gives_it_back_when_it_answers(swarm: Swarm) -> None:
+    await swarm.coordinator.join(offer("a", 2 * NEED, spread=True))
+    await swarm.coordinator.join(offer("b", 2 * NEED))
+    old, worker = swarm.plan.epoch, swarm.agents.workers["b:7700"]
+    worker.alive = False
+    swarm.coordinator.report_failure("b/cpu")
+    await swarm.until(lambda p: p.plan is not None and len(p.plan.workers) == 1)
+    worker.alive = True
+    await swarm.until(lambda p: p.plan is not None and len(p.plan.workers) == 2)
+    await swarm.seen(lambda: list(worker.plans) == [swarm.plan.epoch] and swarm.plan.epoch > old)
+
+
 async def test_a_loss_that_no_longer_fits_withdraws_the_plan_until_the_worker_is_back(swarm: Swarm) -> None:
     await swarm.coordinator.join(offer("a", NEED * 3 // 4))
     await swarm.coordinator.join(offer("b", NEED * 3 // 4))
