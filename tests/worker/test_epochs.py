@@ -110,6 +110,15 @@ async def test_blocks_that_go_and_come_back_hold_nothing_old() -> None:
         assert telling.talk.answer.tokens == STORY.answer
 
 
+async def test_blocks_that_went_and_came_back_while_a_chat_was_silent_hold_nothing_old() -> None:
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        await telling.tell(30)
+        await telling.change_to(telling.plan(2, [2, 8], ["w0", "w1"]))
+        await telling.change_to(telling.plan(3, [4, 8], ["w0", "w1"]))
+        await telling.tell(len(STORY.answer))
+        assert telling.talk.answer.tokens == STORY.answer
+
+
 async def test_kv_of_kept_blocks_is_not_computed_again() -> None:
     async with chat([4, 8], ["w0", "w1"]) as telling:
         await telling.tell(30)
