@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-import swarm
 from cluster.roster import Versions
+from swarm import __version__
 from swarm.errors import VersionMismatch
 
 
 def own_versions() -> Versions:
     """What runs here."""
-    return Versions(swarm.__version__, f"{sys.version_info.major}.{sys.version_info.minor}", _installed("ray"), _installed("torch"))
+    return Versions(__version__, f"{sys.version_info.major}.{sys.version_info.minor}", _installed("ray"), _installed("torch"))
 
 
 def check_versions(theirs: Versions, ours: Versions, rig: str) -> None:
