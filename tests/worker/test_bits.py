@@ -32,7 +32,8 @@ async def a_conversation(client: RawClient) -> list[list[bytes]]:
     for call in CALLS:
         steps = []
         for i, rows in call.items():
-            ask = pb.Ask(rows=min(rows, 2), k=64, temperature=0.7, named=[7, 11] * min(rows, 2), named_per_row=2, whole_row=True)
+            asked = 2 if rows % 2 == 0 else 1
+            ask = pb.Ask(rows=asked, k=64, temperature=0.7, named=[7, 11] * asked, named_per_row=2, whole_row=asked == 1)
             steps.append(step(sessions[i], texts[i], at[i], at[i] + rows, ask=ask))
             at[i] += rows
         answers += await client.ask(*steps)
@@ -50,7 +51,7 @@ async def answers_of(plan: Plan) -> list[list[bytes]]:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 async def test_one_two_and_eight_stages_and_remote_experts_answer_the_same_bits(dtype: str) -> None:
     want = await answers_of(plan_of([8], dtype=dtype, in_flight=1))
-    assert all(len(row) > 3072 * 4 for answer in want for row in answer)
+    assert all(len(answer[0]) > 3072 * 4 for answer in want if len(answer) == 1), "the whole row is not there"
     for name, (ends, shards) in LAYOUTS.items():
         got = await answers_of(plan_of(ends, shards, dtype=dtype, in_flight=1))
         assert got == want, name

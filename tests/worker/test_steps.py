@@ -147,6 +147,7 @@ BAD_STEPS = {
     "more candidates than there may be": bad(ask=pb.Ask(rows=1, k=1025)),
     "named ids that do not fit": bad(ask=pb.Ask(rows=1, named=[1, 2, 3], named_per_row=2)),
     "a named id beyond the vocabulary": bad(ask=pb.Ask(rows=1, named=[3072], named_per_row=1)),
+    "whole rows of several positions": bad(text=TEXT, end=18, ask=pb.Ask(rows=2, whole_row=True)),
     "a temperature below zero": bad(ask=pb.Ask(rows=1, temperature=-1.0)),
     "a temperature that is no number": bad(ask=pb.Ask(rows=1, temperature=math.nan)),
     "a deadline that is no number": bad(seconds_left=math.nan),
