@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
+pytest.importorskip("torch", reason="the Workers of these tests need it")
+
 from plans import free_addresses, plan_of
 from questions import GREEDY, answer, questions
 from swarm_processes import InMemory, prepare, until, workers_here

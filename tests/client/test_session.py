@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
+
+pytest.importorskip("torch", reason="the Workers of these tests need it")
+
 from plans import odd_experts_on, plan_of
 from questions import answer, ask_all, questions
 from swarm_processes import InMemory, until, workers_here
