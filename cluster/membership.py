@@ -72,9 +72,13 @@ class Membership:
     async def leave(self) -> None:
         """Have this Rig's Blocks moved, then go; tells `notify` how far it is. Raises SwarmError."""
         assert self._request
+        said = ""
         try:
             async for progress in self._stub.Leave(pb.LeaveRequest(rig_id=self._request.rig_id), timeout=LEAVE_S):
-                self._notify(progress.message)
+                what = progress.message.partition(":")[0]
+                if what != said:
+                    self._notify(progress.message)
+                said = what
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, self._what) from None
 
@@ -82,14 +86,13 @@ class Membership:
         await self._channel.close(None)
 
     async def _follow(self) -> None:
-        """Returns when the stream ends."""
+        """Returns when the stream ends. Says each thing once: how far it is, behind the colon, changes all the time."""
         said = ""
         async for reply in self._stub.WatchPlan(pb.PlanRequest()):
-            if reply.waiting and reply.waiting != said:
-                said = reply.waiting
-                self._notify(f"the swarm {reply.waiting}" if reply.waiting.startswith(("needs", "waits")) else reply.waiting)
-            elif not reply.waiting:
-                said = ""
+            what = reply.waiting.partition(":")[0]
+            if what and what != said:
+                self._notify(f"the swarm {reply.waiting}")
+            said = what
 
     async def _join_again(self) -> None:
         while True:

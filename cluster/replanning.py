@@ -38,7 +38,7 @@ class Replanning:
     """
 
     def __init__(self, roster: Roster, target: Target, head: str, clock: Callable[[], float]) -> None:
-        self.published = Published(waiting="starts")
+        self.published = Published(waiting="is starting")
         self.target = target
         self.activity = Progress("")
         self.problem: SwarmError | None = None
@@ -178,7 +178,7 @@ class Replanning:
             return False
         refusals = [d for d in self._roster.devices() if d.out and not d.silent]
         self.problem = next((d.refusal for d in refusals if d.refusal and d.rig_id == self._head), error)
-        text = str(error)
+        text = str(error) if isinstance(error, NoSwarm) else f"cannot load {self.target.source}: {error}"
         if isinstance(error, DoesNotFit):
             text = f"needs {gib(error.needed_bytes)}, has {gib(error.available_bytes)}: waiting for `swarm join ...`"
         text = "; ".join([text, *(f"{d.name} is left out: {d.out}" for d in refusals)])
@@ -254,8 +254,8 @@ class Replanning:
             return
         self._reported = now
         self.activity = Progress(message, fraction)
-        if self.published.plan is None:
-            self.published = replace(self.published, waiting=message)
+        if self.published.plan is None and not self._wish:
+            self.published = replace(self.published, waiting=f"is {message}")
         self.bell.ring()
 
     async def _progress(self, done: Callable[[], bool]) -> AsyncIterator[Progress]:

@@ -49,7 +49,7 @@ def _rig(rig: Rig) -> dict[str, Any]:
 def _worker(device: Device, plan: Plan | None) -> dict[str, Any]:
     """What the Worker says of itself, and what only the Coordinator knows of it."""
     spec = next((w for w in plan.workers if w.name == device.name), device.spec) if plan else device.spec
-    return worker_entry(plan, spec, device.status) | {
+    return worker_entry(plan, spec, None if device.silent else device.status) | {
         "label": device.offer.label,
         "tokens_per_s": round(device.tokens_per_s, 2),
         "alive": device.status is not None and not device.silent,

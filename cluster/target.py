@@ -26,7 +26,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Published:
-    """The Plan in force, or why there is none."""
+    """The Plan in force, or why there is none: `waiting` goes on where "the swarm" was said, as in `needs 26.1 GiB, has 22.4`."""
 
     plan: Plan | None = None
     waiting: str = ""

@@ -8,10 +8,9 @@ import typer
 
 from cluster.address import own_address
 from cluster.joined_rig import JoinedRig
-from swarm.cli import options, output, rig_options, settings
+from swarm.cli import options, rig_options, settings
 from swarm.cli.rig_watch import Loading, show_plans
 from swarm.wire.credentials import Credentials
-from swarm.wire.v1 import swarm_pb2 as pb
 
 
 def join(
@@ -42,8 +41,4 @@ async def _serve(rig: JoinedRig) -> None:
     async with rig:
         settings.remember(rig.swarm, rig.settings.key)
         async with Loading(rig.swarm, credentials), show_plans(rig.swarm, credentials):
-            await rig.run(_served)
-
-
-def _served(reply: pb.JoinReply) -> None:
-    output.stdout().print(reply.message or "joined")
+            await rig.run(lambda reply: rig_options.tell(f"joined the swarm at {rig.swarm} as {rig.name}; Ctrl-C leaves it"))

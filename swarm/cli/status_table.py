@@ -42,7 +42,10 @@ def picture(document: Mapping[str, Any], rates: Mapping[str, float] | None = Non
         parts.append(_rigs(rigs))
     if workers := document.get("workers"):
         parts.append(_workers(workers, rates or {}))
-    parts += [Text(line) for line in (document.get("activity"), document.get("waiting"), *document.get("notes", ())) if line]
+    waiting = document.get("waiting")
+    parts += [
+        Text(line) for line in (f"the swarm {waiting}" if waiting else document.get("activity"), *document.get("notes", ())) if line
+    ]
     return Group(*parts)
 
 

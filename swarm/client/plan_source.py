@@ -103,7 +103,7 @@ class SwarmPlan:
         if self._watcher is None:
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
         if self._latest is None:
-            raise PlacementError(f"{self._what} has no model loaded: {self._waiting or 'it is starting'}")
+            raise PlacementError(f"{self._what} has no model loaded: it {self._waiting or 'is starting'}")
         return self._latest
 
     async def newer_than(self, epoch: int) -> Plan:
