@@ -62,7 +62,8 @@ class RouteStreams:
         """Open both streams; the last Worker has confirmed that it will answer. Raises Lost or WrongKey."""
         listening = self._last_stub.Listen(pb.ListenRequest(client=self._client, model_id=self.plan.model.model_id))
         try:
-            await asyncio.wait_for(listening.read(), CONNECT_S)
+            async with asyncio.timeout(CONNECT_S):
+                await listening.read()
         except grpc.aio.AioRpcError as error:
             listening.cancel()
             raise self._why(error, self._last.name) from None

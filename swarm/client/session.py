@@ -133,7 +133,8 @@ class Session:
             return
         self._streams, self._reserved, self.held = None, 0, 0
         with contextlib.suppress(SwarmError, TimeoutError):
-            streams = await asyncio.wait_for(self._swarm.streams(), CLOSE_S)
+            async with asyncio.timeout(CLOSE_S):
+                streams = await self._swarm.streams()
             await streams.release(self.id)
 
     async def _attach(self) -> None:
@@ -158,7 +159,8 @@ class Session:
             for header in headers:
                 streams.send(header)
             try:
-                answers = await asyncio.wait_for(self._collect(headers), allowed)
+                async with asyncio.timeout(allowed):  # not wait_for: 3.11's swallows a Ctrl-C that comes with the answer
+                    answers = await self._collect(headers)
             except TimeoutError:
                 if attempt == 2:
                     names = " → ".join(s.worker for s in streams.plan.routes[streams.route].stages)
@@ -236,6 +238,7 @@ class _Trouble:
 
     async def _newer(self, epoch: int, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self._swarm.source.newer_than(epoch), seconds)
+            async with asyncio.timeout(seconds):
+                await self._swarm.source.newer_than(epoch)
         except TimeoutError:
             return

@@ -133,7 +133,8 @@ class Opening:
     @staticmethod
     async def _wait(turn: asyncio.Event) -> None:
         try:
-            await asyncio.wait_for(turn.wait(), RETRY_S)
+            async with asyncio.timeout(RETRY_S):  # not wait_for: 3.11's swallows a cancellation that comes with the result
+                await turn.wait()
         except TimeoutError:
             return
         turn.clear()

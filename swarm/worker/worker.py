@@ -194,7 +194,8 @@ class Worker:
             return
         epoch.serving = False
         with contextlib.suppress(TimeoutError):  # what runs on fails at its next hop, and its memory goes when it ends
-            await asyncio.wait_for(self.flow.idle(number), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                await self.flow.idle(number)
         self.epochs.remove(number)
         for remote in epoch.remotes:
             await remote.close()

@@ -16,10 +16,13 @@ from questions import answer, ask_all, questions
 from swarm_processes import InMemory, until, workers_here
 
 from swarm.client.client import Client, open_client
+from swarm.client.route import Event
 from swarm.client.sampling import Sampling
+from swarm.client.session import Session
 from swarm.errors import TooLong, UsageError
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.worker import Worker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -88,6 +91,27 @@ async def test_an_answer_that_is_interrupted_leaves_a_conversation_that_goes_on_
         assert await answer(talk, OTHER.prompt, 40) == OTHER.answer[:40]
     assert await answer(talk, STORY.prompt, len(STORY.answer)) == STORY.answer
     await talk.close()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_an_interruption_that_comes_together_with_the_answer_is_heard(three: Swarm, turns: int) -> None:
+    session = Session(three.client)
+    session.replace(STORY.prompt)
+    await session.reserve(40)
+    ask = pb.Ask(rows=1, k=1)
+    await session.traverse(0, lambda _, end: ask if end == len(STORY.prompt) else pb.Ask())
+    session.append(7)
+    asking = asyncio.create_task(session.traverse(len(STORY.prompt), lambda *_: ask))
+    serial = session.serial + 1
+    while session.serial < serial:
+        await asyncio.sleep(0)
+    session._events.put_nowait(Event(serial, answer=pb.StepAnswer(session=session.id, serial=serial)))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if asking.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    await session.close()
 
 
 async def test_a_question_interrupted_before_its_session_is_open_can_be_asked_again(three: Swarm) -> None:
