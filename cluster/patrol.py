@@ -40,7 +40,8 @@ class Patrol:
         while True:
             await asyncio.gather(*(self.look(device) for device in self._devices()))
             try:
-                await asyncio.wait_for(self._soon.wait(), ROUND_S)
+                async with asyncio.timeout(ROUND_S):
+                    await self._soon.wait()
             except TimeoutError:
                 continue
             finally:
