@@ -16,7 +16,7 @@ from swarm.client.route import RouteStreams
 from swarm.client.sampling import Sampling
 from swarm.client.session import Session
 from swarm.client.tokenizer import Tokenizer
-from swarm.errors import UsageError
+from swarm.errors import ModelError, UsageError
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
@@ -50,9 +50,17 @@ class Client:
         self._notify(message)
 
     async def streams(self) -> RouteStreams:
-        """The streams for the Plan in force, opened anew where the Plan changed or they broke. Raises StepError."""
+        """The streams for the Plan in force, opened anew where the Plan changed or they broke.
+
+        Raises:
+            StepError: see `RouteStreams.start`. ModelError: the swarm was given another model, whose tokens are other ones.
+        """
         async with self._connecting:
             plan = await self.source.plan()
+            if plan.model.model_id != self.plan.model.model_id:
+                raise ModelError(
+                    f"the swarm holds {plan.model.name} now, and this chat began with {self.plan.model.name}: start a new one"
+                )
             old = self._streams
             if old is not None and old.plan.epoch == plan.epoch and old.broken is None:
                 return old

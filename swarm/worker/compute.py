@@ -91,6 +91,7 @@ class Compute:
             while (job := self._next()) is not None:
                 started = time.perf_counter()
                 job()
+                del job  # holds a Plan's weights, which another Plan may need the room of before the next job comes
                 self.busy_s += time.perf_counter() - started
 
     def _next(self) -> Job | None:

@@ -81,8 +81,8 @@ class Worker:
             if self.epochs.get(plan.epoch) is not None:
                 return
             if release_first:
-                for epoch in self.epochs.all():
-                    await self._retire(epoch.number, RELEASE_S, keep=plan)
+                for number in [e.number for e in self.epochs.all()]:  # no epoch in hand: it would keep its weights
+                    await self._retire(number, RELEASE_S, keep=plan)
             try:
                 async for progress in self._load(plan, folder):
                     yield progress
