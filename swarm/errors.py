@@ -125,7 +125,7 @@ class Gap(StepError):
 
     Args:
         held: positions of the Session that the Stage holds; 0 where it does not know the Session.
-        hashes: prefix hashes that the Stage has, by position (see `swarm.plan.prefix_hash`), for finding the longest
+        hashes: prefix hashes that the Stage has, by position (see `swarm.plan.extend_hash`), for finding the longest
             common prefix.
     """
 

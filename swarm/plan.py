@@ -20,6 +20,10 @@ CHUNK_ROWS = 256
 """The most prompt tokens in one Step, and rows in one micro-batch's prompt share."""
 MAX_ROWS = 512
 """The most rows in one micro-batch."""
+MESSAGE_BYTES = 64 * 2**20
+"""The largest message on any wire. A Plan whose micro-batches would not fit is refused (`Plan.frame_bytes`)."""
+STEP_BYTES = 4096
+"""Room for a Step's header, ids and asks beside its hidden states; a frame has at most one Step a row."""
 
 _MASK = (1 << 64) - 1
 EMPTY_HASH = 0x9E3779B97F4A7C15
@@ -166,6 +170,13 @@ class Plan:
         """KV pages of each Block: what `sessions` times `context` positions need."""
         return self.sessions * -(-self.context // self.page_positions)
 
+    @property
+    def frame_bytes(self) -> int:
+        """The largest message that this Plan can need: a full micro-batch, or what a shard answers for it."""
+        config = self.model.config
+        hidden = self.max_rows * config.hidden * DTYPE_BYTES[self.model.dtype]
+        return max(hidden * (config.top_k if self.shards else 1) + self.max_rows * STEP_BYTES, 4 * config.vocab + STEP_BYTES)
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
@@ -214,12 +225,17 @@ def _problems(plan: Plan) -> Iterator[str]:
     if plan.model.dtype not in DTYPE_BYTES:
         yield f"unknown dtype {plan.model.dtype}; known: {', '.join(DTYPE_BYTES)}"
     counts = (plan.sessions, plan.context, plan.page_positions, plan.chunk_rows, plan.max_rows)
-    if plan.epoch < 0 or plan.in_flight < 0 or min(counts) < 1 or plan.chunk_rows > plan.max_rows:
+    if plan.model.dtype in DTYPE_BYTES and plan.frame_bytes > MESSAGE_BYTES:
+        yield f"{plan.max_rows} rows take {plan.frame_bytes} bytes and a message may have {MESSAGE_BYTES}: lower max_rows"
+    if plan.epoch < 1 or plan.in_flight < 0 or min(counts) < 1 or plan.chunk_rows > plan.max_rows:
         yield "epoch, sessions, context, pages or rows are out of range"
     if not plan.routes:
         yield "there is no Route"
     for route in plan.routes:
         yield from _route_problems(route.stages, config.num_blocks, names)
+    staged = [s.worker for r in plan.routes for s in r.stages]
+    if len(set(staged)) != len(staged):
+        yield "a worker has two Stages"
     owners = {(s.worker, b) for r in plan.routes for s in r.stages for b in s.blocks}
     seen: set[tuple[str, int, int]] = set()
     for shard in plan.shards:
@@ -250,5 +266,3 @@ def _route_problems(stages: Sequence[Stage], num_blocks: int, names: Sequence[st
         at = stage.end
     if at != num_blocks:
         yield f"the Stages cover {at} of {num_blocks} blocks"
-    if len({s.worker for s in stages}) != len(stages):
-        yield "a worker has two Stages of one Route"

@@ -75,7 +75,7 @@ def shards(*shards: tuple[str, int, tuple[int, ...]]) -> dict[str, Any]:
         (routes(("w0", 1, 1), ("w1", 1, 4)), "do not follow each other at block 0"),
         (routes(("w0", 0, 3)), "cover 3 of 4 blocks"),
         (routes(("w0", 0, 5)), "cover 5 of 4 blocks"),
-        (routes(("w0", 0, 1), ("w1", 1, 2), ("w0", 2, 4)), "two Stages of one Route"),
+        (routes(("w0", 0, 1), ("w1", 1, 2), ("w0", 2, 4)), "two Stages"),
         (shards(("w9", 3, (1,))), "names the worker w9"),
         (shards(("w2", 4, (1,))), "of no block"),
         (shards(("w2", -1, (1,))), "of no block"),

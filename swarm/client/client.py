@@ -16,7 +16,7 @@ from swarm.client.route import RouteStreams
 from swarm.client.sampling import Sampling
 from swarm.client.session import Session
 from swarm.client.tokenizer import Tokenizer
-from swarm.errors import ModelError, UsageError
+from swarm.errors import ModelError, Moved, UsageError
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
@@ -65,7 +65,7 @@ class Client:
             if old is not None and old.plan.epoch == plan.epoch and old.broken is None:
                 return old
             if old is not None:
-                await old.close()
+                await old.close(Moved(plan.epoch))
             self._streams = None
             new = RouteStreams(plan, int.from_bytes(self._id, "big") % len(plan.routes), self._credentials, self._id)
             try:
@@ -78,7 +78,7 @@ class Client:
 
     def conversation(self) -> Conversation:
         """A new one, with nothing said."""
-        return Conversation(self, self.tokenizer, self.plan.context)
+        return Conversation(self, self.tokenizer)
 
     async def score(self, tokens: Sequence[int]) -> list[float | None]:
         """The log-probability of each token after those before it; None for the first.

@@ -13,7 +13,7 @@ from swarm.client.sampling import Candidates, Choice, NeedsRow, Sampling, choose
 from swarm.client.session import Session, Swarm
 from swarm.client.stops import StopScanner
 from swarm.client.tokenizer import Tokenizer
-from swarm.errors import Gap, Lost, UsageError
+from swarm.errors import Expired, Gap, Lost, Moved, UsageError
 from swarm.wire.v1 import stage_pb2 as pb
 
 
@@ -48,10 +48,10 @@ class Answer:
 class Conversation:
     """A Session and its answers. Not for two questions at once."""
 
-    def __init__(self, swarm: Swarm, tokenizer: Tokenizer, context: int) -> None:
+    def __init__(self, swarm: Swarm, tokenizer: Tokenizer) -> None:
+        self._swarm = swarm
         self._session = Session(swarm)
         self._tokenizer = tokenizer
-        self._context = context
         self.answer = Answer()
 
     @property
@@ -75,7 +75,7 @@ class Conversation:
         if not prompt:
             raise UsageError("the prompt is empty: say something")
         self._session.replace(prompt)
-        room = self._context - len(prompt)
+        room = self._swarm.plan.context - len(prompt)
         await self._session.reserve(len(prompt) + (min(room, max_tokens) if max_tokens is not None and room > 0 else max(room, 1)))
         limit = room if max_tokens is None else min(room, max_tokens)
         self.answer = Answer(prompt_tokens=len(prompt), cached_tokens=min(self._session.held, len(prompt)))
@@ -122,7 +122,7 @@ class Conversation:
         if isinstance(choice, NeedsRow):
             try:
                 found = _with_row(found, floats(await self._session.whole_row()))
-            except (Gap, Lost):  # it was forgotten since: ask for it with the Step
+            except (Gap, Lost, Expired, Moved):  # it was forgotten since: ask for it with the Step
                 found = await self._candidates(sampling, whole_row=True)
             choice = choose(found, sampling, position, history)
         assert isinstance(choice, Choice), "a whole row always decides"

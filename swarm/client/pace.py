@@ -1,4 +1,4 @@
-"""How long a traversal may take before a silent Worker counts as lost: from the Session's own recent ones."""
+"""How long a traversal may take before a silent Worker counts as lost: from the client's own recent ones."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import grpc.aio
 
-from swarm.errors import NoSwarm, PlacementError
+from swarm.errors import NoSwarm, PlacementError, SwarmError
 from swarm.plan import Model, Plan
 from swarm.weights.describe import assets as assets_of_folder
 from swarm.weights.source import resolve
@@ -141,6 +141,8 @@ class SwarmPlan:
                     await self._heard(reply)
             except grpc.aio.AioRpcError as error:
                 self._waiting = str(from_rpc(error, self._what))
+            except SwarmError as error:  # a plan that this version cannot read: the last one may still serve
+                self._waiting = str(error)
             await asyncio.sleep(max(0.0, RECONNECT_S - (time.monotonic() - started)))
 
     async def _heard(self, reply: pb.PlanReply) -> None:

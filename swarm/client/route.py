@@ -46,7 +46,7 @@ class RouteStreams:
     def __init__(self, plan: Plan, route: int, credentials: Credentials, client: bytes) -> None:
         self.plan = plan
         self.route = route
-        self.broken: Lost | None = None
+        self.broken: StepError | None = None
         self._client = client
         self._entry = plan.worker(plan.routes[route].entry)
         self._last = plan.worker(plan.routes[route].last)
@@ -106,7 +106,7 @@ class RouteStreams:
         raise Lost(f"worker {self._entry.name} ended the call without an answer")
 
     def send(self, header: pb.StepHeader) -> None:
-        """Queue a Step for the entry Worker. Raises Lost where the streams are broken."""
+        """Queue a Step for the entry Worker. Raises Lost, or Moved, where the streams are broken."""
         if self.broken is not None:
             raise self.broken
         header.client = self._client
@@ -125,9 +125,9 @@ class RouteStreams:
         with contextlib.suppress(SwarmError), self._calling(self._entry.name):
             await self._entry_stub.Close(request, timeout=CLOSE_S)
 
-    async def close(self) -> None:
-        """End both streams; Sessions that wait hear that they are lost."""
-        self._break(Lost("the connection was closed"))
+    async def close(self, why: StepError | None = None) -> None:
+        """End both streams; Sessions that wait on them hear why."""
+        self._break(why or Lost("the connection was closed"))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -166,11 +166,11 @@ class RouteStreams:
         finally:
             self._break(Lost(f"worker {worker} is gone ({why})"))
 
-    def _break(self, lost: Lost) -> None:
+    def _break(self, why: StepError) -> None:
         if self.broken is None:
-            self.broken = lost
+            self.broken = why
             for queue in self._sessions.values():
-                queue.put_nowait(Event(0, error=lost))
+                queue.put_nowait(Event(0, error=why))
 
     def _tell(self, session: bytes, event: Event) -> None:
         if (queue := self._sessions.get(session)) is not None:

@@ -34,6 +34,7 @@ AskFor = Callable[[int, int], pb.Ask]
 class Swarm(Protocol):
     """What a Session needs of its client."""
 
+    plan: Plan
     source: PlanSource
     pace: Pace
 
@@ -99,6 +100,7 @@ class Session:
 
         Raises:
             Refused, Full, TooLong: for good. Lost: no Plan worked for as long as the source is patient.
+            ModelError, WrongKey: the swarm has another model or key now.
         """
         trouble, gaps = _Trouble(self._swarm), 0
         while True:
@@ -122,10 +124,6 @@ class Session:
         """The logits [vocab] fp32 at the last asked position. Raises StepError where the last Worker has them no more."""
         assert self._streams is not None
         return await self._streams.whole_row(self.id, self.serial)
-
-    @property
-    def plan(self) -> Plan | None:
-        return self._streams.plan if self._streams is not None else None
 
     async def close(self) -> None:
         """Give the pages back, over whichever streams work now; where none do, the lease runs out."""
@@ -222,7 +220,9 @@ class _Trouble:
             raise error
         epoch = streams.plan.epoch if streams is not None else 0
         if isinstance(error, Moved) and error.epoch >= epoch:
-            await self._newer(max(epoch, error.epoch - 1), MOVED_S)
+            if not await self._newer(max(epoch, error.epoch - 1), MOVED_S) and not self._told:
+                self._told = True
+                self._swarm.notify("the swarm is changing its plan: waiting for the new one")
             return
         if not self._told and self._attempts:
             self._told = True
@@ -236,9 +236,11 @@ class _Trouble:
         if self._told:
             self._swarm.notify(f"continuing after {time.monotonic() - self._since:.1f} s")
 
-    async def _newer(self, epoch: int, seconds: float) -> None:
+    async def _newer(self, epoch: int, seconds: float) -> bool:
+        """Whether a newer Plan came within that time."""
         try:
             async with asyncio.timeout(seconds):
                 await self._swarm.source.newer_than(epoch)
         except TimeoutError:
-            return
+            return False
+        return True

@@ -15,11 +15,11 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from swarm.errors import PortInUse
+from swarm.errors import PortInUse, WrongKey
+from swarm.plan import MESSAGE_BYTES
 
-MESSAGE_BYTES = 64 * 2**20
-"""The largest message, unless the Plan needs more."""
 _HEADER = "swarm-key"
+_SIZES = [("grpc.max_send_message_length", MESSAGE_BYTES), ("grpc.max_receive_message_length", MESSAGE_BYTES)]
 _KEEPALIVE = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -48,17 +48,20 @@ class Credentials:
     """
 
     key: str = ""
-    message_bytes: int = MESSAGE_BYTES
+
+    def __post_init__(self) -> None:
+        if not self.key.isascii() or not (self.key == "" or self.key.isprintable()):
+            raise WrongKey("the key has characters that no swarm's key has: copy it again from what `swarm up` printed")
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """A channel to host:port. Connects when first used."""
-        channel = grpc.aio.insecure_channel(address, options=[*self._sizes(), *_KEEPALIVE, *_CLIENT])
+        channel = grpc.aio.insecure_channel(address, options=[*_SIZES, *_KEEPALIVE, *_CLIENT])
         return cast(grpc.aio.Channel, _KeyedChannel(channel, self.key)) if self.key else channel
 
     def server(self) -> grpc.aio.Server:
         """A server that answers only calls that carry the key."""
         interceptors = [_CheckKey(self.key)] if self.key else []
-        return grpc.aio.server(interceptors=interceptors, options=[*self._sizes(), *_KEEPALIVE, *_SERVER])
+        return grpc.aio.server(interceptors=interceptors, options=[*_SIZES, *_KEEPALIVE, *_SERVER])
 
     def bind(self, server: grpc.aio.Server, address: str) -> int:
         """Listen on host:port (port 0: any) and return the port.
@@ -75,12 +78,6 @@ class Credentials:
                 f"cannot listen on {address}: the port is in use or the address is not this machine's; choose other --ports"
             )
         return port
-
-    def _sizes(self) -> list[tuple[str, int]]:
-        return [
-            ("grpc.max_send_message_length", self.message_bytes),
-            ("grpc.max_receive_message_length", self.message_bytes),
-        ]
 
 
 class _CheckKey(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
