@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from plans import each_others_experts, odd_experts_on, plan_of
 from raw_client import RawClient, bits, raw, step
-from swarm_processes import workers_here
+from swarm_processes import processes, workers_here
 
 from swarm.plan import Plan
 from swarm.wire.v1 import stage_pb2 as pb
@@ -55,3 +56,12 @@ async def test_one_two_and_eight_stages_and_remote_experts_answer_the_same_bits(
     for name, (ends, shards) in LAYOUTS.items():
         got = await answers_of(plan_of(ends, shards, dtype=dtype, in_flight=1))
         assert got == want, name
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+async def test_stages_and_experts_in_processes_of_their_own_answer_the_same_bits(dtype: str, tmp_path: Path) -> None:
+    want = await answers_of(plan_of([8], dtype=dtype, in_flight=1))
+    plan = plan_of([5, 8], each_others_experts("w0", "w1", 5), dtype=dtype, in_flight=1)
+    with processes(plan, tmp_path):
+        async with raw(plan) as client:
+            assert await a_conversation(client) == want
