@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 
+from swarm.errors import Unreachable
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DIAL_S = 3.0
 
 
 def own_address(toward: str = "10.255.255.255") -> str:
@@ -22,3 +27,24 @@ def own_address(toward: str = "10.255.255.255") -> str:
 def bind_host(host: str) -> str:
     """Where to listen for those who dial `host`: on loopback for loopback, else on all interfaces (the address may be a NAT's)."""
     return host if host in LOOPBACK else "0.0.0.0"
+
+
+async def check_own(host: str, port: int) -> None:
+    """Raise Unreachable unless this machine reaches itself at `host`: its Workers and Ray dial each other there."""
+    try:
+        async with (
+            await asyncio.start_server(lambda _, writer: writer.close(), bind_host(host), port),
+            asyncio.timeout(DIAL_S),
+        ):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+    except (OSError, TimeoutError) as error:
+        # asyncio puts its own words into `strerror`; resolving a name has negative numbers, and good words.
+        known = error.errno is not None and error.errno > 0
+        why = (
+            "no answer" if isinstance(error, TimeoutError) else os.strerror(error.errno) if known else str(error.strerror or error)
+        )
+        raise Unreachable(
+            f"this machine does not reach itself at {host}:{port} ({why}): give one of its own addresses with --address, "
+            "one that the other rigs can dial too"
+        ) from None

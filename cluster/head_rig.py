@@ -7,6 +7,7 @@ import json
 import os
 import sys
 
+from cluster.address import check_own
 from cluster.coordinator_settings import CoordinatorSettings
 from cluster.first_failure import FirstFailure
 from cluster.ray_node import has_dashboard
@@ -44,6 +45,7 @@ class HeadRig(Rig):
         return f"http://127.0.0.1:{self.ports.ray['dashboard']}" if has_dashboard() else ""
 
     async def _enter(self) -> None:
+        await check_own(self.settings.host, self.ports.door)
         async with FirstFailure() as tasks:
             tasks.create_task(self._start_workers())
             tasks.create_task(self._start_swarm())

@@ -114,6 +114,12 @@ def test_a_port_in_use_is_named(command: str) -> None:
     assert f"127.0.0.1:{taken}" in ran.err and "--ports" in ran.err and "Traceback" not in ran.err
 
 
+@pytest.mark.parametrize("address", ["192.0.2.1", "no.such.host"])
+def test_an_address_that_is_not_this_machines_is_named(address: str) -> None:
+    ran = swarm("up", "nano", "--device", "cpu=80MiB", "--address", address, "--ports", free_ports())
+    assert ran.code == 1 and not ran.out and address in ran.err and "--address" in ran.err and "Traceback" not in ran.err
+
+
 def test_a_port_where_nobody_listens_is_no_swarm() -> None:
     first = free_ports().partition("-")[0]
     said = swarm("join", f"127.0.0.1:{first}", "--key", KEY, *HERE, "--ports", free_ports())
