@@ -141,12 +141,13 @@ class Flow:
         session = epoch.pool.table.find(header.session)
         with epoch.pool.lock:
             verdict = session.admit(epoch.blocks, header.serial, header.position, header.tokens, header.prefix_hash)
+            generation = session.generation  # before the compute thread can fail the Step that this one builds on
         epoch.pool.table.touch(session, now)
         if verdict is Verdict.AGAIN and isinstance(session.answer, Answered):
             self._answer_again(header, session.answer, epoch, ticket)
         if verdict is not Verdict.RUN:
             return []
-        return [Admitted(header, session, session.generation, now + header.seconds_left, rows)]
+        return [Admitted(header, session, generation, now + header.seconds_left, rows)]
 
     def _start(self, batch: Batch) -> None:
         batch.ticket.add_part()
