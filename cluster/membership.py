@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import grpc.aio
 
-from swarm.errors import DoorError, SwarmError
+from swarm.errors import DoorError, Expired, NoSwarm, SwarmError
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import swarm_pb2 as pb
@@ -32,6 +32,8 @@ class Membership:
         self._stub = swarm_pb2_grpc.SwarmServiceStub(self._channel)
         self._notify = notify
         self._request: pb.JoinRequest | None = None
+        self._joining = asyncio.Lock()
+        self._told_away = False
 
     async def knock(self, request: pb.KnockRequest) -> pb.KnockReply:
         """Ask to be let in. Raises NoSwarm, WrongKey, VersionMismatch or Unreachable."""
@@ -42,13 +44,19 @@ class Membership:
             raise from_rpc(error, self._what) from None
 
     async def join(self, request: pb.JoinRequest) -> pb.JoinReply:
-        """Bring Devices in; answers when they are in a Plan or known to wait. Raises SwarmError."""
+        """Bring Devices in; answers when they are in a Plan or known to wait.
+
+        A swarm that goes away meanwhile is asked again when it is back: Ray starts a Coordinator that ended anew. Raises
+        SwarmError where it refuses.
+        """
         self._request = request
-        try:
-            reply: pb.JoinReply = await self._stub.Join(request)
-            return reply
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, self._what) from None
+        async with self._joining:
+            while True:
+                try:
+                    return await self._ask_to_join(request)
+                except (NoSwarm, Expired):
+                    self._tell_away()
+                await asyncio.sleep(AGAIN_S)
 
     async def stay(self) -> None:
         """Tell `notify` what becomes of the Plan, and join again when the swarm comes back; until cancelled."""
@@ -56,8 +64,10 @@ class Membership:
             try:
                 await self._follow()
             except grpc.aio.AioRpcError:
-                self._notify(f"{self._what} does not answer; the worker goes on, and joins again when it is back")
-            await self._join_again()
+                self._tell_away()
+            await asyncio.sleep(AGAIN_S)
+            if self._request and not self._joining.locked():
+                await self._join_again(self._request)
 
     async def restarted(self, worker_address: str) -> None:
         """A Worker was started anew and holds nothing. A swarm that is gone is told when it is back."""
@@ -94,14 +104,31 @@ class Membership:
                 self._notify(f"the swarm {reply.waiting}")
             said = what
 
-    async def _join_again(self) -> None:
+    async def _join_again(self, request: pb.JoinRequest) -> None:
+        refused = ""
         while True:
-            await asyncio.sleep(AGAIN_S)
-            if self._request is None:
-                return
             try:
-                await self.join(self._request)
-            except SwarmError:
-                continue
-            self._notify(f"joined {self._what} again")
-            return
+                await self._ask_to_join(request)
+            except (NoSwarm, Expired):
+                pass
+            except SwarmError as error:
+                if str(error) != refused:
+                    self._notify(refused := str(error))
+            else:
+                self._notify(f"joined {self._what} again")
+                return
+            await asyncio.sleep(AGAIN_S)
+
+    async def _ask_to_join(self, request: pb.JoinRequest) -> pb.JoinReply:
+        try:
+            reply: pb.JoinReply = await self._stub.Join(request)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._what) from None
+        self._told_away = False
+        return reply
+
+    def _tell_away(self) -> None:
+        """Once, until it answers again."""
+        if not self._told_away:
+            self._notify(f"{self._what} does not answer; the workers go on, and join again when it is back")
+        self._told_away = True

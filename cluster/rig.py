@@ -30,8 +30,6 @@ from swarm.errors import SwarmError
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2 as pb
 
-COORDINATOR_S = 90.0
-
 RAY_AGAIN_S = 2.0
 
 

@@ -11,7 +11,9 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from own_rig import FAKE
 
@@ -25,17 +27,30 @@ from cluster.rig import RigSettings
 from cluster.target import Target
 from swarm.errors import DeviceError, NoSwarm, PortInUse, Unreachable, WrongKey
 from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1 import swarm_pb2_grpc
 
 DEADLINE_S = 30.0
 ROOT = Path(__file__).parent.parent.parent
 
 
+class DoorThatMayFail(Door):
+    """A door whose Coordinator dies under the next so many calls to join."""
+
+    deaths = 0
+
+    async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
+        if self.deaths:
+            self.deaths -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        return await super().Join(request, context)
+
+
 class Swarm:
     """A Coordinator behind its door, and Rigs in processes of their own."""
 
-    def __init__(self, coordinator: Coordinator, address: str, state_dir: Path) -> None:
-        self.coordinator, self.address, self.state_dir = coordinator, address, state_dir
+    def __init__(self, coordinator: Coordinator, door: DoorThatMayFail, address: str, state_dir: Path) -> None:
+        self.coordinator, self.door, self.address, self.state_dir = coordinator, door, address, state_dir
         self.rigs: list[asyncio.subprocess.Process] = []
 
     async def start_rig(self, count: int = 2) -> tuple[asyncio.subprocess.Process, list[int]]:
@@ -64,11 +79,12 @@ async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
     credentials = Credentials("secret")
     coordinator = Coordinator(Target("nano", "fp32", 1, 64), WorkerAgents(credentials), "head", lambda: 1000.0)
     server = credentials.server()
-    swarm_pb2_grpc.add_SwarmServiceServicer_to_server(Door(coordinator, "127.0.0.1:0", RayDoor()), server)
+    door = DoorThatMayFail(coordinator, "127.0.0.1:0", RayDoor())
+    swarm_pb2_grpc.add_SwarmServiceServicer_to_server(door, server)
     port = credentials.bind(server, "127.0.0.1:0")
     await server.start()
     await coordinator.start()
-    found = Swarm(coordinator, f"127.0.0.1:{port}", tmp_path / "state")
+    found = Swarm(coordinator, door, f"127.0.0.1:{port}", tmp_path / "state")
     yield found
     for rig in found.rigs:
         if rig.returncode is None:
@@ -86,6 +102,12 @@ async def test_a_rig_brings_its_workers_and_leaves_politely(swarm: Swarm) -> Non
     rig.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(rig.wait(), DEADLINE_S) == 0
     assert swarm.coordinator.status()["workers"] == [] and not any(runs(pid) for pid in pids)
+
+
+async def test_a_swarm_that_goes_away_under_the_first_join_is_asked_again(swarm: Swarm) -> None:
+    swarm.door.deaths = 2
+    _, pids = await swarm.start_rig(1)
+    assert [w["pid"] for w in swarm.coordinator.status()["workers"]] == pids
 
 
 async def test_after_sigkill_of_the_owner_no_worker_is_left(swarm: Swarm) -> None:
