@@ -98,18 +98,26 @@ def resolve_key(given: str | None, key_file: Path | None, address: str) -> str:
     """
     key = explicit_key(given, key_file) or recall().keys.get(address, "")
     if not key and sys.stdin.isatty() and sys.stderr.isatty():
-        key = getpass.getpass(f"Key of the swarm at {address}: ", stream=sys.stderr).strip()
+        key = _checked(getpass.getpass(f"Key of the swarm at {address}: ", stream=sys.stderr), "the answer")
     if not key:
         raise WrongKey(f"the swarm at {address} needs its key: give --key, --key-file or SWARM_KEY (`swarm up` prints it)")
-    return _checked(key)
+    return key
 
 
 def explicit_key(given: str | None, key_file: Path | None) -> str:
-    """The key that --key, --key-file or SWARM_KEY give; empty where none does. Raises UsageError, WrongKey."""
-    if given or key_file is None:
-        return _checked(given or os.environ.get("SWARM_KEY", ""))
+    """The key that --key, --key-file or SWARM_KEY give; empty where none does.
+
+    Raises:
+        WrongKey: one of them is there and empty: who meant to give a key must not be taken for one who wants none.
+        UsageError: the key file cannot be read.
+    """
+    if given is not None:
+        return _checked(given, "--key")
+    if key_file is None:
+        said = os.environ.get("SWARM_KEY")
+        return "" if said is None else _checked(said, "SWARM_KEY")
     try:
-        return _checked(key_file.read_text(encoding="utf-8").strip())
+        return _checked(key_file.read_text(encoding="utf-8"), f"the key file {key_file}")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the key file {key_file} cannot be read ({error}): give another --key-file") from None
 
@@ -118,7 +126,7 @@ def own_key() -> str:
     """The key of the swarms that this user starts here: drawn once, so that a join line stays good. Raises UsageError."""
     path = config_dir() / "own-key"
     try:
-        return _checked(path.read_text(encoding="utf-8").strip())
+        return _checked(path.read_text(encoding="utf-8"), f"{path} (delete it, and the next `swarm up` draws a new one)")
     except FileNotFoundError:
         key = secrets.token_urlsafe(24)
         write_private(path, key + "\n")
@@ -127,7 +135,11 @@ def own_key() -> str:
         raise UsageError(f"{path} cannot be read ({error}): delete it, and the next `swarm up` draws a new key") from None
 
 
-def _checked(key: str) -> str:
+def _checked(text: str, where: str) -> str:
+    """The key in a text. Raises WrongKey where there is none, or one that no header can carry."""
+    key = text.strip()
+    if not key:
+        raise WrongKey(f"{where} has no key in it: give the one that `swarm up` prints")
     if not key.isascii() or not key.isprintable():
         raise WrongKey("the key has characters that no swarm's key has: copy it again from what `swarm up` printed")
     return key

@@ -80,6 +80,22 @@ def test_a_key_that_no_header_can_carry_is_refused() -> None:
         settings.explicit_key("schlüssel", None)
 
 
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_a_key_that_is_given_and_empty_is_refused_and_not_taken_for_none(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(text)
+    with pytest.raises(WrongKey, match="key has no key in it"):
+        settings.explicit_key(None, file)
+    with pytest.raises(WrongKey, match="--key has no key"):
+        settings.explicit_key(text, None)
+    assert settings.explicit_key(None, None) == ""
+    monkeypatch.setenv("SWARM_KEY", text)
+    with pytest.raises(WrongKey, match="SWARM_KEY has no key"):
+        settings.explicit_key(None, None)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"address": "a"}', '{"address": "a", "keys": []}'])
 def test_a_broken_memory_says_what_to_delete(text: str) -> None:
     settings.write_private(settings.config_dir() / "swarms.json", text)
