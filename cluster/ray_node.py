@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class RayNodeSettings:
         host: the address that other Rigs dial.
         ports: this Rig's range.
         token: Ray's own token, the same on all Rigs.
-        folder: for Ray's session files and sockets; its path must be short. Removed when the node ends.
+        folder: for Ray's session files and sockets, in a folder inside it; its path must be short. Removed when the node ends.
         rig_id: goes into the node's label.
         head: host:port of the head's GCS; empty: this is the head.
         dashboard: whether to start it (head only).
@@ -45,6 +46,11 @@ class RayNodeSettings:
     rig_id: str
     head: str = ""
     dashboard: bool = True
+
+    @property
+    def session_folder(self) -> Path:
+        """What Ray is given. It opens that to everybody, so that it must lie in a folder that stays this user's."""
+        return self.folder / "r"
 
     @property
     def gcs(self) -> str:
@@ -87,7 +93,7 @@ def start_command(settings: RayNodeSettings) -> list[str]:
     command += ["--num-cpus", "1", "--num-gpus", "0", "--object-store-memory", str(OBJECT_STORE_BYTES)]
     command += [
         "--temp-dir",
-        str(settings.folder),
+        str(settings.session_folder),
         "--include-log-monitor",
         "false",
         "--log-style",
@@ -138,7 +144,8 @@ class RayNode:
             PortInUse: a port was taken since it was looked at.
             NoSwarm: Ray did not start; the message has what it said last.
         """
-        self.settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.settings.folder.mkdir(parents=True, exist_ok=True)
+        self.settings.folder.chmod(0o700)
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cluster.keeper", str(self.settings.folder), *start_command(self.settings),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=self._environment,
@@ -185,6 +192,7 @@ class RayNode:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
+        await asyncio.to_thread(shutil.rmtree, self.settings.folder, ignore_errors=True)  # a killed keeper leaves it
 
 
 def _failure(settings: RayNodeSettings, said: list[str]) -> PortInUse | NoSwarm:

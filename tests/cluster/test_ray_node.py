@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +79,29 @@ def test_a_path_too_long_for_rays_sockets_is_refused() -> None:
     settings = RayNodeSettings("10.0.0.2", PORTS, "token", Path("/tmp") / ("x" * 60), "rig-id")
     with pytest.raises(UsageError, match="too long a path"):
         RayNode(settings, {})
+
+
+def test_ray_is_given_a_folder_inside_one_that_stays_this_users() -> None:
+    words = start_command(SETTINGS)
+    given = Path(words[words.index("--temp-dir") + 1])
+    assert given != SETTINGS.folder and given.is_relative_to(SETTINGS.folder)
+
+
+async def test_a_node_that_has_to_be_killed_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(SETTINGS, folder=Path(tempfile.mkdtemp(prefix="swarm-", dir="/tmp")))
+    hung = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('Ray runtime started', flush=True); signal.pause()"
+    run = asyncio.create_subprocess_exec
+
+    async def hang(*words: str, **how: Any) -> asyncio.subprocess.Process:
+        return await run(sys.executable, "-c", hung, **how)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", hang)
+    monkeypatch.setattr("cluster.ray_node.STOP_S", 0.1)
+    node = RayNode(settings, os.environ)
+    await node.start()
+    assert stat.S_IMODE(settings.folder.stat().st_mode) == 0o700
+    await node.stop()
+    assert not settings.folder.exists()
 
 
 TREE = """
