@@ -7,6 +7,7 @@ each other's shards never wait in a circle (promise 4). The thread takes shard w
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
@@ -35,11 +36,6 @@ class Compute:
         self._thread = threading.Thread(target=self._run, name=f"compute {name}", daemon=True)
         self._thread.start()
 
-    @property
-    def waiting(self) -> int:
-        """Stage jobs that no one has begun."""
-        return len(self._jobs)
-
     def submit(self, job: Job) -> None:
         """Queue Stage work."""
         with self._changed:
@@ -51,6 +47,12 @@ class Compute:
         with self._changed:
             self._shard_jobs.append(job)
             self._changed.notify()
+
+    async def passed(self) -> None:
+        """Return when the thread has let go of all Stage work that was queued before this call."""
+        loop, reached = asyncio.get_running_loop(), asyncio.Event()
+        self.submit(lambda: _set_on(loop, reached))
+        await reached.wait()
 
     def serve_shards(self) -> None:
         """Run the shard work that waits. Called on the compute thread between Blocks."""
@@ -103,3 +105,7 @@ class Compute:
                     return self._jobs.popleft()
                 self._changed.wait()
             return None
+
+
+def _set_on(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(event.set)

@@ -100,10 +100,11 @@ class Flow:
         ticket.part_done()
 
     async def idle(self, epoch: int) -> None:
-        """Return when no micro-batch of this epoch is being computed here."""
+        """Return when no micro-batch of this epoch is being computed here, nor held by the compute thread."""
         while self._running[epoch]:
             await asyncio.sleep(0.005)
-        del self._running[epoch]
+        self._running.pop(epoch, None)
+        await self._compute.passed()
 
     def _check(self, frame: pb.MicroBatch, epoch: Epoch) -> None:
         rows = sum(len(s.tokens) for s in frame.steps)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -29,7 +28,7 @@ from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs, KVPool
 from swarm.worker.experts import RemoteExperts
 from swarm.worker.flow import Flow
-from swarm.worker.holdings import Holdings, Part, part_bytes, parts_of
+from swarm.worker.holdings import Holdings, Part, part_bytes, parts_of, release_memory
 from swarm.worker.opening import Opening
 
 SWEEP_S = 0.5
@@ -63,6 +62,7 @@ class Worker:
         self._holdings = Holdings()
         self._ordering = asyncio.Lock()
         self._started = time.monotonic()
+        self._afterwards: set[asyncio.Task[None]] = set()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     async def prepare(self, plan: Plan, name: str, folder: str = "", release_first: bool = False) -> AsyncIterator[tuple[int, int]]:
@@ -121,7 +121,8 @@ class Worker:
 
     async def close(self) -> None:
         """End everything. Nothing is answered any more."""
-        self._sweeper.cancel()
+        for task in (self._sweeper, *self._afterwards):
+            task.cancel()
         await self.flow.hops.close()
         await self.opening.peers.close()
         for epoch in self.epochs.all():
@@ -193,22 +194,41 @@ class Worker:
         if epoch is None:
             return
         epoch.serving = False
-        with contextlib.suppress(TimeoutError):  # what runs on fails at its next hop, and its memory goes when it ends
+        pool, idle = epoch.pool, True
+        try:
             async with asyncio.timeout(deadline_s):
                 await self.flow.idle(number)
+        except TimeoutError:  # what runs on fails at its next hop; what it holds goes when it ends
+            idle = False
         self.epochs.remove(number)
         for remote in epoch.remotes:
             await remote.close()
-        in_use = {b for e in self.epochs.all() if e.pool is epoch.pool for b in e.blocks}
-        for block in set(epoch.cache.blocks) - in_use:
-            epoch.pool.drop_block(block)
         del epoch
+        if idle:
+            self._drop_unused_blocks(pool)
+        else:
+            self._later(self._give_back_after(number, pool))
         self._release_unused(keep)
+
+    def _drop_unused_blocks(self, pool: KVPool) -> None:
+        in_use = {b for e in self.epochs.all() if e.pool is pool for b in e.blocks}
+        for block in set(pool.cache.blocks) - in_use:
+            pool.drop_block(block)
 
     def _release_unused(self, keep: Plan | None = None) -> None:
         """Give back the weights that no epoch uses, nor the Plan that is about to be loaded."""
         plans = [e.plan for e in self.epochs.all()] + ([keep] if keep else [])
         self._holdings.keep_only(p for plan in plans for p in parts_of(plan, self.name))
+
+    async def _give_back_after(self, number: int, pool: KVPool) -> None:
+        """Give back what a micro-batch that outlived its epoch has held, at its end."""
+        await self.flow.idle(number)
+        self._drop_unused_blocks(pool)
+        release_memory()
+
+    def _later(self, work: Coroutine[object, object, None]) -> None:
+        self._afterwards.add(task := asyncio.get_running_loop().create_task(work))
+        task.add_done_callback(self._afterwards.discard)
 
     async def _sweep(self) -> None:
         """Take back what leases no longer cover, and give up what nobody reported."""

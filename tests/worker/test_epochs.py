@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import threading
+import weakref
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from plans import each_others_experts, free_addresses, nano, plan_of, weights_of
 from questions import GREEDY, questions
+from raw_client import raw, step
 from swarm_processes import InMemory, prepare, until, workers_here
 
 from swarm.client.client import Client, open_client
 from swarm.client.conversation import Conversation
 from swarm.errors import DoesNotFit, ModelError, Refused
 from swarm.model.experts import ExpertWeights
+from swarm.model.rows import Rows
+from swarm.model.stage import Stage
 from swarm.plan import Plan
 from swarm.weights.load import Loader
 from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
+from swarm.worker import holdings
+from swarm.worker import worker as worker_module
 from swarm.worker.worker import Worker
 
 STORY = questions("stories")[0]
@@ -239,3 +248,69 @@ async def test_giving_up_the_old_epoch_first_frees_its_memory_before_the_new_one
             most = max(most, worker.status().weights_bytes)
         assert most <= weights_of(plan, "w1")
         assert worker.status().kv_bytes <= telling.workers["w0"].status().kv_bytes
+
+
+@dataclass
+class Watched:
+    """The expert weights that a Worker holds now, and how many of them lived whenever memory was handed back."""
+
+    refs: list[weakref.ref[ExpertWeights]]
+    handed_back: list[int]
+
+    def alive(self) -> int:
+        return sum(ref() is not None for ref in self.refs)
+
+
+def watch(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    current = worker.epochs.current
+    assert current is not None
+    watched = Watched([weakref.ref(weights) for weights in current.experts.weights.values()], [])
+
+    def release() -> None:
+        gc.collect()
+        watched.handed_back.append(watched.alive())
+
+    monkeypatch.setattr(holdings, "release_memory", release)
+    monkeypatch.setattr(worker_module, "release_memory", release)
+    return watched
+
+
+async def test_the_old_weights_are_gone_before_the_first_of_the_new_ones_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        await telling.tell(10)
+        worker = telling.workers["w1"]
+        watched = watch(worker, monkeypatch)
+        async for loaded, _ in worker.prepare(telling.plan(2, [8], ["w1"], dtype="bf16"), "w1", release_first=True):
+            assert loaded or watched.alive() == 0
+
+
+async def test_a_retired_models_memory_is_handed_back_when_nothing_holds_it_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of([8])
+    async with workers_here(plan) as workers, raw(plan) as client:
+        await client.ask(step(await client.open(64), STORY.prompt, 0, 10))
+        watched = watch(workers["w0"], monkeypatch)
+        await workers["w0"].drain(1, 5.0)
+        assert watched.handed_back == [0]
+
+
+async def test_a_micro_batch_that_outlives_its_epoch_hands_its_memory_back_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of([8])
+    computing, go_on = threading.Event(), threading.Event()
+    really = Stage.forward
+
+    def slowly(stage: Stage, h: torch.Tensor, rows: Rows, *rest: Any) -> torch.Tensor:
+        computing.set()
+        assert go_on.wait(20)
+        return really(stage, h, rows, *rest)
+
+    async with workers_here(plan) as workers, raw(plan) as client:
+        session = await client.open(64)
+        watched = watch(workers["w0"], monkeypatch)
+        monkeypatch.setattr(Stage, "forward", slowly)
+        await client.send(step(session, STORY.prompt, 0, 10))
+        await until(computing.is_set, "nothing is computed")
+        await workers["w0"].drain(1, 0.05)
+        assert watched.handed_back == [len(watched.refs)]
+        go_on.set()
+        await until(lambda: len(watched.handed_back) == 2, "memory was not handed back")
+        assert watched.handed_back[1] == 0
