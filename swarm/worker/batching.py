@@ -29,16 +29,26 @@ def group_limit(active_sessions: int, num_stages: int, fixed: int = 0) -> int:
 
 
 class EntryQueue(Generic[W]):
-    """Steps that wait at the entry Stage, first come first served, one Step of a Session in a micro-batch."""
+    """Steps that wait at the entry Stage: one Step of a Session in a micro-batch, each Session's in order.
+
+    Single tokens (running answers) and prompts take turns: a running answer waits for one micro-batch with prompt at most,
+    a prompt for the tokens that waited before it. Among prompts, whose Session was served longest ago comes first.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[W] = deque()
+        self._turn = 0
+        self._since: dict[bytes, int] = {}
+        """Waiting Session → the turn in which it came, or was last served."""
+        self._prompts_since = 0
+        """The turn in which the prompts that wait were last served, or the first of them came."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def push(self, step: W) -> None:
         self._waiting.append(step)
+        self._since.setdefault(step.session, self._turn)
 
     def rows_of(self, session: bytes) -> int:
         """Rows that wait for one Session: what a flood is measured by."""
@@ -49,10 +59,11 @@ class EntryQueue(Generic[W]):
         gone = [s for s in self._waiting if leave(s)]
         if gone:
             self._waiting = deque(s for s in self._waiting if not leave(s))
+            self._forget_absent()
         return gone
 
     def sessions(self) -> set[bytes]:
-        return {s.session for s in self._waiting}
+        return set(self._since)
 
     def take(self, groups: int, chunk_rows: int, max_rows: int) -> list[W]:
         """The next micro-batch: a fair share of the waiting Sessions, and at most a chunk of prompt.
@@ -63,20 +74,39 @@ class EntryQueue(Generic[W]):
                 more than one chunk.
             max_rows: the most rows in all. A Step that exceeds either goes alone, so that none waits for ever.
         """
-        share = -(-len(self.sessions()) // max(1, groups))
+        share = -(-len(self._since) // max(1, groups))
         taken: list[W] = []
-        passed: deque[W] = deque()
-        seen: set[bytes] = set()
         prompt_rows = rows = 0
-        for step in self._waiting:
+        for step in self._in_turn():
             prompt = step.num_rows if step.num_rows > 1 else 0
             fits = rows + step.num_rows <= max_rows and (prompt_rows + prompt <= chunk_rows or not prompt_rows)
-            if len(taken) < share and step.session not in seen and (fits or not taken):
+            if len(taken) < share and (fits or not taken):
                 taken.append(step)
                 rows += step.num_rows
                 prompt_rows += prompt
-            else:
-                passed.append(step)
-            seen.add(step.session)
-        self._waiting = passed
+        self._took(taken, prompt_rows > 0)
         return taken
+
+    def _in_turn(self) -> list[W]:
+        """The first waiting Step of each Session, in the order in which they may go."""
+        heads: dict[bytes, W] = {}
+        for step in self._waiting:
+            heads.setdefault(step.session, step)
+        ordered = sorted(heads.values(), key=lambda s: self._since[s.session])
+        tokens = [s for s in ordered if s.num_rows == 1]
+        prompts = [s for s in ordered if s.num_rows > 1]
+        due = 1 if tokens and self._prompts_since < self._since[tokens[0].session] else 0
+        return [*prompts[:due], *tokens, *prompts[due:]]
+
+    def _took(self, taken: list[W], prompt: bool) -> None:
+        self._turn += 1
+        gone = {id(step) for step in taken}
+        self._waiting = deque(s for s in self._waiting if id(s) not in gone)
+        self._since.update((step.session, self._turn) for step in taken)
+        self._forget_absent()
+        if prompt or not any(s.num_rows > 1 for s in self._waiting):
+            self._prompts_since = self._turn
+
+    def _forget_absent(self) -> None:
+        present = {s.session for s in self._waiting}
+        self._since = {session: turn for session, turn in self._since.items() if session in present}
