@@ -1,6 +1,6 @@
 """Write a Mixtral-shaped checkpoint of random weights in Hugging Face layout, one file a Block.
 
-    python benchmarks/checkpoint.py FOLDER [--hidden 1024 --ffn 3584 --blocks 16 --heads 16 --kv-heads 4 --vocab 32000]
+    python -m benchmarks.checkpoint FOLDER [--hidden 1024 --ffn 3584 --blocks 16 --heads 16 --kv-heads 4 --vocab 32000]
 
 The default is the shape that the peers were measured with: 1.52B parameters, 2.9 GiB in bf16.
 """

@@ -1,6 +1,6 @@
 """A plain torch loop over random weights of a Mixtral shape, and the machine's limits, beside `swarm.model` in one run.
 
-    python benchmarks/plain_loop.py --threads 2
+    python -m benchmarks.plain_loop --threads 2
 
 The loop is the least that computes a Mixtral token: no pages, no Sessions, no ports. It is what other benchmarks divide by.
 
