@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import sys
 
 from cluster.address import check_own
@@ -49,9 +47,6 @@ class HeadRig(Rig):
         async with FirstFailure() as tasks:
             tasks.create_task(self._start_workers())
             tasks.create_task(self._start_swarm())
-        note = self.settings.state_dir / "head.json"
-        note.write_text(json.dumps({"pid": os.getpid(), "address": self.address}))
-        self._stack.callback(note.unlink, missing_ok=True)
         # Itself it reaches over loopback: an advertised address may be a NAT's, which no one inside can dial.
         self._open_membership(self.address if self.bind == self.settings.host else f"127.0.0.1:{self.ports.door}")
 

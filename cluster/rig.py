@@ -41,7 +41,7 @@ class RigSettings:
         host: the address that others dial (see `cluster.address.own_address`).
         ports: one range for everything.
         key: the swarm's key.
-        state_dir: keeps this Rig's id, its Workers' logs and, on the head, `head.json`.
+        state_dir: keeps this Rig's id and its Workers' logs.
         environment: for the processes started here.
         spread: use every Device, also where fewer would do.
         notify: takes what people should know while the Rig runs.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import time
 from pathlib import Path
 
 from swarm.cli import output, settings
+from swarm.cli.one_head import Head, forget_head, is_headed, noted_head
 from swarm.errors import NoSwarm, SwarmError
 
 POLITE_S = 60.0
@@ -18,45 +18,31 @@ POLL_S = 0.1
 
 
 def down() -> None:
-    """Stop the swarm that this rig heads: its Workers, its Coordinator and its Ray processes."""
-    note = settings.state_dir() / "head.json"
-    pid, address = _read(note)
-    if not _is_swarm(pid):
-        note.unlink(missing_ok=True)
-        raise NoSwarm(f"no swarm runs here any more: process {pid}, which headed {address}, is gone")
-    if not _end(pid, signal.SIGTERM) and not _end(pid, signal.SIGKILL):
-        raise SwarmError(f"process {pid} of the swarm at {address} does not end: look at it with `ps -p {pid}`")
-    note.unlink(missing_ok=True)
-    output.stdout().print(f"the swarm at {address} is down")
+    """Stop the swarm that this rig heads: its Workers, its Coordinator and its Ray processes. One that starts is stopped, too."""
+    here = settings.state_dir()
+    runs, head = is_headed(here), noted_head(here)
+    if not runs:
+        forget_head(here)
+        raise NoSwarm(_none(head))
+    if head is None:
+        raise SwarmError("a swarm of yours is starting or ending here: try again in a moment")
+    if not _end(here, head, signal.SIGTERM) and not _end(here, head, signal.SIGKILL):
+        raise SwarmError(f"process {head.pid} of the swarm at {head.address} does not end: look at it with `ps -p {head.pid}`")
+    output.stdout().print(f"the swarm at {head.address} is down")
 
 
-def _read(note: Path) -> tuple[int, str]:
-    """Process id and address from `head.json`, which `swarm up` writes: {"pid": 123, "address": "host:port"}."""
-    try:
-        raw = json.loads(note.read_text(encoding="utf-8"))
-        return int(raw["pid"]), str(raw["address"])
-    except FileNotFoundError:
-        raise NoSwarm("this rig heads no swarm: run `swarm down` on the machine and as the user that ran `swarm up`") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SwarmError(f"{note} cannot be read ({error}): end `swarm up` with Ctrl-C and delete that file") from None
+def _none(killed: Head | None) -> str:
+    if killed is None:
+        return "this rig heads no swarm: run `swarm down` on the machine and as the user that ran `swarm up`"
+    return f"no swarm runs here any more: process {killed.pid}, which headed {killed.address}, is gone"
 
 
-def _is_swarm(pid: int) -> bool:
-    """Whether that process still runs, and is not another program that got its number since."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    except OSError:
-        return False
-    return any(Path(word).name == "swarm" or word.startswith("swarm.cli") for word in words)
-
-
-def _end(pid: int, number: signal.Signals) -> bool:
-    """Send the signal; whether the process ends within `POLITE_S`."""
+def _end(state_dir: Path, head: Head, number: signal.Signals) -> bool:
+    """Send the signal; whether the head is gone within `POLITE_S`."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+        os.kill(head.pid, number)
     deadline = time.monotonic() + POLITE_S
-    # A zombie has no command line any more: it is gone, its parent has only not noticed.
-    while _is_swarm(pid):
+    while is_headed(state_dir) and noted_head(state_dir) == head:
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_S)

@@ -50,7 +50,7 @@ def up(
         Target(source, dtype, sessions, context, spread),
         token=secrets.token_hex(32),
     )
-    with one_head(rig.settings.state_dir):
+    with one_head(rig.settings.state_dir, rig.address):
         rig_options.run_until_stopped(lambda: _serve(rig, model))
 
 
