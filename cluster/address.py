@@ -40,10 +40,7 @@ async def check_own(host: str, port: int) -> None:
             writer.close()
     except (OSError, TimeoutError) as error:
         # asyncio puts its own words into `strerror`; resolving a name has negative numbers, and good words.
-        known = error.errno is not None and error.errno > 0
-        why = (
-            "no answer" if isinstance(error, TimeoutError) else os.strerror(error.errno) if known else str(error.strerror or error)
-        )
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error or "no answer")
         raise Unreachable(
             f"this machine does not reach itself at {host}:{port} ({why}): give one of its own addresses with --address, "
             "one that the other rigs can dial too"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ class WorkerProcess:
             since = loop.time()
             code = await self._process.wait() if self._process else 1
             in_a_row = 0 if loop.time() - since > STEADY_S else in_a_row + 1
-            self._notify(f"the worker of {self.order.device} ended (exit {code}: {self._last_words()}); starting it again")
+            why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}: {self._last_words()}"
+            self._notify(f"the worker of {self.order.device} ended ({why}); starting it again")
             await asyncio.sleep(BACKOFF_S[min(in_a_row - 1, len(BACKOFF_S) - 1)] if in_a_row else 0.0)
             try:
                 await self.start()

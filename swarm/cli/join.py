@@ -9,7 +9,8 @@ import typer
 from cluster.address import own_address
 from cluster.joined_rig import JoinedRig
 from swarm.cli import options, rig_options, settings
-from swarm.cli.rig_watch import Loading, show_plans
+from swarm.cli.rig_watch import watching
+from swarm.cli.screen import Screen
 from swarm.wire.credentials import Credentials
 
 
@@ -30,15 +31,16 @@ def join(
     door = settings.parse_address(swarm)
     swarm_key = settings.resolve_key(key, key_file, door)
     host = address or own_address(door.rpartition(":")[0].strip("[]"))
-    where = {"host": host, "key": swarm_key, "ports": ports, "spread": spread}
+    screen = Screen()
+    where = {"host": host, "key": swarm_key, "ports": ports, "spread": spread, "notify": screen.tell}
     rig = JoinedRig(rig_options.rig_settings(device, ram, exclude, threads, name, **where), door)
-    rig_options.run_until_stopped(lambda: _serve(rig))
+    rig_options.run_until_stopped(screen, lambda: _serve(rig, screen))
 
 
-async def _serve(rig: JoinedRig) -> None:
+async def _serve(rig: JoinedRig, screen: Screen) -> None:
     credentials = Credentials(rig.settings.key)
-    rig_options.tell(f"joining the swarm at {rig.swarm} ...")
+    screen.tell(f"joining the swarm at {rig.swarm} ...")
     async with rig:
         settings.remember(rig.swarm, rig.settings.key)
-        async with Loading(rig.swarm, credentials), show_plans(rig.swarm, credentials):
-            await rig.run(lambda reply: rig_options.tell(f"joined the swarm at {rig.swarm} as {rig.name}; Ctrl-C leaves it"))
+        async with watching(screen, rig.swarm, credentials):
+            await rig.run(lambda reply: screen.tell(f"joined the swarm at {rig.swarm} as {rig.name}; Ctrl-C leaves it"))

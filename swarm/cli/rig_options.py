@@ -14,7 +14,8 @@ import typer
 from cluster.device_spec import parse_device, parse_size
 from cluster.hardware import detect
 from cluster.rig import RigSettings
-from swarm.cli import output, settings
+from swarm.cli import settings
+from swarm.cli.screen import Screen
 
 Device = Annotated[
     list[str] | None, typer.Option("--device", metavar="SPEC", help="cuda:0, cuda:1=20GiB, cpu=4GiB; repeatable. [default: all]")
@@ -32,12 +33,12 @@ PORTS = "7700-7731"
 
 
 def rig_settings(
-    device: list[str] | None, ram: str | None, exclude: list[str] | None, threads: int | None, name: str | None, **where: Any
+    device: list[str] | None, ram: str | None, exclude: list[str] | None, threads: int | None, name: str | None, **rest: Any
 ) -> RigSettings:
     """What this rig gives and where.
 
     Args:
-        where: host, key, ports and spread of `RigSettings`.
+        rest: host, key, ports, spread and notify of `RigSettings`.
 
     Raises:
         UsageError: an option that makes no sense. DeviceError: a Device that cannot be used.
@@ -48,25 +49,19 @@ def rig_settings(
         devices=devices,
         state_dir=settings.state_dir(),
         environment=dict(os.environ),
-        notify=tell,
-        **where,
+        **rest,
     )
 
 
-def tell(message: str) -> None:
-    """News of the swarm, on standard error."""
-    output.stderr().print(message)
-
-
-def run_until_stopped(serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run_until_stopped(screen: Screen, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run until it ends, or until Ctrl-C, SIGTERM or SIGHUP, which let it clean up. A further signal changes nothing.
 
     Raises what `serve` raises.
     """
-    asyncio.run(_until_stopped(serve))
+    asyncio.run(_until_stopped(screen, serve))
 
 
-async def _until_stopped(serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _until_stopped(screen: Screen, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(serve())
     stopped = False
 
@@ -74,7 +69,7 @@ async def _until_stopped(serve: Callable[[], Coroutine[Any, Any, None]]) -> None
         nonlocal stopped
         if not stopped:
             stopped = True
-            tell("ending ...")
+            screen.tell("ending ...")
             task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

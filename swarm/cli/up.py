@@ -11,9 +11,11 @@ import typer
 from cluster.address import own_address
 from cluster.head_rig import HeadRig
 from cluster.target import Target
-from swarm.cli import options, output, rig_options, settings
+from swarm.cli import options, rig_options, settings
 from swarm.cli.one_head import one_head
-from swarm.cli.rig_watch import Loading, show_plans
+from swarm.cli.rig_watch import watching
+from swarm.cli.screen import Screen
+from swarm.errors import gib
 from swarm.weights.describe import describe
 from swarm.weights.source import NANO, resolve
 from swarm.wire.credentials import Credentials
@@ -44,29 +46,29 @@ def up(
     describe(model, dtype)  # what is wrong with the model is said before anything starts
     source = model if model == NANO or not Path(model).expanduser().is_dir() else str(resolve(model))
     swarm_key = settings.explicit_key(key, key_file) or settings.own_key()
-    where = {"host": address or own_address(), "key": swarm_key, "ports": ports, "spread": spread}
+    screen = Screen()
+    where = {"host": address or own_address(), "key": swarm_key, "ports": ports, "spread": spread, "notify": screen.tell}
     rig = HeadRig(
         rig_options.rig_settings(device, ram, exclude, threads, name, **where),
         Target(source, dtype, sessions, context, spread),
         token=secrets.token_hex(32),
     )
     with one_head(rig.settings.state_dir, rig.address):
-        rig_options.run_until_stopped(lambda: _serve(rig, model))
+        rig_options.run_until_stopped(screen, lambda: _serve(rig, model, screen))
 
 
-async def _serve(rig: HeadRig, model: str) -> None:
+async def _serve(rig: HeadRig, model: str, screen: Screen) -> None:
     credentials = Credentials(rig.settings.key)
-    rig_options.tell(f"starting a swarm at {rig.address} ...")
+    screen.tell(f"starting a swarm at {rig.address} ...")
     async with rig:
         settings.remember(rig.address, rig.settings.key)
-        console = output.stdout()
         for device in rig.settings.devices:
-            console.print(f"{device.name:8} {device.label}")
-        console.print(f"\nAnother rig:  {rig.join_line}")
-        console.print("Talk to it:   swarm chat")
+            screen.show(f"{device.name:8} {gib(device.memory_bytes):>9}  {device.label}")
+        screen.show(f"\nAnother rig:  {rig.join_line}")
+        screen.show("Talk to it:   swarm chat")
         if rig.dashboard:
-            console.print(f"Dashboard:    {rig.dashboard}  (token: {rig.token})")
+            screen.show(f"Dashboard:    {rig.dashboard}  (token: {rig.token})")
         if model == NANO:
-            console.print(f"\nThis is the model that comes with swarm. A real one:  swarm load {REAL_MODEL}")
-        async with Loading(rig.address, credentials), show_plans(rig.address, credentials):
+            screen.show(f"\nThis is the model that comes with swarm. A real one:  swarm load {REAL_MODEL}")
+        async with watching(screen, rig.address, credentials):
             await rig.run()
