@@ -17,6 +17,9 @@ class Waiting(Protocol):
     def session(self) -> bytes: ...
 
     @property
+    def serial(self) -> int: ...
+
+    @property
     def num_rows(self) -> int: ...
 
 
@@ -47,12 +50,17 @@ class EntryQueue(Generic[W]):
         return len(self._waiting)
 
     def push(self, step: W) -> None:
+        """Let a Step wait; one that waits already and is sent again waits once, in its old place."""
+        for at, other in enumerate(self._waiting):
+            if _same(other, step):
+                self._waiting[at] = step
+                return
         self._waiting.append(step)
         self._since.setdefault(step.session, self._turn)
 
-    def rows_of(self, session: bytes) -> int:
-        """Rows that wait for one Session: what a flood is measured by."""
-        return sum(s.num_rows for s in self._waiting if s.session == session)
+    def rows_with(self, step: W) -> int:
+        """Rows that would wait for a Step's Session with it: what a flood is measured by."""
+        return step.num_rows + sum(s.num_rows for s in self._waiting if s.session == step.session and s.serial != step.serial)
 
     def remove(self, leave: Callable[[W], bool]) -> list[W]:
         """Take out and return the Steps for which `leave` is true."""
@@ -110,3 +118,7 @@ class EntryQueue(Generic[W]):
     def _forget_absent(self) -> None:
         present = {s.session for s in self._waiting}
         self._since = {session: turn for session, turn in self._since.items() if session in present}
+
+
+def _same(one: Waiting, other: Waiting) -> bool:
+    return (one.serial, one.session) == (other.serial, other.session)

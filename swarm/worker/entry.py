@@ -40,6 +40,10 @@ class WaitingStep:
         return self.header.session
 
     @property
+    def serial(self) -> int:
+        return self.header.serial
+
+    @property
     def num_rows(self) -> int:
         return len(self.header.tokens)
 
@@ -124,7 +128,7 @@ class EntryStage:
             raise Refused(f"a step of {step.num_rows} rows; the plan allows 1 to {plan.max_rows}", self._flow.name)
         if not 0 <= step.header.seconds_left <= MAX_WAIT_S:
             raise Refused(f"a step that waits {step.header.seconds_left} s; 0 to {MAX_WAIT_S:.0f} are allowed", self._flow.name)
-        if self._queue.rows_of(step.session) + step.num_rows > plan.context + plan.max_rows:
+        if self._queue.rows_with(step) > plan.context + plan.max_rows:
             raise Full("this session sends more than it has positions for", self._flow.name)
 
     def _next_batch(self, epoch: Epoch) -> list[WaitingStep]:

@@ -1,0 +1,69 @@
+"""What waits at the entry Stage: bounded, counted once, and never without an answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from plans import plan_of
+from raw_client import RawClient, raw, step
+from swarm_processes import until, workers_here
+
+from swarm.model.rows import Rows
+from swarm.model.stage import Stage
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker.worker import Worker
+
+TEXT = list(range(400, 480))
+
+
+@dataclass
+class Busy:
+    """One Worker whose compute thread works on another Session's Step until `go_on`."""
+
+    worker: Worker
+    client: RawClient
+    go_on: threading.Event
+
+    @property
+    def waiting(self) -> int:
+        return len(self.worker.entry._queue)
+
+
+@asynccontextmanager
+async def busy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Busy]:
+    plan = plan_of([8], context=64)
+    computing, go_on = threading.Event(), threading.Event()
+    really = Stage.forward
+
+    def slowly(stage: Stage, h: torch.Tensor, rows: Rows, *rest: Any) -> torch.Tensor:
+        computing.set()
+        assert go_on.wait(20)
+        return really(stage, h, rows, *rest)
+
+    async with workers_here(plan) as workers, raw(plan) as client:
+        other = await client.open(64)
+        monkeypatch.setattr(Stage, "forward", slowly)
+        await client.send(step(other, TEXT, 0, 2))
+        await until(computing.is_set, "nothing is computed")
+        try:
+            yield Busy(workers["w0"], client, go_on)
+        finally:
+            go_on.set()
+
+
+async def test_a_clients_own_repetitions_of_steps_that_wait_are_not_counted_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with busy(monkeypatch) as swarm:
+        session = await swarm.client.open(64)
+        steps = [step(session, TEXT, 0, 60, ask=pb.Ask()), step(session, TEXT, 60, 61)]
+        for _ in range(20):
+            await swarm.client.send(*steps)
+        await until(lambda: swarm.waiting == 2, "they do not wait once each")
+        swarm.go_on.set()
+        assert isinstance(await swarm.client.next(steps[1]), pb.StepAnswer)
+        assert not [came for came in swarm.client.came if isinstance(came, pb.StepStatus)]
