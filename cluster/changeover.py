@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,13 +38,14 @@ class Changeover:
     """One change of the Plan, over the Devices that it names.
 
     Args:
-        old: the Plan that the Workers in `held` still hold.
+        known: Plans by epoch; an epoch that a Worker may hold and that is not among them leaves no room beside it.
     """
 
-    def __init__(self, old: Plan | None, held: Set[str], new: Plan, devices: Mapping[str, Device], report: Report) -> None:
+    def __init__(self, known: Mapping[int, Plan], new: Plan, devices: Mapping[str, Device], report: Report) -> None:
         self._devices, self._report = devices, report
         self._progress: dict[str, tuple[int, int]] = {}
-        self.releases = tuple(w.name for w in new.workers if w.name in held and release_first(old, new, w.name))
+        held = {w.name: [known.get(epoch) for epoch in devices[w.name].epochs] for w in new.workers}
+        self.releases = tuple(name for name, plans in held.items() if release_first(plans, new, name))
         self.new = replace(new, notes=(*new.notes, *_pause_notes(self.releases)))
 
     async def prepare(self) -> None:
@@ -89,12 +90,18 @@ def _pause_notes(releases: Sequence[str]) -> Iterator[str]:
         yield f"a pause: {', '.join(releases)} cannot hold the old plan beside this one and gave it up first"
 
 
-async def drain(epoch: int, devices: Iterable[Device]) -> None:
-    """Retire an epoch on Workers. One that does not answer is the patrol's to find."""
-    orders = [_agent(d).drain(epoch, DRAIN_S) for d in devices if d.agent and not d.silent]
-    for result in await asyncio.gather(*orders, return_exceptions=True):
-        if isinstance(result, BaseException) and not isinstance(result, SwarmError):
-            raise result
+async def drain(devices: Iterable[Device], keep: int) -> None:
+    """Retire all epochs but one on Workers. One that does not answer is the patrol's to find, and is asked again next time."""
+    asked = [d for d in devices if d.agent and not d.silent]
+    await asyncio.gather(*(_drain_one(d, epoch) for d in asked for epoch in sorted(d.epochs) if epoch != keep))
+
+
+async def _drain_one(device: Device, epoch: int) -> None:
+    try:
+        await _agent(device).drain(epoch, DRAIN_S)
+    except SwarmError:
+        return
+    device.epochs.discard(epoch)
 
 
 async def _all_or_first_failure(steps: Sequence[Coroutine[Any, Any, None]]) -> None:

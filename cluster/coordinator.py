@@ -31,7 +31,7 @@ class Coordinator:
         self._agents, self._head = agents, head
         self._replanning = Replanning(self._roster, target, head, clock)
         self._naming = Naming(self._roster, agents, self._replanning.holding, self._replanning.bell, self._replanning.ordering)
-        self._patrol = Patrol(lambda: list(self._roster.devices()), self._changed, self._replanning.serving_epoch)
+        self._patrol = Patrol(lambda: list(self._roster.devices()), self._replanning.want)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -103,7 +103,7 @@ class Coordinator:
             raise DoorError(f"rig {rig_id} has no worker at {address}: let it join again")
         device.readmit()
         device.status, device.misses = None, 0
-        self._replanning.forget(device)
+        device.epochs.clear()
         self._replanning.want()
 
     def load(self, target: Target) -> AsyncIterator[Progress]:
@@ -134,13 +134,6 @@ class Coordinator:
     async def _admit(self, device: Device) -> None:
         device.agent = self._agents.plain(device)
         await self._patrol.look(device)
-        if not device.status or device.status.epoch != self._replanning.serving_epoch():
-            self._replanning.forget(device)
-
-    def _changed(self, device: Device) -> None:
-        if device.silent or not device.status or not device.status.epoch:
-            self._replanning.forget(device)
-        self._replanning.want()
 
     def _rig(self, rig_id: str) -> Rig:
         rig = self._roster.rigs.get(rig_id)

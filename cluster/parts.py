@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from swarm.config import Sizes
@@ -27,19 +28,23 @@ def parts(plan: Plan, name: str) -> dict[Part, int]:
     return found | {("expert", b, e): sizes.expert for b in range(num_blocks) for e in plan.local_experts(name, b)}
 
 
-def release_first(old: Plan | None, new: Plan, name: str) -> bool:
-    """Whether a Worker must give the old Plan up before it can load the new one: both together exceed its memory.
+def release_first(held: Iterable[Plan | None], new: Plan, name: str) -> bool:
+    """Whether a Worker must give up what it holds before it can load the new Plan: all together exceed its memory.
 
-    What both Plans give it (weights of the same model and dtype, KV of the same Block and size) counts once.
+    What several Plans give it (weights of the same model and dtype, KV of the same Block and size) counts once.
+
+    Args:
+        held: the Plans that it may hold; None: one that nobody knows, for which there is never room.
     """
-    if old is None or all(w.name != name for w in old.workers):
-        return False
-    before, after = parts(old, name), parts(new, name)
-    same = (old.model.model_id, old.model.dtype) == (new.model.model_id, new.model.dtype)
-    kept = sum(size for part, size in after.items() if part in before) if same else 0
-    worker, previous = new.worker(name), old.worker(name)
-    both = sum(before.values()) + sum(after.values()) - kept + max(worker.workspace_bytes, previous.workspace_bytes)
-    return both > worker.memory_bytes
+    plans = list(held)
+    known = [plan for plan in plans if plan and any(w.name == name for w in plan.workers)]
+    if None in plans or not known:
+        return None in plans
+    together: dict[tuple[str, str, Part], int] = {}
+    for plan in (*known, new):
+        together |= {(plan.model.model_id, plan.model.dtype, part): size for part, size in parts(plan, name).items()}
+    workspace = max(plan.worker(name).workspace_bytes for plan in (*known, new))
+    return sum(together.values()) + workspace > new.worker(name).memory_bytes
 
 
 def holding(plan: Plan | None, name: str, where: str) -> str:

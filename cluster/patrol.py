@@ -21,14 +21,11 @@ class Patrol:
 
     Args:
         devices: the Devices of now.
-        changed: called with the Device, after its `out` and `silent` were set.
-        epoch: the epoch that serves; 0: none.
+        changed: called after the Device's `out`, `silent` and `epochs` were set.
     """
 
-    def __init__(
-        self, devices: Callable[[], Iterable[Device]], changed: Callable[[Device], None], epoch: Callable[[], int]
-    ) -> None:
-        self._devices, self._changed, self._epoch = devices, changed, epoch
+    def __init__(self, devices: Callable[[], Iterable[Device]], changed: Callable[[], object]) -> None:
+        self._devices, self._changed = devices, changed
         self._soon = asyncio.Event()
 
     def look_now(self) -> None:
@@ -78,17 +75,17 @@ class Patrol:
         if not device.silent:
             device.fail(why, silent=True)
             device.tokens_per_s = 0.0
-            self._changed(device)
+            self._changed()
 
     def _answered(self, device: Device, status: pb.WorkerStatus) -> None:
         before, device.status, device.misses = device.status, status, 0
         restarted = before is not None and before.pid != status.pid
         if before is not None and not restarted and status.up_s > before.up_s:
             device.tokens_per_s = (status.tokens - before.tokens) / (status.up_s - before.up_s)
-        if device.silent:
-            device.leftover = tuple(status.epochs)
+        if before is None or restarted or device.silent:
+            device.epochs = set(status.epochs)
         if device.silent or (restarted and device.out):
             device.readmit()
-            self._changed(device)
+            self._changed()
         elif restarted:
-            self._changed(device)
+            self._changed()

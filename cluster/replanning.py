@@ -53,8 +53,8 @@ class Replanning:
         self._epoch = 0
         self._last: Plan | None = None  # what the Workers hold, published or withdrawn
         self._reported = 0.0
-        self._held: set[str] = set()  # the Workers of `_last` that still hold their part
-        self._stale: list[Plan] = []  # replaced or given up, to be drained
+        self._adopting = False  # waits for the Workers of a Plan that was found
+        self._known: dict[int, Plan] = {}  # the Plans whose epochs some Worker may hold
 
     # What others ask for.
 
@@ -98,13 +98,6 @@ class Replanning:
             await rung.wait()
             await self.bell.until(lambda seen=published: self.published is not seen)  # type: ignore[misc]
 
-    def forget(self, device: Device) -> None:
-        """A Worker holds nothing any more, as far as we know."""
-        self._held.discard(device.name)
-
-    def serving_epoch(self) -> int:
-        return self.published.plan.epoch if self.published.plan else 0
-
     def holding(self, device: Device) -> str:
         """What a Device's Worker holds, for people."""
         return holding(self.published.plan, device.name, device.name.replace("/", " "))
@@ -122,7 +115,8 @@ class Replanning:
                     pass
                 self._answered = asked
                 self.bell.ring()
-                await self._drain()
+                if not self._adopting:
+                    await self._drain()
             self._finished = asked
             if self._wish and (self._wish.made or self._wish.error):
                 self._wish.done, self._wish = True, None
@@ -149,23 +143,23 @@ class Replanning:
         return await self._change(plan, description, target, wish)
 
     async def _change(self, plan: Plan, description: Description, target: Target, wish: Wish | None) -> bool:
-        change = Changeover(self._last, self._held, plan, {d.name: d for d in self._roster.usable()}, self._report)
+        await self._drain()  # what Workers hold that came back from silence or from another Coordinator
+        change = Changeover(self._known, plan, {d.name: d for d in self._roster.usable()}, self._report)
         try:
             await change.prepare()
             await change.commit()
         except WorkerFailed as failure:
-            self._stale.append(plan)
-            if change.releases:
-                self._publish(Published(None, f"lost its plan while changing it ({failure}): plans again", description))
             if wish and not failure.silent:
                 wish.error = failure.cause
-                self._held -= set(change.releases)
             else:
                 failure.device.fail(str(failure.cause), failure.silent, failure.cause)
-                self.forget(failure.device)
+            if change.releases:
+                self._publish(Published(None, f"lost its plan while changing it ({failure}): plans again", description))
+            self._ordered(plan)
+            await self._drain()
             return False
-        self._stale += [self._last] if self._last else []
-        self._last, self._held, self.target, self.problem = plan, {w.name for w in plan.workers}, target, None
+        self._ordered(plan)
+        self._last, self.target, self.problem = plan, target, None
         if wish:
             wish.made = True
         self._publish(Published(change.new, "", description))
@@ -190,24 +184,25 @@ class Replanning:
         if self._last is not None:
             return None
         plan = self._adoption.newest()
+        complete = plan is not None and self._adoption.complete(plan)
+        self._adopting = plan is not None and not complete and self._adoption.waits_for(self.want)
         if plan is None:
             return None
         self._epoch = max(self._epoch, plan.epoch)
-        if not self._adoption.complete(plan):
-            if not self._adoption.waits_for(self.want):
-                self._last = plan
-                return None
+        if self._adopting:
             self._publish(Published(None, "waits for its rigs to come back"))
             return True
+        self._last = self._known[plan.epoch] = plan
+        if not complete:
+            return None
         target = Target(plan.model.source, plan.model.dtype, plan.sessions, plan.context, self.target.spread)
-        self._last = plan
         try:
             description = await self._describe(target, again=False)
         except SwarmError:
             return None
         if description.model.model_id != plan.model.model_id:
             return None
-        self.target, self._held = target, {w.name for w in plan.workers}
+        self.target = target
         self._publish(Published(plan, "", description))
         return False
 
@@ -231,18 +226,28 @@ class Replanning:
         return make_plan(description.model, [d.spec for d in usable], load, self._epoch, self._last)
 
     def _in_force(self, plan: Plan) -> bool:
-        return same_assignment(self._last, plan) and self._held >= {w.name for w in plan.workers}
+        here = {d.name: d.epochs for d in self._roster.devices()}
+        return (
+            self._last is not None
+            and same_assignment(self._last, plan)
+            and all(self._last.epoch in here[w.name] for w in plan.workers)
+        )
+
+    def _ordered(self, plan: Plan) -> None:
+        """Its Workers may hold it from now on, those too that joined again or did not finish."""
+        self._known[plan.epoch] = plan
+        names = {w.name for w in plan.workers}
+        for device in self._roster.devices():
+            if device.name in names and not device.silent:
+                device.epochs.add(plan.epoch)
 
     async def _drain(self) -> None:
-        stale, self._stale = self._stale, []
-        devices = {d.name: d for d in self._roster.devices()}
-        for plan in stale:
-            await drain(plan.epoch, [devices[w.name] for w in plan.workers if w.name in devices])
-        for device in devices.values():
-            for epoch in device.leftover:
-                if self._last is None or epoch != self._last.epoch:
-                    await drain(epoch, [device])
-            device.leftover = ()
+        """Have the Workers give back all that is neither in force nor withdrawn only for now."""
+        devices = list(self._roster.devices())
+        keep = self._last.epoch if self._last else 0
+        await drain(devices, keep)
+        held = {keep}.union(*(d.epochs for d in devices))
+        self._known = {epoch: plan for epoch, plan in self._known.items() if epoch in held}
 
     def _publish(self, published: Published) -> None:
         self.published = published

@@ -70,8 +70,8 @@ class Device:
     """Its Worker does not answer; one that does again is planned on again."""
     refusal: SwarmError | None = None
     """What it answered when it did not load its part."""
-    leftover: tuple[int, ...] = ()
-    """Epochs that its Worker held when it answered again: whatever was drained meanwhile, it did not hear of."""
+    epochs: set[int] = field(default_factory=set)
+    """Epochs that its Worker may still hold, served or only prepared; empty while nothing is known of it."""
     tokens_per_s: float = 0.0
 
     @property
@@ -86,6 +86,8 @@ class Device:
     def fail(self, why: str, silent: bool, refusal: SwarmError | None = None) -> None:
         """Plan without it from now on."""
         self.out, self.silent, self.refusal = why, silent, None if silent else refusal
+        if silent:
+            self.epochs.clear()
 
     def readmit(self) -> None:
         """Plan with it again."""

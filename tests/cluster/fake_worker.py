@@ -17,7 +17,7 @@ import grpc.aio
 from cluster.agents import Agent, Description, PrepareOrder
 from cluster.roster import Device
 from swarm.config import ModelConfig
-from swarm.errors import CorruptWeights, MissingWeights, NoSwarm, SwarmError
+from swarm.errors import CorruptWeights, Expired, MissingWeights, NoSwarm, SwarmError
 from swarm.plan import Model, Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import to_rpc
@@ -45,6 +45,8 @@ class FakeWorker:
         self.alive = True
         self.fail_prepare: SwarmError | None = None
         self.fails_for = ""
+        self.keeps = 0
+        """An epoch that it does not give back when it is told to drain it."""
         self.die_in_prepare = False
         self.hold_prepare = asyncio.Event()
         self.hold_prepare.set()
@@ -90,6 +92,8 @@ class FakeWorker:
 
     async def drain(self, epoch: int, deadline_s: float) -> None:
         self._answer()
+        if epoch == self.keeps:
+            raise Expired(f"{self.name} is busy with epoch {epoch}")
         self._say(f"drain {epoch}")
         self.plans.pop(epoch, None)
 

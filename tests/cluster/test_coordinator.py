@@ -248,6 +248,34 @@ async def test_a_model_that_fails_to_load_after_the_release_brings_the_old_one_b
     assert swarm.plan.model.name == "nano" and swarm.plan.epoch > old
 
 
+async def test_what_a_failed_change_loaded_is_given_back_before_the_next_one(swarm: Swarm) -> None:
+    await swarm.coordinator.join(offer("a", NEED * 19 // 20))
+    await swarm.coordinator.join(offer("b", NEED * 19 // 20))
+    one, two = swarm.agents.workers["a:7700"], swarm.agents.workers["b:7700"]
+    before = len(swarm.agents.orders)
+    two.fail_prepare, two.fails_for = CorruptWeights("a file is truncated"), "other"
+    with pytest.raises(CorruptWeights):
+        [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    assert swarm.plan.model.name == "nano"
+    failed = swarm.plan.epoch - 1
+    said = [o.partition(": ")[2].split()[:2] for o in swarm.agents.orders[before:]]
+    drained = [place for place, order in enumerate(said) if order == ["drain", str(failed)]]
+    again = [place for place, order in enumerate(said) if order == ["prepare", str(swarm.plan.epoch)]]
+    assert len(drained) == len(again) == 2 and max(drained) < min(again)
+    assert list(one.plans) == list(two.plans) == [swarm.plan.epoch]
+
+
+async def test_an_epoch_that_a_worker_could_not_give_back_is_not_loaded_beside(swarm: Swarm) -> None:
+    await swarm.coordinator.join(offer("a", NEED * 5 // 2))
+    worker, first = swarm.agents.workers["a:7700"], swarm.plan.epoch
+    worker.keeps = first
+    for source in ("other", "deep"):
+        [_ async for _ in swarm.coordinator.load(Target(source, "fp32", 1, 64))]
+    prepared = [o for o in swarm.agents.orders if "prepare" in o]
+    assert ["release_first" in o for o in prepared] == [False, False, True]
+    assert list(worker.plans) == [swarm.plan.epoch]
+
+
 async def test_a_model_that_the_head_cannot_use_fails_its_join() -> None:
     coordinator = Coordinator(Target("nowhere"), FakeAgents(), "a", lambda: 1.0)
     await coordinator.start()

@@ -35,7 +35,7 @@ def test_the_parts_of_a_worker_weigh_what_the_plan_budgets(sizes: list[int]) -> 
 def test_the_same_plan_again_never_releases_first() -> None:
     old = plan("nano", 8 * MIB, 8 * MIB)
     tight = replace(old, epoch=2, workers=tuple(replace(w, memory_bytes=w.planned_bytes) for w in old.workers))
-    assert not any(release_first(old, tight, w.name) for w in tight.workers)
+    assert not any(release_first([old], tight, w.name) for w in tight.workers)
 
 
 def test_another_model_is_loaded_beside_the_old_where_both_fit_and_only_there() -> None:
@@ -44,12 +44,21 @@ def test_another_model_is_loaded_beside_the_old_where_both_fit_and_only_there() 
     both += max(old.workers[0].workspace_bytes, new.workers[0].workspace_bytes)
     exact = replace(new, workers=(replace(new.workers[0], memory_bytes=both),))
     short = replace(new, workers=(replace(new.workers[0], memory_bytes=both - 1),))
-    assert not release_first(old, exact, "w0") and release_first(old, short, "w0")
+    assert not release_first([old], exact, "w0") and release_first([old], short, "w0")
 
 
 def test_a_worker_that_held_nothing_releases_nothing() -> None:
-    assert not release_first(None, plan("nano", 8 * MIB), "w0")
-    assert not release_first(plan("nano", 8 * MIB), plan("nano", 8 * MIB, 8 * MIB, epoch=2), "w1")
+    assert not release_first([], plan("nano", 8 * MIB), "w0")
+    assert not release_first([plan("nano", 8 * MIB)], plan("nano", 8 * MIB, 8 * MIB, epoch=2), "w1")
+
+
+def test_what_is_left_of_a_third_plan_counts_and_what_nobody_knows_leaves_no_room() -> None:
+    old, failed, new = plan("nano", 64 * MIB), plan("deep", 64 * MIB, epoch=2), plan("other", 64 * MIB, epoch=3)
+    both = sum(parts(old, "w0").values()) + sum(parts(new, "w0").values())
+    both += max(old.workers[0].workspace_bytes, new.workers[0].workspace_bytes)
+    exact = replace(new, workers=(replace(new.workers[0], memory_bytes=both),))
+    assert not release_first([old, old], exact, "w0")
+    assert release_first([old, failed], exact, "w0") and release_first([old, None], exact, "w0")
 
 
 @pytest.mark.parametrize(("name", "text"), [("w0", "stage 0 · blocks 0-3 · here"), ("w9", "idle · here")])
