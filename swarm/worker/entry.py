@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 
 from swarm.errors import Expired, Full, Refused, StepError
@@ -82,9 +82,10 @@ class EntryStage:
     def pump(self) -> None:
         """Form micro-batches while the compute thread has none waiting and the Route has room."""
         self._pump_planned = False
+        if self._flow.epochs.current is None:
+            self._fail_all(lambda _: True, self._flow.epochs.moved())
         while self._queue and not self._computing:
-            epoch = self._flow.epochs.current
-            if epoch is None or not (steps := self._next_batch(epoch)):
+            if (epoch := self._flow.epochs.current) is None or not (steps := self._next_batch(epoch)):
                 return
             self._send(steps)
 
@@ -94,7 +95,8 @@ class EntryStage:
         self.pump()
 
     def sweep(self, now: float) -> None:
-        """Give up micro-batches that nobody has reported long after their deadlines."""
+        """Give up Steps that wait beyond their deadlines, and micro-batches that nobody reported long after theirs."""
+        self._fail_all(lambda step: step.deadline < now, Expired("the step waited longer than its deadline", self._flow.name))
         for number in [n for n, u in self._under_way.items() if u.deadline + OVERDUE_S < now]:
             late = Expired("no stage further down reported the step in time", self._flow.name)
             for step in self._under_way.pop(number).steps:
@@ -164,6 +166,11 @@ class EntryStage:
         if done:
             del self._under_way[number]
             asyncio.get_running_loop().call_soon(self.pump)
+
+    def _fail_all(self, which: Callable[[WaitingStep], bool], error: StepError) -> None:
+        """Fail waiting Steps."""
+        for step in self._queue.remove(which):
+            self._fail(step, error)
 
     def _fail(self, step: WaitingStep, error: StepError) -> None:
         step.reports.put_nowait(pb.Report(failed=[to_step(error, step.session, step.header.serial, self._flow.name)]))

@@ -146,10 +146,14 @@ class Epochs:
         """
         epoch = self._epochs.get(number)
         if epoch is None or not epoch.serving:
-            raise Moved(self._newest, self._name)
+            raise self.moved()
         if model_id != epoch.plan.model.model_id:
             raise Refused("the frame is of another model", self._name)
         return epoch
+
+    def moved(self) -> Moved:
+        """What a frame of an epoch that is not served here is answered."""
+        return Moved(self._newest, self._name)
 
     def all(self) -> list[Epoch]:
         return list(self._epochs.values())

@@ -194,6 +194,7 @@ class Worker:
         if epoch is None:
             return
         epoch.serving = False
+        self.entry.pump()  # what waits there is told, where no other epoch serves
         pool, idle = epoch.pool, True
         try:
             async with asyncio.timeout(deadline_s):

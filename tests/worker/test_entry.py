@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,3 +68,26 @@ async def test_a_clients_own_repetitions_of_steps_that_wait_are_not_counted_agai
         swarm.go_on.set()
         assert isinstance(await swarm.client.next(steps[1]), pb.StepAnswer)
         assert not [came for came in swarm.client.came if isinstance(came, pb.StepStatus)]
+
+
+async def test_steps_that_wait_when_the_last_epoch_is_retired_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with busy(monkeypatch) as swarm:
+        waits = step(await swarm.client.open(64), TEXT, 0, 4)
+        await swarm.client.send(waits)
+        await until(lambda: swarm.waiting == 1, "it does not wait")
+        draining = asyncio.create_task(swarm.worker.drain(1, 10.0))
+        status = await swarm.client.next(waits)
+        assert isinstance(status, pb.StepStatus)
+        assert status.code == pb.MOVED
+        swarm.go_on.set()
+        await draining
+
+
+async def test_a_step_that_waits_beyond_its_deadline_is_told_so_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with busy(monkeypatch) as swarm:
+        waits = step(await swarm.client.open(64), TEXT, 0, 4, seconds_left=0.3)
+        await swarm.client.send(waits)
+        status = await swarm.client.next(waits)
+        assert isinstance(status, pb.StepStatus)
+        assert status.code == pb.EXPIRED
+        assert not swarm.go_on.is_set()
