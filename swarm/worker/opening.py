@@ -65,7 +65,8 @@ def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str) -> pb.Reser
         return pb.ReserveReply(full=True)
     positions = max(request.positions, before.positions if before else 0)
     session = table.open(request.session, positions, request.lease_s, time.monotonic())
-    held = min(session.held_over(epoch.blocks), session.common_prefix(request.prefix_hashes))
+    with epoch.pool.lock:  # the compute thread may be failing a Step of it
+        held = min(session.held_over(epoch.blocks), session.common_prefix(request.prefix_hashes))
     return pb.ReserveReply(held=held)
 
 
