@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from swarm import __version__
-from swarm.cli import settings
+from swarm.cli import output, settings
 from swarm.errors import SwarmError
 
 RIG_MODULES = frozenset({"torch", "ray", "numpy", "safetensors", "huggingface_hub", "psutil"})
@@ -110,10 +110,14 @@ def _swarm(
 def main() -> None:
     """Run the command line. Every failure is one sentence on standard error; a traceback is a bug."""
     settings.silence_grpc()
+    output.write_what_the_encoding_holds()
     try:
         _app()(prog_name="swarm")
     except SwarmError as error:
         _fail(str(error), error.exit_code)
+    except OSError as error:
+        output.give_up_stdout()
+        _fail(settings.why(error), 1)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in RIG_MODULES:

@@ -6,8 +6,11 @@ carries what was asked for and nothing else. Colour, tables' lines and progress 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
+import os
 import sys
 from typing import Any, TextIO
 
@@ -15,6 +18,21 @@ from rich.console import Console
 
 PIPE_WIDTH = 240
 """Columns where no terminal says how many it has: wide enough that no table cell is cut."""
+
+
+def write_what_the_encoding_holds() -> None:
+    """Have a `?` written for a character that standard output's encoding lacks, instead of failing half way."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def give_up_stdout() -> None:
+    """Let what is still buffered for standard output go: it cannot be written, and Python would try again as it ends."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def stdout() -> Console:
@@ -29,7 +47,8 @@ def stderr() -> Console:
 
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on standard output, with a newline at its end. JSON has no infinities: they become null."""
-    sys.stdout.write(json.dumps(_finite(document), ensure_ascii=False, allow_nan=False) + "\n")
+    utf8 = "utf" in (sys.stdout.encoding or "").lower()
+    sys.stdout.write(json.dumps(_finite(document), ensure_ascii=not utf8, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

@@ -11,6 +11,7 @@ The only place that reads the environment:
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -64,7 +65,8 @@ def recall() -> Remembered:
     """What `remember` kept; nothing where there is nothing.
 
     Raises:
-        UsageError: the file is there and unreadable.
+        UsageError: the file is there and makes no sense.
+        OSError: it, or its folder, cannot be read (see `why`).
     """
     path = config_dir() / "swarms.json"
     try:
@@ -72,7 +74,7 @@ def recall() -> Remembered:
         return Remembered(str(raw["address"]), {str(a): str(k) for a, k in raw["keys"].items()})
     except FileNotFoundError:
         return Remembered()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{path} cannot be read: delete it, and give --swarm and --key once more") from None
 
 
@@ -123,7 +125,11 @@ def explicit_key(given: str | None, key_file: Path | None) -> str:
 
 
 def own_key() -> str:
-    """The key of the swarms that this user starts here: drawn once, so that a join line stays good. Raises UsageError."""
+    """The key of the swarms that this user starts here: drawn once, so that a join line stays good.
+
+    Raises:
+        WrongKey: the file has no key in it. OSError: it, or its folder, cannot be used (see `why`).
+    """
     path = config_dir() / "own-key"
     try:
         return _checked(path.read_text(encoding="utf-8"), f"{path} (delete it, and the next `swarm up` draws a new one)")
@@ -131,7 +137,7 @@ def own_key() -> str:
         key = secrets.token_urlsafe(24)
         write_private(path, key + "\n")
         return key
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UsageError(f"{path} cannot be read ({error}): delete it, and the next `swarm up` draws a new key") from None
 
 
@@ -168,6 +174,17 @@ def write_private(path: Path, text: str) -> None:
     except OSError:
         Path(scratch).unlink(missing_ok=True)
         raise
+
+
+def why(error: OSError) -> str:
+    """What the system refused, in one sentence; where it is this user's own folders, how to choose others."""
+    said, where = error.strerror or str(error), Path(str(error.filename)) if error.filename else None
+    for folder in (state_dir(), config_dir()):
+        if where and (where.is_relative_to(folder) or folder.is_relative_to(where)):
+            return f"{where} cannot be used ({said}): make it a folder of yours, or set SWARM_HOME to one"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"no room to write to {where or 'standard output'} ({said}): make some, or write elsewhere"
+    return f"{where or 'the system'} does not let this go on ({said}): mend that and try again"
 
 
 def _home(variable: str, default: str) -> Path:

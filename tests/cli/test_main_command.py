@@ -46,6 +46,40 @@ def test_a_failure_is_one_sentence_and_1() -> None:
     assert is_one_sentence(ran.err) and "swarm up" in ran.err
 
 
+@pytest.mark.parametrize(
+    "words", [("--version",), ("plan", "nano", "--device", "cpu=1GiB"), ("plan", "nano", "--device", "cpu=1GiB", "--json")]
+)
+def test_an_output_without_room_is_one_sentence(words: tuple[str, ...]) -> None:
+    code = """
+import os, sys
+os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+from swarm.cli.main import main
+main()
+"""
+    ran = python(code, *words)
+    assert ran.code == 1 and is_one_sentence(ran.err) and "standard output" in ran.err
+
+
+def test_an_encoding_that_lacks_a_character_loses_that_character_and_json_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    ran = swarm("plan", "nano", "--device", "cpu=1GiB")
+    assert (ran.code, ran.err) == (0, "") and "blocks" in ran.out
+    assert json.loads(swarm("plan", "nano", "--device", "cpu=1GiB", "--json").out)["stages"]
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("up", "nano", "--device", "cpu=80MiB"), ("join", "10.0.0.1", "--device", "cpu=1GiB")]
+)
+def test_a_home_that_is_no_folder_is_one_sentence_that_names_the_variable(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if words[0] == "up":
+        pytest.importorskip("ray")
+    monkeypatch.setenv("SWARM_HOME", "/dev/null/home")
+    ran = swarm(*words)
+    assert ran.code == 1 and is_one_sentence(ran.err) and "SWARM_HOME" in ran.err and "delete" not in ran.err
+
+
 @pytest.mark.parametrize("words", [("--help",), ("chat", "--help"), ("score", "--help"), ("status",), ("chat", "hello")])
 def test_a_client_command_imports_neither_torch_nor_ray(words: tuple[str, ...]) -> None:
     code = """
