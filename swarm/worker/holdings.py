@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,8 @@ from swarm.model.memory import num_bytes
 from swarm.model.stage import Head
 from swarm.plan import Plan
 from swarm.weights.load import Loader
+
+Weights = torch.Tensor | Head | BlockCore | ExpertWeights
 
 
 @dataclass(frozen=True, order=True)
@@ -62,19 +64,16 @@ def part_bytes(part: Part, sizes: Sizes) -> int:
 
 
 class Holdings:
-    """Part → weights. Filled on a loading thread, read by the compute thread."""
+    """Part → weights. Lives on the loop's thread: what a loading thread has read is added there."""
 
     def __init__(self) -> None:
-        self._parts: dict[Part, torch.Tensor | Head | BlockCore | ExpertWeights] = {}
+        self._parts: dict[Part, Weights] = {}
 
     def missing(self, parts: Iterable[Part]) -> list[Part]:
         return [p for p in parts if p not in self._parts]
 
-    def load(self, parts: Iterable[Part], loader: Loader) -> Iterator[Part]:
-        """Load what is missing, one part at a time, yielding each that is there now. Raises what the loader does."""
-        for part in self.missing(parts):
-            self._parts[part] = _read(part, loader)
-            yield part
+    def add(self, part: Part, weights: Weights) -> None:
+        self._parts[part] = weights
 
     def keep_only(self, parts: Iterable[Part]) -> None:
         """Give back all other parts, to the operating system too."""
@@ -109,7 +108,8 @@ class Holdings:
         return sum(num_bytes(p) if isinstance(p, torch.Tensor) else p.num_bytes for p in self._parts.values())
 
 
-def _read(part: Part, loader: Loader) -> torch.Tensor | Head | BlockCore | ExpertWeights:
+def read_part(part: Part, loader: Loader) -> Weights:
+    """Load one part. Raises what the loader does."""
     if part.kind == "embedding":
         return loader.embedding()
     if part.kind == "head":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs, KVPool
 from swarm.worker.experts import RemoteExperts
 from swarm.worker.flow import Flow
-from swarm.worker.holdings import Holdings, Part, part_bytes, parts_of, release_memory
+from swarm.worker.holdings import Holdings, Weights, part_bytes, parts_of, read_part, release_memory
 from swarm.worker.opening import Opening
 
 SWEEP_S = 0.5
@@ -139,10 +139,10 @@ class Worker:
         yield 0, total
         checkpoint = await asyncio.to_thread(_open, plan, folder)
         loader = Loader(checkpoint, TORCH[plan.model.dtype], self.device)
-        loading = self._holdings.load(missing, loader)
         loaded = 0
         try:
-            while (part := await _to_its_end(asyncio.to_thread(_step, loading))) is not None:
+            for part in missing:
+                self._holdings.add(part, await _to_its_end(asyncio.to_thread(read_part, part, loader)))
                 loaded += part_bytes(part, sizes)
                 self.loading = [f"{plan.model.name}: {100 * loaded // total}%"]
                 yield loaded, total
@@ -254,15 +254,11 @@ def _open(plan: Plan, folder: str) -> Checkpoint:
     return checkpoint
 
 
-async def _to_its_end(step: Coroutine[object, object, Part | None]) -> Part | None:
-    """What a step of loading gave. One who cancels waits for it too: what it loads must not appear after the rest was released."""
-    task = asyncio.get_running_loop().create_task(step)
+async def _to_its_end(reading: Coroutine[object, object, Weights]) -> Weights:
+    """What a thread reads. One who cancels waits for it too: its memory must not be taken after the rest was given back."""
+    task = asyncio.get_running_loop().create_task(reading)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
         raise
-
-
-def _step(loading: Iterator[Part]) -> Part | None:
-    return next(loading, None)

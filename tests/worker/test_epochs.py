@@ -231,6 +231,24 @@ async def test_loading_that_is_cancelled_inside_a_tensor_gives_that_one_back_too
         assert worker.status().weights_bytes == weights_of(telling.plan(2, [8], ["w0"]), "w0")
 
 
+async def test_what_a_worker_holds_is_added_where_its_status_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    adders: set[int] = set()
+    really = holdings.Holdings.__init__
+
+    class Parts(dict[holdings.Part, holdings.Weights]):
+        def __setitem__(self, part: holdings.Part, weights: holdings.Weights) -> None:
+            adders.add(threading.get_ident())
+            super().__setitem__(part, weights)
+
+    def watched(made: holdings.Holdings) -> None:
+        really(made)
+        made._parts = Parts()
+
+    monkeypatch.setattr(holdings.Holdings, "__init__", watched)
+    async with workers_here(plan_of([8])):
+        assert adders == {threading.get_ident()}
+
+
 async def test_a_plan_beyond_the_workers_memory_is_refused_with_the_sum() -> None:
     async with chat([4, 8], ["w0", "w1"]) as telling:
         telling.workers["w0"].memory_bytes = 1000
