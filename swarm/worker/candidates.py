@@ -25,11 +25,11 @@ def check_ask(ask: pb.Ask, rows: int, vocab: int) -> None:
         raise Refused("a temperature below 0")
 
 
-def candidates(logits: Tensor, ask: pb.Ask) -> list[pb.Candidates]:
-    """Answer a Step's question.
+def candidates(logits: Tensor, ask: pb.Ask, first: int = 0) -> list[pb.Candidates]:
+    """Answer a Step's question for some of its rows.
 
     Args:
-        logits: [n, vocab] fp32 of the asked rows.
+        logits: [n, vocab] fp32 of the asked rows from `first` on.
         ask: checked by `check_ask`.
     """
     top = torch.topk(logits, ask.k, dim=-1) if ask.k else None
@@ -41,7 +41,8 @@ def candidates(logits: Tensor, ask: pb.Ask) -> list[pb.Candidates]:
             answer.ids.extend(ids)
             answer.logits.extend(values)
     if ask.named_per_row:
-        named = torch.tensor(list(ask.named), device=logits.device).view(ask.rows, ask.named_per_row)
+        ids = ask.named[first * ask.named_per_row : (first + logits.shape[0]) * ask.named_per_row]
+        named = torch.tensor(list(ids), device=logits.device).view(logits.shape[0], ask.named_per_row)
         for answer, values in zip(answers, logits.gather(1, named).tolist(), strict=True):
             answer.named.extend(values)
     if ask.whole_row:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from swarm.config import LOGIT_ROWS
 from swarm.errors import Expired, Gap, Lost, Refused, StepError
 from swarm.model.rows import Rows, Segment
 from swarm.wire.tensors import from_wire, to_wire
@@ -187,11 +188,12 @@ def _answer(step: Admitted, segment: Segment, hidden: Tensor, epoch: Epoch) -> A
     ask = step.header.ask
     if not ask.rows:
         return Answered()
-    logits = epoch.stage.logits(hidden[segment.end - ask.rows : segment.end])
+    first = segment.end - ask.rows
     answer = pb.StepAnswer(
-        session=step.header.session,
-        serial=step.header.serial,
-        position=step.header.position + step.num_rows - ask.rows,
-        rows=candidates(logits, ask),
+        session=step.header.session, serial=step.header.serial, position=step.header.position + step.num_rows - ask.rows
     )
+    for at in range(0, ask.rows, LOGIT_ROWS):  # no more logits at once than the Plan has memory for
+        end = min(ask.rows, at + LOGIT_ROWS)
+        logits = epoch.stage.logits(hidden[first + at : first + end])
+        answer.rows.extend(candidates(logits, ask, at))
     return Answered(answer=answer, row=logits[-1].clone())

@@ -1,0 +1,50 @@
+"""Candidates are a row's own, however many rows are asked for; the question is checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from plans import plan_of
+from raw_client import bits, raw, step
+from swarm_processes import workers_here
+
+from swarm.config import LOGIT_ROWS
+from swarm.model.stage import Stage
+from swarm.plan import Plan
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker import frames
+
+TEXT = [(13 * i) % 2900 + 20 for i in range(200)]
+ROWS = 200
+
+
+def everything(rows: int) -> pb.Ask:
+    return pb.Ask(rows=rows, k=8, temperature=0.7, named=[i for at in range(rows) for i in (at, 2 * at)], named_per_row=2)
+
+
+async def answered(plan: Plan) -> Sequence[bytes]:
+    async with workers_here(plan), raw(plan) as client:
+        session = await client.open(256)
+        return bits(*await client.ask(step(session, TEXT, 0, ROWS, ask=everything(ROWS))))[0]
+
+
+async def test_the_last_stage_makes_no_more_logits_at_once_than_planned_and_answers_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    really = Stage.logits
+
+    def counted(stage: Stage, h: torch.Tensor) -> torch.Tensor:
+        asked.append(h.shape[0])
+        return really(stage, h)
+
+    monkeypatch.setattr(Stage, "logits", counted)
+    plan = plan_of([8])
+    in_slices = await answered(plan)
+    assert sum(asked) == len(in_slices) == ROWS
+    assert max(asked) <= LOGIT_ROWS
+    monkeypatch.setattr(frames, "LOGIT_ROWS", 512)
+    assert await answered(plan) == in_slices
+    assert max(asked) == ROWS
