@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.coordinator import Coordinator
 from cluster.coordinator_settings import CoordinatorSettings
 from cluster.door import Door, RayDoor
+from cluster.memo import Memo
 from cluster.ray_agents import RayAgents
 from cluster.ray_node import NAMESPACE, ray_host
 from swarm.errors import SwarmError
@@ -61,7 +63,11 @@ class CoordinatorActor:
     async def _serve(self) -> None:
         settings = self._settings
         credentials = Credentials(settings.key)
-        coordinator = Coordinator(settings.target, RayAgents(credentials), settings.head, time.time)
+        memo = Memo(Path(settings.memo))
+        restarted = settings.restarted or ray.get_runtime_context().was_current_actor_reconstructed
+        target = (memo.read() if restarted else None) or settings.target
+        memo.write(target)
+        coordinator = Coordinator(target, RayAgents(credentials), settings.head, time.time, memo.write, restarted)
         server = credentials.server()
         door = Door(coordinator, settings.address, RayDoor(settings.ray_address, settings.ray_token))
         swarm_pb2_grpc.add_SwarmServiceServicer_to_server(door, server)

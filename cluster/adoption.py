@@ -1,23 +1,28 @@
-"""After a restart the Coordinator finds Workers that still serve a Plan, and takes it over."""
+"""A Coordinator that starts finds Workers that still serve a Plan, and takes it over where it is what is asked for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
+from cluster.planner import Load, Prices
 from cluster.roster import Roster
 from swarm.errors import PlacementError
-from swarm.plan import Plan
+from swarm.plan import Model, Plan
 
 ADOPT_S = 10.0
 """How long to wait for the other Workers of a Plan that was found."""
 
 
 class Adoption:
-    """Looks for a Plan in what the Workers say of themselves."""
+    """Looks for a Plan in what the Workers say of themselves.
 
-    def __init__(self, roster: Roster, clock: Callable[[], float]) -> None:
-        self._roster, self._clock = roster, clock
+    Args:
+        patient: wait for the Workers of a Plan that are missing.
+    """
+
+    def __init__(self, roster: Roster, clock: Callable[[], float], patient: bool) -> None:
+        self._roster, self._clock, self._patient = roster, clock, patient
         self._since = 0.0
 
     def newest(self) -> Plan | None:
@@ -38,7 +43,15 @@ class Adoption:
 
     def waits_for(self, look: Callable[[], object]) -> bool:
         """Whether to wait for more Workers; `look` is called when that time is over."""
+        if not self._patient:
+            return False
         if not self._since:
             self._since = self._clock()
             asyncio.get_running_loop().call_later(ADOPT_S, look)
         return self._clock() - self._since < ADOPT_S
+
+
+def answers(plan: Plan, model: Model, load: Load) -> bool:
+    """Whether a Plan is what is asked for, whoever holds it."""
+    asked = (model.model_id, model.dtype, load.sessions, Prices.of(model, load).context)
+    return (plan.model.model_id, plan.model.dtype, plan.sessions, plan.context) == asked

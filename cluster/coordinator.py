@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from cluster.adoption import Adoption
 from cluster.agents import Agents
 from cluster.naming import Naming
 from cluster.patrol import Patrol
@@ -24,12 +25,22 @@ class Coordinator:
         agents: appoints the Agents of Devices that join.
         head: id of the head Rig, which is asked first what a model is.
         clock: seconds since 1970; epochs start from it, so that a restarted Coordinator never uses one twice.
+        remember: takes what to hold whenever that changes, as it was asked for.
+        restarted: there was a Coordinator before: wait a while for all Workers of the Plan that one of them serves.
     """
 
-    def __init__(self, target: Target, agents: Agents, head: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        target: Target,
+        agents: Agents,
+        head: str,
+        clock: Callable[[], float],
+        remember: Callable[[Target], None] = lambda target: None,
+        restarted: bool = False,
+    ) -> None:
         self._roster = Roster()
         self._agents, self._head = agents, head
-        self._replanning = Replanning(self._roster, target, head, clock)
+        self._replanning = Replanning(self._roster, target, head, clock, remember, Adoption(self._roster, clock, restarted))
         self._naming = Naming(self._roster, agents, self._replanning.holding, self._replanning.bell, self._replanning.ordering)
         self._patrol = Patrol(lambda: list(self._roster.devices()), self._replanning.want)
         self._tasks: list[asyncio.Task[None]] = []

@@ -17,6 +17,9 @@ class CoordinatorSettings:
         address: host:port that others dial.
         head: id of the head Rig.
         ray_address: host:port of Ray's GCS.
+        target: what `up` asks for.
+        memo: the file that keeps what the swarm was last asked to hold.
+        restarted: the same `up` goes on: what it was last asked to hold counts; else `target` does.
     """
 
     listen: str
@@ -26,6 +29,8 @@ class CoordinatorSettings:
     ray_address: str
     ray_token: str
     target: Target
+    memo: str
+    restarted: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -46,14 +46,14 @@ class HeadRig(Rig):
         await check_own(self.settings.host, self.ports.door)
         async with FirstFailure() as tasks:
             tasks.create_task(self._start_workers())
-            tasks.create_task(self._start_swarm())
+            tasks.create_task(self._start_swarm(restarted=False))
         # Itself it reaches over loopback: an advertised address may be a NAT's, which no one inside can dial.
         self._open_membership(self.address if self.bind == self.settings.host else f"127.0.0.1:{self.ports.door}")
 
     async def _restart_ray(self) -> None:
-        await self._start_swarm()
+        await self._start_swarm(restarted=True)
 
-    async def _start_swarm(self) -> None:
+    async def _start_swarm(self, restarted: bool) -> None:
         await self._start_ray(self.token, head="")
         assert self.ray
         # Another process connects to Ray: losing the raylet ends its drivers, and must not end this one.
@@ -65,6 +65,8 @@ class HeadRig(Rig):
             ray_address=self.ray.settings.gcs,
             ray_token=self.token,
             target=self.target,
+            memo=str(self._identity.folder / "target.json"),
+            restarted=restarted,
         )
         starter = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cluster.actor",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
-from cluster.adoption import Adoption
+from cluster.adoption import Adoption, answers
 from cluster.agents import Description
 from cluster.bell import Bell
 from cluster.changeover import Changeover, WorkerFailed, drain
@@ -37,13 +37,21 @@ class Replanning:
     `published` is what clients see. `target` is what it holds, and changes only once a wish for another is committed.
     """
 
-    def __init__(self, roster: Roster, target: Target, head: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        target: Target,
+        head: str,
+        clock: Callable[[], float],
+        remember: Callable[[Target], None],
+        adoption: Adoption,
+    ) -> None:
         self.published = Published(waiting="is starting")
         self.target = target
         self.activity = Progress("")
         self.problem: SwarmError | None = None
         self._roster, self._head, self._clock = roster, head, clock
-        self._adoption = Adoption(roster, clock)
+        self._remember, self._adoption = remember, adoption
         self.bell = Bell()
         self.ordering = asyncio.Lock()  # held while orders are under way: no Agent is given up meanwhile
         self._wanted = asyncio.Event()
@@ -126,7 +134,7 @@ class Replanning:
     async def _round(self) -> bool:
         """One try; False where something failed and the next try takes that into account."""
         wish = self._wish if self._wish and not (self._wish.made or self._wish.error) else None
-        if not wish and (adopted := await self._adopt()) is not None:
+        if (adopted := await self._adopt(patient=wish is None)) is not None:
             return adopted
         target = wish.target if wish else self.target
         try:
@@ -135,7 +143,7 @@ class Replanning:
         except SwarmError as error:
             return self._give_up(error, wish)
         if self._in_force(plan) and self.published.plan:
-            self.target = target
+            self._hold(target)
             self._publish(Published(replace(self.published.plan, notes=plan.notes), "", description))
             if wish:
                 wish.made = True
@@ -159,7 +167,8 @@ class Replanning:
             await self._drain()
             return False
         self._ordered(plan)
-        self._last, self.target, self.problem = plan, target, None
+        self._hold(target)
+        self._last, self.problem = plan, None
         if wish:
             wish.made = True
         self._publish(Published(change.new, "", description))
@@ -179,13 +188,18 @@ class Replanning:
         self._publish(Published(None, text, self._described.get((self.target.source, self.target.dtype))))
         return True
 
-    async def _adopt(self) -> bool | None:
-        """After a restart: take a Plan over that the Workers still serve. None: there is none to take over or wait for."""
+    def _hold(self, target: Target) -> None:
+        if target != self.target:
+            self.target = target
+            self._remember(target)
+
+    async def _adopt(self, patient: bool) -> bool | None:
+        """Take a Plan over that Workers serve, where it is what is asked for. None: there is none to take over or wait for."""
         if self._last is not None:
             return None
         plan = self._adoption.newest()
         complete = plan is not None and self._adoption.complete(plan)
-        self._adopting = plan is not None and not complete and self._adoption.waits_for(self.want)
+        self._adopting = plan is not None and not complete and patient and self._adoption.waits_for(self.want)
         if plan is None:
             return None
         self._epoch = max(self._epoch, plan.epoch)
@@ -195,14 +209,12 @@ class Replanning:
         self._last = self._known[plan.epoch] = plan
         if not complete:
             return None
-        target = Target(plan.model.source, plan.model.dtype, plan.sessions, plan.context, self.target.spread)
         try:
-            description = await self._describe(target, again=False)
+            description = await self._describe(self.target, again=False)
         except SwarmError:
             return None
-        if description.model.model_id != plan.model.model_id:
+        if not answers(plan, description.model, self.target.load):
             return None
-        self.target = target
         self._publish(Published(plan, "", description))
         return False
 

@@ -3,66 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 
 import pytest
-from fake_worker import MIB, MODELS, FakeAgents, FakeWorker
+from fake_worker import MIB, FakeAgents, FakeWorker
+from memory_swarm import NEED, TARGET, Swarm, offer
 
 from cluster.coordinator import Coordinator
-from cluster.planner import Load, needed_bytes
-from cluster.roster import DeviceOffer, RigOffer, Versions
-from cluster.target import Published, Target
+from cluster.target import Target
 from swarm.errors import CorruptWeights, DoesNotFit, ModelError
-from swarm.plan import Plan
-
-TARGET = Target("nano", "fp32", sessions=1, context=64)
-NEED = needed_bytes(MODELS["nano"], Load(1, 64))
-DEADLINE_S = 10.0
-
-
-def offer(rig: str, *sizes: int, spread: bool = False) -> RigOffer:
-    devices = tuple(DeviceOffer("cpu", size, f"{rig}:{7700 + n}", 1) for n, size in enumerate(sizes))
-    return RigOffer(rig, rig, devices, Versions("0.1.0", "3.11", "2.60.0", "2.13.0"), spread=spread)
-
-
-class Swarm:
-    """A Coordinator and its Workers."""
-
-    def __init__(self) -> None:
-        self.agents = FakeAgents()
-        self.now = 1000.0
-        self.coordinator = Coordinator(TARGET, self.agents, "a", lambda: self.now)
-
-    @property
-    def plan(self) -> Plan:
-        plan = self.coordinator.published.plan
-        assert plan, self.coordinator.published.waiting
-        return plan
-
-    def stages(self) -> dict[str, tuple[int, int]]:
-        return {s.worker: (s.first, s.end) for s in self.plan.routes[0].stages}
-
-    async def until(self, wanted: Callable[[Published], bool]) -> Published:
-        async def look() -> Published:
-            async for published in self.coordinator.watch():
-                if wanted(published):
-                    return published
-            raise AssertionError
-
-        return await asyncio.wait_for(look(), DEADLINE_S)
-
-    async def seen(self, there: Callable[[], object]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not there():
-                await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-async def swarm() -> AsyncIterator[Swarm]:
-    found = Swarm()
-    await found.coordinator.start()
-    yield found
-    await found.coordinator.stop()
 
 
 async def test_the_first_rig_that_holds_the_model_serves_it(swarm: Swarm) -> None:
@@ -289,19 +237,6 @@ async def test_a_head_that_cannot_load_its_part_fails_its_join_in_the_workers_wo
     worker.fail_prepare = CorruptWeights("model.safetensors is truncated: fetch it again")
     with pytest.raises(CorruptWeights, match="truncated"):
         await swarm.coordinator.join(offer("a", 2 * NEED))
-
-
-async def test_a_restarted_coordinator_adopts_what_its_workers_serve(swarm: Swarm) -> None:
-    await swarm.coordinator.join(offer("a", NEED * 3 // 4))
-    await swarm.coordinator.join(offer("b", NEED * 3 // 4))
-    before, orders = swarm.plan, list(swarm.agents.orders)
-    await swarm.coordinator.stop()
-    swarm.coordinator = Coordinator(TARGET, swarm.agents, "a", lambda: 1.0)
-    await swarm.coordinator.start()
-    published = await swarm.coordinator.join(offer("a", NEED * 3 // 4))
-    assert "come back" in published.waiting
-    await swarm.coordinator.join(offer("b", NEED * 3 // 4))
-    assert swarm.plan.epoch == before.epoch and swarm.agents.orders == orders
 
 
 async def test_an_unknown_rig_is_told_to_join_again(swarm: Swarm) -> None:

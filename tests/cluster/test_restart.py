@@ -1,0 +1,96 @@
+"""A Coordinator that starts where Workers still serve something."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from memory_swarm import NEED, TARGET, Swarm, offer
+
+from cluster import adoption
+from cluster.memo import Memo
+from cluster.target import Target
+
+
+async def test_a_restarted_coordinator_adopts_what_its_workers_serve(swarm: Swarm) -> None:
+    await swarm.coordinator.join(offer("a", NEED * 3 // 4))
+    await swarm.coordinator.join(offer("b", NEED * 3 // 4))
+    before, orders = swarm.plan, list(swarm.agents.orders)
+    await swarm.again(TARGET, restarted=True)
+    published = await swarm.coordinator.join(offer("a", NEED * 3 // 4))
+    assert "come back" in published.waiting
+    await swarm.coordinator.join(offer("b", NEED * 3 // 4))
+    assert swarm.plan.epoch == before.epoch and swarm.agents.orders == orders
+
+
+async def test_a_load_survives_a_restart_also_where_the_plan_cannot_be_taken_over(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "ADOPT_S", 0.1)
+    await swarm.coordinator.join(offer("a", NEED * 2))
+    await swarm.coordinator.join(offer("b", NEED * 2, spread=True))
+    asked = Target("other", "auto", 1, 64)
+    [_ async for _ in swarm.coordinator.load(asked)]
+    assert swarm.remembered == [asked]
+    before = swarm.plan
+    await swarm.again(swarm.remembered[-1], restarted=True)
+    swarm.agents.workers["b:7700"].alive = False
+    joining = asyncio.create_task(swarm.coordinator.join(offer("a", NEED * 2)))
+    await swarm.until(lambda p: "come back" in p.waiting)
+    swarm.now += 1.0
+    await swarm.until(lambda p: p.plan is not None)
+    await joining
+    assert swarm.plan.model.name == "other" and swarm.plan.epoch > before.epoch and swarm.coordinator.target == asked
+
+
+async def test_what_survivors_hold_is_counted_after_a_restart(swarm: Swarm) -> None:
+    await swarm.coordinator.join(offer("a", NEED * 3 // 2))
+    old = swarm.plan.epoch
+    await swarm.again(Target("other", "fp32", 1, 64), restarted=False)
+    await swarm.coordinator.join(offer("a", NEED * 3 // 2))
+    assert f"a/cpu: prepare {swarm.plan.epoch} release_first" in swarm.agents.orders
+    await swarm.seen(lambda: list(swarm.agents.workers["a:7700"].plans) == [swarm.plan.epoch] and swarm.plan.epoch > old)
+
+
+@pytest.mark.parametrize("asked", [Target("other", "fp32", 1, 64), Target("nano", "fp32", 2, 64)])
+async def test_a_new_up_serves_what_it_names_not_what_it_finds(swarm: Swarm, asked: Target) -> None:
+    await swarm.coordinator.join(offer("a", NEED * 4))
+    before = swarm.plan.epoch
+    await swarm.again(asked, restarted=False)
+    await swarm.coordinator.join(offer("a", NEED * 4))
+    assert (swarm.plan.model.name, swarm.plan.sessions) == (asked.source, asked.sessions) and swarm.plan.epoch > before
+
+
+async def test_a_plan_that_is_taken_over_leaves_what_was_asked_as_it_was_asked(swarm: Swarm) -> None:
+    asked = Target("nano", "auto", 1, 1_000_000)
+    await swarm.again(asked, restarted=False)
+    await swarm.coordinator.join(offer("a", NEED * 8))
+    before, orders = swarm.plan, list(swarm.agents.orders)
+    assert before.context == 1024
+    await swarm.again(asked, restarted=True)
+    await swarm.coordinator.join(offer("a", NEED * 8))
+    assert swarm.plan.epoch == before.epoch and swarm.agents.orders == orders and swarm.coordinator.target == asked
+
+
+async def test_a_load_while_the_rigs_of_the_old_plan_come_back_is_loaded_beside_it(swarm: Swarm) -> None:
+    await swarm.coordinator.join(offer("a", NEED * 4))
+    await swarm.coordinator.join(offer("b", NEED * 4, spread=True))
+    old = swarm.plan.epoch
+    await swarm.seen(lambda: list(swarm.agents.workers["a:7700"].plans) == [old])
+    await swarm.again(TARGET, restarted=True)
+    assert "come back" in (await swarm.coordinator.join(offer("a", NEED * 4))).waiting
+    before = len(swarm.agents.orders)
+    [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    said = [o.partition(": ")[2] for o in swarm.agents.orders[before:]]
+    assert said == [f"prepare {swarm.plan.epoch}", f"commit {swarm.plan.epoch}", f"drain {old}"]
+
+
+def test_what_was_asked_for_is_kept_in_a_file(tmp_path: Path) -> None:
+    memo = Memo(tmp_path / "target.json")
+    assert memo.read() is None
+    memo.write(TARGET)
+    assert Memo(tmp_path / "target.json").read() == TARGET
+    (tmp_path / "target.json").write_text("{")
+    assert memo.read() is None
+    Memo(tmp_path / "nowhere" / "target.json").write(TARGET)
