@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +13,29 @@ from swarm.errors import CorruptWeights, MissingWeights
 from swarm.weights import names
 from swarm.weights.header import Entry, Header, read_header
 
+ASSETS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""The small files beside the weights, as far as they have fixed names."""
+SENTENCEPIECE = "tokenizer.model*"
+"""Its vocabularies; Mistral's have a version behind that name."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 FLOATS = ("F32", "F16", "BF16")
-SAMPLE_BYTES = 1 << 16
-"""Read from both ends of each file's data for the model's checksum."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds; no tensor is read yet."""
+    """What a model's files hold; no tensor is read yet."""
 
     folder: Path
+    """With the config; the weights may still be on the Hub."""
     config: ModelConfig
     headers: tuple[Header, ...]
     """By file name, ascending."""
@@ -31,7 +43,7 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
-        """Read the config and all headers, and check that they fit each other.
+        """Read the config and all headers of a folder, and check that they fit each other.
 
         Raises:
             MissingWeights: a file, or a tensor that the config asks for, is not there; the message names it.
@@ -39,21 +51,23 @@ class Checkpoint:
             ModelError: the config is unusable (see `ModelConfig.from_folder`).
         """
         config = ModelConfig.from_folder(folder)
-        headers = tuple(read_header(folder / name) for name in weight_files(folder))
+        return cls.of(folder, config, [read_header(folder / name) for name in weight_files(folder)])
+
+    @classmethod
+    def of(cls, folder: Path, config: ModelConfig, headers: Sequence[Header]) -> Checkpoint:
+        """From headers that were read, ascending by file name. Raises MissingWeights, CorruptWeights: see `open`."""
         entries = {name: entry for header in headers for name, entry in header.entries.items()}
         for name, shape in names.expected(config, entries):
             _check(folder, entries.get(name), name, shape)
-        return cls(folder, config, headers, entries)
+        return cls(folder, config, tuple(headers), entries)
 
     def model_id(self) -> str:
         """32 hex digits over the config, every header, and the first and last 64 KiB of every file's data."""
         digest = hashlib.sha256((self.folder / "config.json").read_bytes())
         for header in self.headers:
             digest.update(header.raw)
-            with header.path.open("rb") as file:
-                for offset in (header.data_offset, max(header.data_offset, header.file_bytes - SAMPLE_BYTES)):
-                    file.seek(offset)
-                    digest.update(file.read(SAMPLE_BYTES))
+            for sample in header.samples():
+                digest.update(sample)
         return digest.hexdigest()[:32]
 
 

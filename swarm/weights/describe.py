@@ -7,22 +7,12 @@ from pathlib import Path
 from swarm.config import DTYPE_BYTES
 from swarm.errors import UsageError
 from swarm.plan import Model
-from swarm.weights.checkpoint import Checkpoint
-from swarm.weights.source import NANO, resolve
-
-ASSETS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+from swarm.weights.checkpoint import ASSETS, SENTENCEPIECE
+from swarm.weights.source import NANO, inspect
 
 
 def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Model:
-    """Name, source, checksum, dtype and shape of a model; its weights are checked by their headers.
+    """Name, source, checksum, dtype and shape of a model; its weights are checked by their headers, wherever they are.
 
     Args:
         model: a folder, a Hub id, or `nano`.
@@ -30,12 +20,12 @@ def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Mode
 
     Raises:
         UsageError: the dtype, or a model that is nothing known.
-        ModelError: see `Checkpoint.open`.
+        ModelError: see `inspect`.
     """
     if dtype != "auto" and dtype not in DTYPE_BYTES:
         raise UsageError(f"--dtype {dtype} is not known: give auto, {', '.join(DTYPE_BYTES)}")
-    folder = resolve(model, cache)
-    checkpoint = Checkpoint.open(folder)
+    checkpoint = inspect(model, cache)
+    folder = checkpoint.folder
     is_folder = model != NANO and Path(model).expanduser().is_dir()
     return Model(
         name=folder.name if is_folder else model.rsplit("/", 1)[-1],
@@ -48,5 +38,5 @@ def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Mode
 
 def assets(folder: Path) -> dict[str, bytes]:
     """The small files that a client needs, by name: configs, tokenizer, chat template."""
-    names = [*ASSETS, *sorted(p.name for p in folder.glob("tokenizer.model*"))]
+    names = [*ASSETS, *sorted(p.name for p in folder.glob(SENTENCEPIECE))]
     return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}

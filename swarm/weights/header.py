@@ -12,11 +12,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from swarm.errors import CorruptWeights, MissingWeights
+from swarm.errors import CorruptWeights
+from swarm.weights.file import LocalFile, WeightFile
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
 MAX_DIMENSIONS = 8
+SAMPLE_BYTES = 1 << 16
 ITEM_BYTES = {
     **dict.fromkeys(("F64", "I64", "U64"), 8),
     **dict.fromkeys(("F32", "I32", "U32"), 4),
@@ -46,30 +48,36 @@ class Entry:
 class Header:
     """One file: its tensors, and the bytes that say so."""
 
-    path: Path
+    file: WeightFile
     raw: bytes
     entries: dict[str, Entry]
     data_offset: int
     file_bytes: int
 
+    def samples(self) -> tuple[bytes, bytes]:
+        """`SAMPLE_BYTES` from either end of the data, for the model's checksum. Raises MissingWeights."""
+        last = max(self.data_offset, self.file_bytes - SAMPLE_BYTES)
+        return self.file.read(self.data_offset, SAMPLE_BYTES), self.file.read(last, SAMPLE_BYTES)
+
 
 def read_header(path: Path) -> Header:
-    """Read and check the header of one safetensors file.
+    """Read and check the header of one safetensors file; see `header_of`."""
+    return header_of(LocalFile(path))
+
+
+def header_of(file: WeightFile) -> Header:
+    """Read and check the header of one safetensors file, here or on the Hub.
 
     Raises:
         MissingWeights: there is no such file.
         CorruptWeights: it is truncated, or its header contradicts itself or the file.
     """
-    try:
-        with path.open("rb") as file:
-            file_bytes = path.stat().st_size
-            length = int.from_bytes(file.read(8), "little")
-            if file_bytes < 8 or length > min(MAX_HEADER_BYTES, file_bytes - 8):
-                raise _corrupt(path, f"its header claims {length} bytes of a file of {file_bytes}")
-            raw = file.read(length)
-    except OSError as error:
-        raise MissingWeights(f"{path} cannot be read ({error.strerror}): fetch the model again, whole") from None
-    return Header(path, raw, _entries(path, raw, 8 + length, file_bytes), 8 + length, file_bytes)
+    path, file_bytes = file.path, file.size()
+    length = int.from_bytes(file.read(0, 8), "little")
+    if file_bytes < 8 or length > min(MAX_HEADER_BYTES, file_bytes - 8):
+        raise _corrupt(path, f"its header claims {length} bytes of a file of {file_bytes}")
+    raw = file.read(8, length)
+    return Header(file, raw, _entries(path, raw, 8 + length, file_bytes), 8 + length, file_bytes)
 
 
 def _entries(path: Path, raw: bytes, data_offset: int, file_bytes: int) -> dict[str, Entry]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from swarm.errors import MissingWeights, UsageError
-from swarm.weights.checkpoint import weight_files
+from swarm.errors import UsageError
+from swarm.weights import hub
+from swarm.weights.checkpoint import Checkpoint
 
 NANO = "nano"
 NANO_FOLDER = Path(__file__).parent.parent / "models" / "nano-mixtral"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-SMALL_FILES = ["*.json", "tokenizer*", "*.jinja"]
 
 
 def resolve(model: str, cache: Path | None = None) -> Path:
-    """The folder of a model, downloaded from the Hub where it is nowhere here.
+    """The folder of a model with its weights, downloaded from the Hub where it is nowhere here.
 
     Args:
         model: a folder, a Hub id `owner/name`, or `nano`.
@@ -25,6 +25,27 @@ def resolve(model: str, cache: Path | None = None) -> Path:
         UsageError: it is none of the three.
         MissingWeights: it is a Hub id, and cannot be had.
     """
+    return _folder(model) or hub.cached(model, cache) or hub.whole(model, cache)
+
+
+def small_files(model: str, cache: Path | None = None) -> Path:
+    """The folder of a model's config, tokenizer and index; of the Hub's weights nothing is fetched. See `resolve`."""
+    return _folder(model) or hub.cached(model, cache) or hub.small(model, cache)
+
+
+def inspect(model: str, cache: Path | None = None) -> Checkpoint:
+    """What a model's files hold, without having them: of weights on the Hub only headers and samples are fetched.
+
+    Raises:
+        ModelError: see `Checkpoint.open`.
+        UsageError, MissingWeights: see `resolve`.
+    """
+    folder = _folder(model) or hub.cached(model, cache)
+    return Checkpoint.open(folder) if folder else hub.inspect(model, cache)
+
+
+def _folder(model: str) -> Path | None:
+    """A folder that is here anyway; None for a Hub id."""
     if model == NANO:
         return NANO_FOLDER
     folder = Path(model).expanduser()
@@ -32,30 +53,4 @@ def resolve(model: str, cache: Path | None = None) -> Path:
         return folder.resolve()
     if not HUB_ID.fullmatch(model):
         raise UsageError(f"there is no folder {model}, and it is not a Hub id (owner/name) either: give one of them, or `nano`")
-    return _hub(model, cache)
-
-
-def _hub(model: str, cache: Path | None) -> Path:
-    """From the Hub's local cache where all of it is there, else from the Hub."""
-    try:
-        import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError:
-        raise MissingWeights(
-            f"there is no folder {model}, and fetching it from the Hub needs huggingface_hub: pip install 'swarm-moe[rig]'"
-        ) from None
-    try:
-        folder = Path(huggingface_hub.snapshot_download(model, cache_dir=cache, local_files_only=True))
-        if all((folder / name).exists() for name in weight_files(folder)):
-            return folder
-    except (LocalEntryNotFoundError, HFValidationError, MissingWeights):
-        pass  # not here, or not all of it
-    try:
-        folder = Path(huggingface_hub.snapshot_download(model, cache_dir=cache, allow_patterns=SMALL_FILES))
-        wanted = weight_files(folder) if (folder / "model.safetensors.index.json").exists() else ["model.safetensors"]
-        return Path(huggingface_hub.snapshot_download(model, cache_dir=cache, allow_patterns=[*SMALL_FILES, *wanted]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise MissingWeights(
-            f"there is no folder {model}, and the Hub does not give it ({reason}): check the name, the network and HF_TOKEN"
-        ) from None
+    return None

@@ -13,7 +13,7 @@ import grpc.aio
 from swarm.errors import SwarmError
 from swarm.plan import Plan
 from swarm.weights.describe import assets, describe
-from swarm.weights.source import resolve
+from swarm.weights.source import small_files
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceServicer
 from swarm.worker.stage_servicer import refuse
@@ -61,6 +61,6 @@ class ControlServicer(WorkerServiceServicer):
 def _describe(request: pb.DescribeRequest) -> pb.DescribeReply:
     model = describe(request.model, request.dtype or "auto")
     reply = pb.DescribeReply(model=dumps(asdict(model)))
-    for name, data in assets(resolve(request.model)).items():
+    for name, data in assets(small_files(request.model)).items():
         reply.assets.add(name=name, data=data)
     return reply

@@ -64,7 +64,7 @@ def test_a_hub_id_is_served_from_the_local_cache_without_a_network(write: Write,
 
 
 def test_a_hub_id_that_cannot_be_had_is_said_in_one_sentence(write: Write, tmp_path: Path, offline: None) -> None:
-    with pytest.raises(MissingWeights, match="no folder owner/some-mixtral, and the Hub does not give it") as caught:
+    with pytest.raises(MissingWeights, match="no folder owner/some-mixtral, and the Hub's cache here lacks it") as caught:
         resolve("owner/some-mixtral", tmp_path / "cache")
     assert "\n" not in str(caught.value)
     hub_cache(tmp_path / "cache", "owner/half", write(shard="20KB"))
