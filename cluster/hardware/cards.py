@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from swarm.errors import DeviceError
 
@@ -42,7 +43,14 @@ class Cards:
 
 
 def probe_cards() -> Cards:
-    """Look at the GPUs in a process of its own. Raises DeviceError where that fails."""
+    """Look at the GPUs in a process of its own.
+
+    Raises:
+        ModuleNotFoundError: torch is not installed.
+        DeviceError: it is, and cannot look.
+    """
+    if find_spec("torch") is None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
     command = [sys.executable, "-m", "cluster.hardware.look"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, check=True)

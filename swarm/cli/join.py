@@ -9,6 +9,7 @@ import typer
 from cluster.address import own_address
 from cluster.joined_rig import JoinedRig
 from swarm.cli import options, rig_options, settings
+from swarm.cli.install import need
 from swarm.cli.rig_watch import watching
 from swarm.cli.screen import Screen
 from swarm.wire.credentials import Credentials
@@ -28,6 +29,7 @@ def join(
     key_file: options.KeyFile = None,
 ) -> None:
     """Contribute this rig's devices to a swarm until Ctrl-C, which leaves politely: its Blocks and Sessions move first."""
+    need("torch", "ray")
     door = settings.parse_address(swarm)
     swarm_key = settings.resolve_key(key, key_file, door)
     host = address or own_address(door.rpartition(":")[0].strip("[]"))

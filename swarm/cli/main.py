@@ -17,10 +17,9 @@ from typer.core import TyperGroup
 
 from swarm import __version__
 from swarm.cli import output, settings
+from swarm.cli.install import remedy
 from swarm.errors import SwarmError
 
-RIG_MODULES = frozenset({"torch", "ray", "numpy", "safetensors", "huggingface_hub", "psutil"})
-"""What `pip install 'swarm-moe[rig]'` brings and the client lacks."""
 INTERRUPTED = 130
 
 
@@ -119,10 +118,10 @@ def main() -> None:
         output.give_up_stdout()
         _fail(settings.why(error), 1)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in RIG_MODULES:
+        sentence = remedy(error)
+        if sentence is None:
             raise
-        _fail(f"this command needs {missing}, which a rig has and a client does not: pip install 'swarm-moe[rig]'", 1)
+        _fail(sentence, 1)
 
 
 def _fail(sentence: str, exit_code: int) -> None:

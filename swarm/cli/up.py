@@ -12,6 +12,7 @@ from cluster.address import own_address
 from cluster.head_rig import HeadRig
 from cluster.target import Target
 from swarm.cli import options, rig_options, settings
+from swarm.cli.install import need
 from swarm.cli.one_head import one_head
 from swarm.cli.rig_watch import watching
 from swarm.cli.screen import Screen
@@ -43,6 +44,7 @@ def up(
 
     Too little memory is no error: it waits for `swarm join`.
     """
+    need("torch", "ray")
     describe(model, dtype)  # what is wrong with the model is said before anything starts
     source = model if model == NANO or not Path(model).expanduser().is_dir() else str(resolve(model))
     swarm_key = settings.explicit_key(key, key_file) or settings.own_key()

@@ -73,7 +73,7 @@ def test_an_encoding_that_lacks_a_character_loses_that_character_and_json_loses_
 def test_a_home_that_is_no_folder_is_one_sentence_that_names_the_variable(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if words[0] == "up":
+    if words[0] != "status":
         pytest.importorskip("ray")
     monkeypatch.setenv("SWARM_HOME", "/dev/null/home")
     ran = swarm(*words)
@@ -94,13 +94,35 @@ finally:
     assert python(code, *words).err.endswith("heavy: []\n")
 
 
-def test_a_rig_command_on_a_client_says_what_to_install(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("up",),
+        ("up", "no-such-folder"),
+        ("join", "127.0.0.1"),
+        ("plan", "nano"),
+        ("plan", "nano", "--device", "cuda:0"),
+    ],
+    ids=" ".join,
+)
+def test_a_rig_command_on_a_client_says_what_to_install(words: tuple[str, ...]) -> None:
+    ran = python("import sys; sys.modules['torch'] = None; from swarm.cli.main import main; main()", *words)
+    assert ran.code == 1
+    assert is_one_sentence(ran.err) and "needs torch" in ran.err and "pip install '.[rig]'" in ran.err
+
+
+def test_a_worker_on_a_client_says_what_to_install(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(plan_for({"w0": "127.0.0.1:1", "w1": "127.0.0.1:2"}).to_json())
     code = "import sys; sys.modules['torch'] = None; from swarm.cli.main import main; main()"
     ran = python(code, "worker", "--plan-file", str(path), "--name", "w0")
-    assert ran.code == 1
-    assert is_one_sentence(ran.err) and "pip install 'swarm-moe[rig]'" in ran.err
+    assert ran.code == 1 and is_one_sentence(ran.err) and "pip install '.[rig]'" in ran.err
+
+
+def test_a_rig_without_ray_is_told_so_before_anything_else() -> None:
+    pytest.importorskip("torch")
+    ran = python("import sys; sys.modules['ray'] = None; from swarm.cli.main import main; main()", "up", "no-such-folder")
+    assert ran.code == 1 and is_one_sentence(ran.err) and "needs ray" in ran.err
 
 
 @pytest.mark.parametrize(
