@@ -38,7 +38,7 @@ class Coordinator:
         remember: Callable[[Target], None] = lambda target: None,
         restarted: bool = False,
     ) -> None:
-        self._roster = Roster()
+        self._roster = Roster(clock)
         self._agents, self._head = agents, head
         self._replanning = Replanning(self._roster, target, head, clock, remember, Adoption(self._roster, clock, restarted))
         self._naming = Naming(self._roster, agents, self._replanning.holding, self._replanning.bell, self._replanning.ordering)
@@ -67,9 +67,9 @@ class Coordinator:
     def published(self) -> Published:
         return self._replanning.published
 
-    def unique_name(self, rig_id: str, wanted: str) -> str:
-        """The name that a Rig would go by here."""
-        return self._roster.unique_name(rig_id, wanted)
+    def promise_name(self, rig_id: str, wanted: str) -> str:
+        """The name that a Rig goes by here if it joins soon; no other Rig gets it meanwhile."""
+        return self._roster.promise(rig_id, wanted)
 
     async def join(self, offer: RigOffer) -> Published:
         """Count a Rig's Devices in; answers when they are in a Plan, or known to wait. Joining again is no harm.

@@ -55,7 +55,7 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
             ray_token=self._ray.token,
             versions=pb.Versions(**asdict(self._versions)),
             seen_as=seen_as,
-            rig_name=self._coordinator.unique_name(request.rig_id, request.rig_name),
+            rig_name=self._coordinator.promise_name(request.rig_id, request.rig_name),
         )
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:

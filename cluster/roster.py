@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,9 @@ from swarm.wire.v1 import worker_pb2 as pb
 
 if TYPE_CHECKING:
     from cluster.agents import Agent
+
+PROMISE_S = 600.0
+"""How long a name is kept for a Rig that knocked: it starts Ray and its Workers before it joins."""
 
 
 @dataclass(frozen=True)
@@ -105,21 +108,36 @@ class Rig:
 
 
 class Roster:
-    """The Rigs by id, in the order in which they joined; names of Rigs and Workers are unique."""
+    """The Rigs by id, in the order in which they joined; names of Rigs and Workers are unique.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds, growing.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.rigs: dict[str, Rig] = {}
+        self._clock = clock
+        self._promised: dict[str, tuple[str, float]] = {}  # rig id → a name, and until when no other Rig gets it
 
     def unique_name(self, rig_id: str, wanted: str) -> str:
-        """The name a Rig goes by: the one it wants, with a number behind it where another Rig has that."""
+        """The name a Rig goes by: the one it wants, with a number behind it where another Rig has that or will have it."""
+        now = self._clock()
         taken = {r.name for i, r in self.rigs.items() if i != rig_id}
+        taken |= {name for i, (name, until) in self._promised.items() if i != rig_id and now < until}
         names = (wanted if n == 1 else f"{wanted}-{n}" for n in range(1, len(taken) + 2))
         return next(name for name in names if name not in taken)
+
+    def promise(self, rig_id: str, wanted: str, for_s: float = PROMISE_S) -> str:
+        """Keep a unique name for a Rig, which names its Workers by it before it joins."""
+        name = self.unique_name(rig_id, wanted)
+        self._promised[rig_id] = name, self._clock() + for_s
+        return name
 
     def admit(self, offer: RigOffer) -> tuple[Rig, list[Device]]:
         """Count a Rig in, in the place of what it was before; returns the Devices that it had then, too."""
         before = self.rigs.pop(offer.rig_id, None)
         rig = Rig(offer, self.unique_name(offer.rig_id, offer.name))
+        self._promised.pop(offer.rig_id, None)
         rig.devices = [
             Device(f"{rig.name}/{label}", offer.rig_id, rig.name, device, offer.ray_node_id)
             for label, device in zip(_labels(offer.devices), offer.devices, strict=True)
