@@ -144,8 +144,20 @@ class Epochs:
             Moved: it is retired, or not committed yet.
             Refused: the frame is of another model.
         """
+        epoch = self.held(number, model_id)
+        if not epoch.serving:
+            raise self.moved()
+        return epoch
+
+    def held(self, number: int, model_id: str) -> Epoch:
+        """The epoch that an expert request names: also one that drains, as its other Workers may, or that they serve first.
+
+        Raises:
+            Moved: it is not here.
+            Refused: the request is of another model.
+        """
         epoch = self._epochs.get(number)
-        if epoch is None or not epoch.serving:
+        if epoch is None:
             raise self.moved()
         if model_id != epoch.plan.model.model_id:
             raise Refused("the frame is of another model", self._name)

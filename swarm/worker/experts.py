@@ -1,4 +1,4 @@
-"""ExpertShards over the network: the remote twin of `swarm.model.experts.ExpertPort`, and the side that serves it.
+"""ExpertShards over the network: the remote twin of `swarm.model.experts.ExpertPort`; `shards.py` is the side that serves it.
 
 The request leaves before the local experts run and is awaited after them. Every expert gets exactly the rows that it
 would get locally, and answers its unweighted outputs, so that placement never changes the numbers (promise 2).
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from swarm.errors import Lost, Refused
-from swarm.model.experts import LocalExperts
+from swarm.errors import Lost, Moved
 from swarm.wire.tensors import from_wire, to_wire
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.compute import Compute
@@ -62,10 +60,14 @@ class RemoteExperts:
         self._pending: dict[int, _Pending] = {}
         self._next_id = 0
         self._link: Link[pb.ExpertRequest, pb.ExpertReply] = Link(open_stream, self._arrived, self._broken)  # type: ignore[arg-type]
+        self._closed = False
         self.waited_s = 0.0
 
     def ask(self, block: int, hidden: Tensor, rows: Mapping[int, Tensor]) -> Callable[[], dict[int, Tensor]]:
-        """Send the rows off; see `ExpertPort.ask`. Raises Lost from the returned function when no answer comes."""
+        """Send the rows off; see `ExpertPort.ask`.
+
+        The returned function raises Lost when no answer comes, Moved where this epoch is over, here or there.
+        """
         needed = torch.cat(list(rows.values())).unique()
         request = pb.ExpertRequest(
             id=self._next_id, model_id=self._model_id, epoch=self._epoch, block=block, hidden=to_wire(hidden[needed])
@@ -79,6 +81,8 @@ class RemoteExperts:
         return lambda: self._wait(request.id, pending, shapes, hidden)
 
     async def close(self) -> None:
+        """The epoch is over: whoever waits, or asks from now on, hears that."""
+        self._closed = True
         await self._link.close()
 
     def _wait(self, request: int, pending: _Pending, shapes: dict[int, tuple[int, int]], like: Tensor) -> dict[int, Tensor]:
@@ -86,6 +90,8 @@ class RemoteExperts:
         answered = self._compute.wait_for(pending.ready, started + PATIENCE_S)
         self.waited_s += time.monotonic() - started
         self._pending.pop(request, None)  # where nothing came
+        if self._closed or (pending.reply is not None and pending.reply.code == pb.MOVED):
+            raise Moved(self._epoch, self._worker)
         if not answered or pending.reply is None:
             raise Lost(f"worker {self._worker}, which holds an expert shard, is gone ({pending.failure or 'no answer'})")
         if pending.reply.code != pb.OK:
@@ -104,31 +110,3 @@ class RemoteExperts:
             if (pending := self._pending.pop(request, None)) is not None:
                 pending.failure = why
         self._compute.wake()
-
-
-def serve_request(
-    request: pb.ExpertRequest, experts: LocalExperts, hidden_size: int, dtype: torch.dtype, device: torch.device, max_rows: int
-) -> pb.ExpertReply:
-    """Answer another Worker's request, on the compute thread.
-
-    Raises:
-        Refused: the request's sizes contradict each other, or it names an expert that is not held here.
-    """
-    started = time.perf_counter()
-    num_rows = request.hidden.shape[0] if request.hidden.shape else 0
-    if num_rows > max_rows:
-        raise Refused(f"an expert request of {num_rows} rows; the plan allows {max_rows}")
-    hidden = from_wire(request.hidden, dtype, (num_rows, hidden_size), device)
-    rows = {item.expert: _indices(item.rows, num_rows, device) for item in request.experts}
-    missing = [e for e in rows if (request.block, e) not in experts.weights]
-    if missing or not rows:
-        raise Refused(f"expert {missing} of block {request.block} is not held here")
-    outputs = experts.ask(request.block, hidden, rows)()
-    wire = to_wire(torch.cat([outputs[expert] for expert in rows]))
-    return pb.ExpertReply(id=request.id, outputs=wire, compute_s=time.perf_counter() - started, code=pb.OK)
-
-
-def _indices(rows: Sequence[int], num_rows: int, device: torch.device) -> Tensor:
-    if not rows or rows[-1] >= num_rows or any(a >= b for a, b in pairwise(rows)):
-        raise Refused(f"an expert request lists rows that do not ascend, or go beyond the {num_rows} that it sent")
-    return torch.tensor(list(rows), device=device)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import logging
 from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc.aio
@@ -15,13 +14,10 @@ from swarm.wire.status import to_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceServicer
 from swarm.worker.candidates import row_bytes
-from swarm.worker.experts import serve_request
 from swarm.worker.flow import Report
 from swarm.worker.frames import Answered
 from swarm.worker.opening import reserve_here
 from swarm.worker.worker import Worker
-
-_LOG = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -103,33 +99,6 @@ class StageServicer(StageServiceServicer):
         raise AssertionError("abort raises")
 
     async def Experts(self, requests: AsyncIterable[pb.ExpertRequest], context: Context) -> AsyncIterator[pb.ExpertReply]:
-        replies: asyncio.Queue[pb.ExpertReply | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        async def read() -> None:
-            try:
-                async for request in requests:
-                    self._worker.compute.submit_shard(functools.partial(self._serve, request, loop, replies))
-            finally:
-                replies.put_nowait(None)
-
-        reader = loop.create_task(read())
-        try:
-            while (reply := await replies.get()) is not None:
+        async with aclosing(self._worker.shards.serve(requests)) as replies:
+            async for reply in replies:
                 yield reply
-        finally:
-            reader.cancel()
-
-    def _serve(
-        self, request: pb.ExpertRequest, loop: asyncio.AbstractEventLoop, replies: asyncio.Queue[pb.ExpertReply | None]
-    ) -> None:
-        """On the compute thread. Every request is answered."""
-        try:
-            epoch = self._worker.epochs.serving(request.epoch, request.model_id)
-            reply = serve_request(request, epoch.experts, epoch.config.hidden, epoch.dtype, epoch.device, epoch.plan.max_rows)
-        except SwarmError as error:
-            reply = pb.ExpertReply(id=request.id, code=pb.REFUSED, message=str(error))
-        except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no request may end it, nor hang)
-            _LOG.exception("computing for another worker failed")
-            reply = pb.ExpertReply(id=request.id, code=pb.LOST, message=f"computing failed: {error!r}")
-        loop.call_soon_threadsafe(replies.put_nowait, reply)

@@ -30,6 +30,7 @@ from swarm.worker.experts import RemoteExperts
 from swarm.worker.flow import Flow
 from swarm.worker.holdings import Holdings, Weights, part_bytes, parts_of, read_part, release_memory
 from swarm.worker.opening import Opening
+from swarm.worker.shards import Shards
 
 SWEEP_S = 0.5
 RELEASE_S = 5.0
@@ -56,6 +57,7 @@ class Worker:
         self.epochs = Epochs(name)
         self.flow = Flow(name, self.epochs, self.compute, credentials)
         self.entry = EntryStage(self.flow, self.compute)
+        self.shards = Shards(self.epochs, self.compute)
         self.opening = Opening(name, self.epochs, credentials)
         self.flow.on_computed = self.entry.computed
         self.flow.on_freed = self.opening.freed
@@ -195,16 +197,14 @@ class Worker:
             return
         epoch.serving = False
         self.entry.pump()  # what waits there is told, where no other epoch serves
-        pool, idle = epoch.pool, True
-        try:
-            async with asyncio.timeout(deadline_s):
-                await self.flow.idle(number)
-        except TimeoutError:  # what runs on fails at its next hop; what it holds goes when it ends
-            idle = False
-        self.epochs.remove(number)
-        for remote in epoch.remotes:
+        pool, remotes = epoch.pool, epoch.remotes
+        del epoch  # it would keep its weights
+        until = asyncio.get_running_loop().time() + deadline_s
+        idle = await _in_time(self.flow.idle(number), until)  # else: what runs on fails when it next needs another Worker
+        for remote in remotes:
             await remote.close()
-        del epoch
+        await _in_time(self.shards.over(number), until)
+        self.epochs.remove(number)
         if idle:
             self._drop_unused_blocks(pool)
         else:
@@ -252,6 +252,16 @@ def _open(plan: Plan, folder: str) -> Checkpoint:
             f"{where} holds another model ({found}) than the plan's {plan.model.name} ({plan.model.model_id}): copy it anew"
         )
     return checkpoint
+
+
+async def _in_time(wait: Coroutine[object, object, None], until: float) -> bool:
+    """Whether something came before `until`, of the loop's clock."""
+    try:
+        async with asyncio.timeout_at(until):
+            await wait
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _to_its_end(reading: Coroutine[object, object, Weights]) -> Weights:

@@ -69,8 +69,7 @@ class Chat:
         for worker in involved.values():
             worker.commit(plan.epoch)
         await self.source.switch(plan)
-        for worker in self.workers.values():
-            await worker.drain(before.epoch, 5.0)
+        await asyncio.gather(*(worker.drain(before.epoch, 5.0) for worker in self.workers.values()))
 
     def holds_what_is_planned(self) -> bool:
         plan = self.source.current

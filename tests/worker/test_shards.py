@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import threading
+from typing import Any
 
 import pytest
-from plans import each_others_experts, plan_of
+from plans import each_others_experts, odd_experts_on, plan_of
 from raw_client import RawClient, raw, step
-from swarm_processes import workers_here
+from swarm_processes import until, workers_here
 
 from swarm.plan import Plan
 from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker.experts import RemoteExperts
 
 SESSIONS, NEW_TOKENS = 12, 12
 GREEDY = pb.Ask(rows=1, k=1)
@@ -72,3 +76,41 @@ async def client_retries(client: RawClient, lost: pb.StepHeader) -> list[pb.Step
         if isinstance(found, pb.StepAnswer):
             return [found]
         await asyncio.sleep(0.05)  # between two tries, as clients do
+
+
+async def test_a_worker_with_only_shards_serves_them_until_what_its_owner_has_at_hand_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = plan_of([8], odd_experts_on("w1"))
+    middle, go_on = threading.Event(), threading.Event()
+    really = RemoteExperts.ask
+
+    def slowly(remote: RemoteExperts, block: int, *rest: Any) -> Any:
+        if block == 4:
+            middle.set()
+            assert go_on.wait(20)
+        return really(remote, block, *rest)
+
+    monkeypatch.setattr(RemoteExperts, "ask", slowly)
+    async with workers_here(plan) as workers, raw(plan) as client:
+        at_hand = step(await client.open(64), list(range(50, 70)), 0, 20)
+        await client.send(at_hand)
+        await until(middle.is_set, "nothing is computed")
+        draining = [asyncio.create_task(worker.drain(1, 15.0)) for worker in workers.values()]
+        behind = step(os.urandom(16), list(range(50, 70)), 0, 20)
+        assert (await client.fails(behind)).code == pb.MOVED
+        assert not any(task.done() for task in draining)
+        go_on.set()
+        assert isinstance(await client.next(at_hand), pb.StepAnswer)
+        async with asyncio.timeout(5):
+            await asyncio.gather(*draining)
+        assert [worker.status().weights_bytes for worker in workers.values()] == [0, 0]
+
+
+async def test_a_step_that_needs_a_shard_of_a_retired_epoch_is_told_that_the_plan_changed() -> None:
+    plan = plan_of([8], odd_experts_on("w1"))
+    async with workers_here(plan) as workers, raw(plan) as client:
+        session = await client.open(64)
+        await workers["w1"].drain(1, 5.0)
+        status = await client.fails(step(session, list(range(50, 70)), 0, 20))
+        assert (status.code, status.epoch, status.worker) == (pb.MOVED, 1, "w1")
