@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 
 from cluster.first_failure import FirstFailure
+from cluster.membership import AGAIN_S
 from cluster.rig import Rig, RigSettings
 from cluster.versions import own_versions
-from swarm.errors import PortInUse, SwarmError
+from swarm.errors import Expired, NoSwarm, PortInUse, SwarmError
 from swarm.wire.v1 import swarm_pb2 as pb
 
 
@@ -18,17 +21,32 @@ class JoinedRig(Rig):
     def __init__(self, settings: RigSettings, swarm: str) -> None:
         super().__init__(settings)
         self.swarm = swarm
+        self._knocking = asyncio.Lock()
 
     async def _enter(self) -> None:
-        self._open_membership(self.swarm)
-        self._door = await self._knock()
+        self._open_membership(self.swarm, self._come_back)
+        door = await self._knock()
+        self.name = door.rig_name
         async with FirstFailure() as tasks:
             tasks.create_task(self._start_workers())
-            if self._door.ray_address:
-                tasks.create_task(self._restart_ray())
+            if door.ray_address:
+                tasks.create_task(self._start_ray(door.ray_token, door.ray_address))
 
     async def _restart_ray(self) -> None:
-        await self._start_ray(self._door.ray_token, self._door.ray_address)
+        """As the door says now: a head that was started again has another token. Waits for a swarm that is away."""
+        while True:
+            try:
+                door = await self._knock()
+                break
+            except (NoSwarm, Expired):
+                await asyncio.sleep(AGAIN_S)
+        await self._start_ray(door.ray_token, door.ray_address)
+
+    async def _come_back(self) -> None:
+        """Knock again, and end a Ray node that belongs to a head which is gone: whoever watches it starts another."""
+        door = await self._knock()
+        if self.ray and (self.ray.settings.token, self.ray.settings.head) != (door.ray_token, door.ray_address):
+            await self.ray.stop()
 
     async def serve(self) -> pb.JoinReply:
         reply = await super().serve()
@@ -36,7 +54,20 @@ class JoinedRig(Rig):
         return reply
 
     async def _knock(self) -> pb.KnockReply:
-        s = self.settings
+        async with self._knocking, self._dialled_back():
+            return await self.membership.knock(
+                pb.KnockRequest(
+                    rig_id=self.rig_id,
+                    rig_name=self.name,
+                    versions=pb.Versions(**asdict(own_versions())),
+                    address=self.settings.host,
+                    probe_port=self.ports.door,
+                )
+            )
+
+    @asynccontextmanager
+    async def _dialled_back(self) -> AsyncIterator[None]:
+        """Listen on the port that the swarm dials while this Rig knocks."""
         try:
             probe = await asyncio.start_server(lambda _, writer: writer.close(), self.bind, self.ports.door)
         except OSError as error:
@@ -44,17 +75,7 @@ class JoinedRig(Rig):
                 f"cannot listen on {self.bind}:{self.ports.door} ({error.strerror}): choose another range with --ports"
             ) from None
         async with probe:
-            reply = await self.membership.knock(
-                pb.KnockRequest(
-                    rig_id=self.rig_id,
-                    rig_name=s.name,
-                    versions=pb.Versions(**asdict(own_versions())),
-                    address=s.host,
-                    probe_port=self.ports.door,
-                )
-            )
-        self.name = reply.rig_name
-        return reply
+            yield
 
     async def _leave(self) -> None:
         """Go politely; a swarm that is gone already needs no goodbye."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import grpc.aio
 
@@ -23,14 +23,21 @@ class Membership:
 
     Args:
         notify: takes what people should know: where the Plan stands, that the swarm is gone or back.
+        come_back: awaited before joining again: a swarm that was away may be another one. What it raises, refuses.
     """
 
-    def __init__(self, credentials: Credentials, address: str, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        address: str,
+        notify: Callable[[str], None],
+        come_back: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.address = address
         self._what = f"the swarm at {address}"
         self._channel = credentials.channel(address)
         self._stub = swarm_pb2_grpc.SwarmServiceStub(self._channel)
-        self._notify = notify
+        self._notify, self._come_back = notify, come_back
         self._request: pb.JoinRequest | None = None
         self._joining = asyncio.Lock()
         self._told_away = False
@@ -108,6 +115,8 @@ class Membership:
         refused = ""
         while True:
             try:
+                if self._come_back:
+                    await self._come_back()
                 await self._ask_to_join(request)
             except (NoSwarm, Expired):
                 pass

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -188,6 +188,6 @@ class Rig:
             rig_id=self.rig_id, rig_name=self.name, devices=offers, versions=versions, spread=self.settings.spread
         )
 
-    def _open_membership(self, address: str) -> None:
-        self.membership = Membership(self.credentials, address, self.settings.notify)
+    def _open_membership(self, address: str, come_back: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.membership = Membership(self.credentials, address, self.settings.notify, come_back)
         self._stack.push_async_callback(self.membership.close)

@@ -9,8 +9,10 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -74,14 +76,15 @@ class Swarm:
         )  # fmt: skip
 
 
-@pytest.fixture
-async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
+@asynccontextmanager
+async def opened(port: int, tmp_path: Path, ray: RayDoor) -> AsyncIterator[Swarm]:
+    """A swarm at a port (0: any), until the block ends."""
     credentials = Credentials("secret")
     coordinator = Coordinator(Target("nano", "fp32", 1, 64), WorkerAgents(credentials), "head", lambda: 1000.0)
     server = credentials.server()
-    door = DoorThatMayFail(coordinator, "127.0.0.1:0", RayDoor())
+    door = DoorThatMayFail(coordinator, "127.0.0.1:0", ray)
     swarm_pb2_grpc.add_SwarmServiceServicer_to_server(door, server)
-    port = credentials.bind(server, "127.0.0.1:0")
+    port = credentials.bind(server, f"127.0.0.1:{port}")
     await server.start()
     await coordinator.start()
     found = Swarm(coordinator, door, f"127.0.0.1:{port}", tmp_path / "state")
@@ -92,6 +95,12 @@ async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
         await rig.wait()
     await coordinator.stop()
     await server.stop(None)
+
+
+@pytest.fixture
+async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
+    async with opened(0, tmp_path, RayDoor()) as found:
+        yield found
 
 
 async def test_a_rig_brings_its_workers_and_leaves_politely(swarm: Swarm) -> None:
@@ -145,6 +154,47 @@ async def test_a_rig_that_comes_back_is_the_same_rig(swarm: Swarm) -> None:
     await rig.wait()
     await swarm.start_rig(1)
     assert [(r["id"], r["name"]) for r in swarm.coordinator.status()["rigs"]] == [(first[0]["id"], "gaming-pc")]
+
+
+class RayOfMemory:
+    """In a Ray node's place: runs until it is stopped."""
+
+    def __init__(self, token: str, head: str) -> None:
+        self.settings = SimpleNamespace(token=token, head=head)
+        self._stopped = asyncio.Event()
+
+    async def ended(self) -> int:
+        await self._stopped.wait()
+        return 0
+
+    async def stop(self) -> None:
+        self._stopped.set()
+
+
+class RigWithRayOfMemory(JoinedRig):
+    started: tuple[tuple[str, str], ...] = ()
+
+    async def _start_ray(self, token: str, head: str) -> None:
+        self.ray = RayOfMemory(token, head)  # type: ignore[assignment]
+        self.started = (*self.started, (token, head))
+
+
+async def test_a_rig_that_comes_back_to_a_head_started_again_joins_its_new_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.rig.RAY_AGAIN_S", 0.0)
+    port = int(free_ports().partition("-")[0])
+    async with opened(port, tmp_path, RayDoor("10.0.0.1:7701", "first")) as swarm:
+        rig = await RigWithRayOfMemory(swarm.settings(), swarm.address).__aenter__()
+        running = asyncio.create_task(rig.run())
+        await until(lambda: swarm.coordinator.published.plan)
+    async with opened(port, tmp_path, RayDoor("10.0.0.1:7701", "second")) as swarm:
+        await until(lambda: swarm.coordinator.published.plan)
+        await until(lambda: len(rig.started) == 2)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await rig.__aexit__(None, None, None)
+    assert rig.started == (("first", "10.0.0.1:7701"), ("second", "10.0.0.1:7701"))
 
 
 async def test_a_rig_with_the_wrong_key_starts_nothing(swarm: Swarm) -> None:
