@@ -7,8 +7,11 @@ told its place; where there never could be room it is refused with the sum.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable
+from bisect import insort
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from dataclasses import dataclass, field
 
 import grpc.aio
 
@@ -70,6 +73,14 @@ def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str) -> pb.Reser
     return pb.ReserveReply(held=held)
 
 
+@dataclass(order=True)
+class _Turn:
+    """One who waits, by when it came."""
+
+    arrival: int
+    woken: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
+
+
 class Opening:
     """The queue of Sessions that want to open on the Route that begins here."""
 
@@ -77,26 +88,30 @@ class Opening:
         self._name = name
         self._epochs = epochs
         self.peers = Peers(credentials)
-        self._queue: list[asyncio.Event] = []
+        self._arrivals = itertools.count()
+        self._queue: list[_Turn] = []
         self._afterwards: set[asyncio.Task[None]] = set()
         """Pages being given back on other Workers for clients that are gone."""
 
     def freed(self) -> None:
         """KV pages were given back: the first in the queue may try again."""
         if self._queue:
-            self._queue[0].set()
+            self._queue[0].woken.set()
 
     async def open(self, request: pb.OpenRequest) -> AsyncIterator[pb.OpenReply]:
         """QUEUED with the place as often as it changes, then OPENED. Raises what `reserve_here` does, Full and Lost."""
         if len(self._queue) >= QUEUE_LENGTH:
             raise Full(f"{QUEUE_LENGTH} sessions wait already: try again later", self._name)
-        if self._is_open(request.session):  # back after a loss: it must not wait behind those that wait for its pages
+        arrival = next(self._arrivals)
+        # Nobody waits: there may be room for all who come now. Or back after a loss: those who wait want its pages, too.
+        if not self._queue or self._is_open(request.session):
             if (held := await self._reserve_all(request)) is not None:
                 yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)
                 return
-            self.freed()
-        turn = asyncio.Event()
-        self._queue.append(turn)
+            self.freed()  # two who came together may have stood in each other's way
+        turn = _Turn(arrival)
+        insort(self._queue, turn)
+        self._wake(self._queue[self._queue.index(turn) + 1 :])  # they have another place now
         told = 0
         try:
             while True:
@@ -104,13 +119,13 @@ class Opening:
                 if place == 0 and (held := await self._reserve_all(request)) is not None:
                     yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)
                     return
-                if place + 1 != told:
+                if (place := self._queue.index(turn)) + 1 != told:
                     told = place + 1
                     yield pb.OpenReply(state=pb.OpenReply.QUEUED, place=told)
-                await self._wait(turn)
+                await self._wait(turn.woken)
         finally:
             self._queue.remove(turn)
-            self._wake_all()
+            self._wake(self._queue)
 
     async def close(self, request: pb.CloseRequest) -> None:
         """Release a Session on every Stage; a Worker that cannot be reached lets its lease run out."""
@@ -127,18 +142,19 @@ class Opening:
     def _is_open(self, session: bytes) -> bool:
         return any(pool.table.get(session) is not None for pool in self._epochs.pools())
 
-    def _wake_all(self) -> None:
-        for turn in self._queue:
-            turn.set()
+    @staticmethod
+    def _wake(turns: Iterable[_Turn]) -> None:
+        for turn in turns:
+            turn.woken.set()
 
     @staticmethod
-    async def _wait(turn: asyncio.Event) -> None:
+    async def _wait(woken: asyncio.Event) -> None:
         try:
             async with asyncio.timeout(RETRY_S):  # not wait_for: 3.11's swallows a cancellation that comes with the result
-                await turn.wait()
+                await woken.wait()
         except TimeoutError:
             return
-        turn.clear()
+        woken.clear()
 
     async def _reserve_all(self, request: pb.OpenRequest) -> int | None:
         """Positions that every Stage holds already, or None where one has no room now.

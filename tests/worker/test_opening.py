@@ -78,6 +78,55 @@ async def test_a_full_swarm_queues_sessions_tells_their_place_and_opens_them_in_
         assert swarm.sessions() == [2, 2]
 
 
+async def test_sessions_that_come_together_where_there_is_room_open_together_and_hear_of_no_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = plan_of([4, 8], sessions=4, context=64)
+    async with workers_here(plan) as workers, raw(plan) as client:
+        opening, trying = workers["w0"].opening, 0
+        really, all_try = opening._try_all, asyncio.Event()
+
+        async def slowly(request: pb.OpenRequest) -> int | None:
+            nonlocal trying
+            trying += 1
+            if trying == 4:
+                all_try.set()
+            async with asyncio.timeout(10):
+                await all_try.wait()
+            return await really(request)
+
+        monkeypatch.setattr(opening, "_try_all", slowly)
+        together = [Queued(client) for _ in range(4)]
+        await until(lambda: all(q.task.done() for q in together), "they wait for each other")
+        assert [q.told for q in together] == [[(pb.OpenReply.OPENED, 0)]] * 4
+
+
+async def test_who_came_first_is_first_in_the_queue_whoever_was_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with small() as swarm:
+        first, second = await swarm.fill()
+        opening = swarm.workers["w0"].opening
+        really, came, go_on = opening._try_all, asyncio.Event(), asyncio.Event()
+
+        async def early_ones_slowly(request: pb.OpenRequest) -> int | None:
+            if request.session == early.session:
+                came.set()
+                await go_on.wait()
+            return await really(request)
+
+        monkeypatch.setattr(opening, "_try_all", early_ones_slowly)
+        early = Queued(swarm.client, b"e" * 16)
+        await until(came.is_set, "it does not come")
+        late = Queued(swarm.client)
+        await until(lambda: bool(late.told), "no place was told")
+        go_on.set()
+        await until(lambda: late.told[-1] == (pb.OpenReply.QUEUED, 2), "it was not told that another came before it")
+        await swarm.client.release(first)
+        await until(early.task.done, "who came first did not open")
+        assert not late.task.done()
+        await swarm.client.release(second)
+        await until(late.task.done, "who came second did not open")
+
+
 async def test_a_client_that_vanishes_from_the_queue_leaves_it() -> None:
     async with small() as swarm:
         first, _ = await swarm.fill()
