@@ -22,6 +22,7 @@ class JoinedRig(Rig):
         super().__init__(settings)
         self.swarm = swarm
         self._knocking = asyncio.Lock()
+        self._refused = False
 
     async def _enter(self) -> None:
         self._open_membership(self.swarm, self._come_back)
@@ -49,9 +50,13 @@ class JoinedRig(Rig):
             await self.ray.stop()
 
     async def serve(self) -> pb.JoinReply:
-        reply = await super().serve()
+        # Before it is in: a Ctrl-C while its Devices are counted in finds the swarm already planning on them.
         self._stack.push_async_callback(self._leave)
-        return reply
+        try:
+            return await super().serve()
+        except SwarmError:
+            self._refused = True
+            raise
 
     async def _knock(self) -> pb.KnockReply:
         async with self._knocking, self._dialled_back():
@@ -78,7 +83,9 @@ class JoinedRig(Rig):
             yield
 
     async def _leave(self) -> None:
-        """Go politely; a swarm that is gone already needs no goodbye."""
+        """Go politely; a swarm that did not let us in, or is gone already, needs no goodbye."""
+        if self._refused:
+            return
         try:
             await self.membership.leave()
         except SwarmError as error:

@@ -15,7 +15,8 @@ from swarm.wire.v1 import swarm_pb2_grpc
 
 KNOCK_S = 10.0
 AGAIN_S = 1.0
-LEAVE_S = 120.0
+STILL_S = 60.0
+"""How long a swarm that is left may say nothing; how long it takes in all is up to what it has to load."""
 
 
 class Membership:
@@ -87,17 +88,24 @@ class Membership:
                 return  # `stay` joins again, and joining tells all
 
     async def leave(self) -> None:
-        """Have this Rig's Blocks moved, then go; tells `notify` how far it is. Raises SwarmError."""
+        """Have this Rig's Blocks moved, then go; tells `notify` how far it is. Raises SwarmError, also where nothing moves on."""
         assert self._request
         said = ""
+        leaving = aiter(self._stub.Leave(pb.LeaveRequest(rig_id=self._request.rig_id)))
         try:
-            async for progress in self._stub.Leave(pb.LeaveRequest(rig_id=self._request.rig_id), timeout=LEAVE_S):
+            while True:
+                async with asyncio.timeout(STILL_S):
+                    progress = await anext(leaving)
                 what = progress.message.partition(":")[0]
                 if what != said:
                     self._notify(progress.message)
                 said = what
+        except StopAsyncIteration:
+            return
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, self._what) from None
+        except TimeoutError:
+            raise Expired(f"{self._what} said nothing for {STILL_S:.0f} s: this rig goes all the same") from None
 
     async def close(self) -> None:
         await self._channel.close(None)

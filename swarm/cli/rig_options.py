@@ -54,7 +54,7 @@ def rig_settings(
 
 
 def run_until_stopped(screen: Screen, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run until it ends, or until Ctrl-C, SIGTERM or SIGHUP, which let it clean up. A further signal changes nothing.
+    """Run until it ends, or until Ctrl-C, SIGTERM or SIGHUP, which let it clean up. A further one cuts that short.
 
     Raises what `serve` raises.
     """
@@ -67,10 +67,9 @@ async def _until_stopped(screen: Screen, serve: Callable[[], Coroutine[Any, Any,
 
     def stop(number: signal.Signals) -> None:
         nonlocal stopped
-        if not stopped:
-            stopped = True
-            screen.tell("ending ...")
-            task.cancel()
+        screen.tell("ending at once ..." if stopped else "ending ... (once more: at once)")
+        stopped = True
+        task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)

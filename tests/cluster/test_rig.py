@@ -37,15 +37,33 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class DoorThatMayFail(Door):
-    """A door whose Coordinator dies under the next so many calls to join."""
+    """A door whose Coordinator dies under the next so many calls to join, or hangs.
+
+    Args:
+        hangs: it counts Rigs in and does not answer them.
+        leaving: what it says to those who leave, and how long it is silent after each word; None: what is true.
+    """
 
     deaths = 0
+    hangs = False
+    leaving: tuple[tuple[str, float], ...] | None = None
 
     async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:
         if self.deaths:
             self.deaths -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-        return await super().Join(request, context)
+        reply = await super().Join(request, context)
+        if self.hangs:
+            await asyncio.Event().wait()
+        return reply
+
+    async def Leave(self, request: pb.LeaveRequest, context: Any) -> AsyncIterator[pb.Progress]:
+        if self.leaving is None:
+            async for progress in super().Leave(request, context):
+                yield progress
+        for message, silence_s in self.leaving or ():
+            yield pb.Progress(message=message)
+            await asyncio.sleep(silence_s)
 
 
 class Swarm:
@@ -117,6 +135,35 @@ async def test_a_swarm_that_goes_away_under_the_first_join_is_asked_again(swarm:
     swarm.door.deaths = 2
     _, pids = await swarm.start_rig(1)
     assert [w["pid"] for w in swarm.coordinator.status()["workers"]] == pids
+
+
+async def test_a_rig_that_is_ended_while_it_is_counted_in_leaves_all_the_same(swarm: Swarm) -> None:
+    swarm.door.hangs = True
+    async with JoinedRig(swarm.settings(), swarm.address) as rig:
+        joining = asyncio.create_task(rig.run())
+        await until(lambda: swarm.coordinator.published.plan)
+        joining.cancel()
+        await asyncio.wait([joining])
+    assert swarm.coordinator.status()["rigs"] == []
+
+
+@pytest.mark.parametrize(
+    ("leaving", "says"),
+    [
+        (tuple((f"w{n} loads", 0.2) for n in range(5)), "w4 loads"),
+        ((("w0 loads", 5.0), ("w1 loads", 0.0)), "said nothing"),
+    ],
+    ids=["slow", "stuck"],
+)
+async def test_leaving_may_take_long_as_long_as_something_happens(
+    swarm: Swarm, leaving: tuple[tuple[str, float], ...], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.membership.STILL_S", 0.6)
+    swarm.door.leaving = leaving
+    said: list[str] = []
+    async with JoinedRig(replace(swarm.settings(), notify=said.append), swarm.address) as rig:
+        await rig.serve()
+    assert says in said[-1]
 
 
 async def test_after_sigkill_of_the_owner_no_worker_is_left(swarm: Swarm) -> None:
