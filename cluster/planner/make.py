@@ -1,4 +1,7 @@
-"""Deciding a Plan: a proportional fit of whole Blocks, with experts split off where whole Blocks do not fit."""
+"""Deciding a Plan: a proportional fit of whole Blocks, with experts split off where whole Blocks do not fit.
+
+Where neither finds a place for all, the tightest fit there is decides: what can be placed is never refused.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,13 @@ from dataclasses import replace
 from cluster.planner.budget import Load, Prices, budget_of, needed_bytes
 from cluster.planner.counts import missing_bytes, split_blocks, whole_blocks
 from cluster.planner.layout import Layout, lay_out
+from cluster.planner.packing import pack
 from cluster.planner.reasons import notes
 from cluster.planner.seats import Seat, arrange, largest_first, seat, subsets
-from swarm.errors import DoesNotFit
+from swarm.errors import DoesNotFit, gib
 from swarm.plan import Model, Plan, Route, WorkerSpec
 
 Count = Callable[[Sequence[Seat], Prices], list[int] | None]
-
-END_CANDIDATES = 6
-"""Devices that are tried at either end where the usual order does not fit."""
 
 
 def make_plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: int, previous: Plan | None = None) -> Plan:
@@ -28,7 +29,7 @@ def make_plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: in
         previous: the Plan in force; its Blocks stay where they are unless a new Plan needs fewer ExpertShards.
 
     Raises:
-        DoesNotFit: the Devices together hold too little.
+        DoesNotFit: the Devices together hold too little, or no split of the model fits them.
     """
     needed, available = needed_bytes(model, load), sum(w.memory_bytes for w in devices)
     if needed > available:
@@ -39,7 +40,9 @@ def make_plan(model: Model, devices: Sequence[WorkerSpec], load: Load, epoch: in
     kept = _kept(model, devices, load, previous)
     layout = min((x for x in (kept, fresh) if x), key=_worth(load.spread), default=None)
     if layout is None:
-        raise DoesNotFit(available + _missing(devices, prices), available, _what(model, load))
+        split = f"{_what(model, load)} takes {gib(needed)} on one device, but split over these {len(devices)}"
+        why = f"{split} (each needs a workspace of its own, and no expert is cut) it"
+        raise DoesNotFit(available + _missing(devices, prices), available, why)
     return _plan(model, devices, load, epoch, layout)
 
 
@@ -54,7 +57,17 @@ def _decide(devices: Sequence[WorkerSpec], prices: Prices, spread: bool, before:
                     continue
                 if layout := _best(_seatings(chosen, prices, block, before), count, prices, spread):
                     return layout
-    return _best(_other_seatings(devices, prices), _split, prices, spread)
+    return _tightest(devices, prices, spread)
+
+
+def _tightest(devices: Sequence[WorkerSpec], prices: Prices, spread: bool) -> Layout | None:
+    """The packing that has room for most; with the usual counts on its seats, where they do and need fewer ExpertShards."""
+    packing = pack(devices, prices)
+    if packing is None or packing.missing_bytes:
+        return None
+    usual = _best([packing.seats], _split, prices, spread)
+    layouts = [lay_out(packing.seats, packing.counts, prices, spread)] + ([usual] if usual else [])
+    return min(layouts, key=_worth(spread))
 
 
 def _best(seatings: Iterable[list[Seat]], count: Count, prices: Prices, spread: bool) -> Layout | None:
@@ -79,26 +92,6 @@ def _seatings(chosen: Sequence[WorkerSpec], prices: Prices, block: int, before: 
         able = [w for w in largest_first(chosen) if w.memory_bytes >= floor][: prices.num_blocks]
         if able:
             yield seat(arrange(able, before), [w for w in largest_first(chosen) if w not in able], prices)
-
-
-def _other_seatings(devices: Sequence[WorkerSpec], prices: Prices) -> Iterator[list[Seat]]:
-    """Pairs of ends among the largest, for the tightest fits: one too small for an end may still serve in between."""
-    able = [w for w in largest_first(devices) if w.memory_bytes >= prices.fixed(False, False) + prices.core]
-    ends = able[:END_CANDIDATES]
-    for first in ends:
-        yield seat([first], [w for w in largest_first(devices) if w is not first], prices)
-        for last in ends:
-            if last is not first and prices.num_blocks > 1:
-                yield _between(first, last, able, devices, prices)
-
-
-def _between(
-    first: WorkerSpec, last: WorkerSpec, able: Sequence[WorkerSpec], devices: Sequence[WorkerSpec], prices: Prices
-) -> list[Seat]:
-    others = [w for w in able if w is not first and w is not last][: prices.num_blocks - 2]
-    middle = sorted(others, key=lambda w: (w.rig != first.rig, w.rig == last.rig, w.rig))
-    stages = [first, *middle, last]
-    return seat(stages, [w for w in largest_first(devices) if w not in stages], prices)
 
 
 def _kept(model: Model, devices: Sequence[WorkerSpec], load: Load, previous: Plan | None) -> Layout | None:
@@ -139,12 +132,10 @@ def _place(order: Sequence[str], name: str) -> int:
 
 
 def _missing(devices: Sequence[WorkerSpec], prices: Prices) -> int:
-    """Bytes that find no place, though all Devices together have what one would need.
-
-    Many Devices need more than one: each has its own workspace, and room too small for an expert.
-    """
-    tries = (missing_bytes(seats, split_blocks(seats, prices), prices) for seats in _other_seatings(devices, prices))
-    return min(tries, default=prices.core)
+    """Bytes that would be enough on the right Device, though all Devices together have what one would need."""
+    packing = pack(devices, prices)
+    alone = prices.budget(range(prices.num_blocks), 0, 0).total_bytes - max(w.memory_bytes for w in devices)
+    return min(alone, packing.missing_bytes) if packing else alone
 
 
 def _what(model: Model, load: Load) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise, permutations
 
 import pytest
 from hypothesis import given, settings
@@ -327,3 +329,74 @@ def test_whatever_was_before_the_new_plan_holds_its_invariants(
     except DoesNotFit:
         return
     check(after)
+
+
+def fits_somehow(ask: Model, offered: list[WorkerSpec], load: Load) -> bool:
+    """By trying everything: each order of Devices with Stages, each count of Blocks, and experts wherever they have room."""
+    prices = Prices.of(ask, load)
+    blocks, experts = ask.config.num_blocks, ask.config.num_experts
+
+    def room_for_experts(worker: WorkerSpec, stage: range) -> int:
+        return (worker.memory_bytes - prices.budget(stage, len(stage) * experts, 0).total_bytes) // prices.expert
+
+    for size in range(1, min(len(offered), blocks) + 1):
+        for stages in permutations(offered, size):
+            helping = sum(max(0, room_for_experts(w, range(0))) for w in offered if w not in stages)
+            for cuts in combinations(range(1, blocks), size - 1):
+                ranges = [range(a, b) for a, b in pairwise((0, *cuts, blocks))]
+                rooms = [room_for_experts(w, r) for w, r in zip(stages, ranges, strict=True)]
+                if min(rooms) >= 0 and sum(rooms) + helping >= blocks * experts:
+                    return True
+    return False
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.floats(0.02, 1), min_size=2, max_size=4),
+    st.floats(-0.1, 1.5),
+    st.fixed_dictionaries({"blocks": st.integers(1, 6), "experts": st.sampled_from([1, 2, 8]), "ffn": st.sampled_from([64, 256])}),
+    st.builds(Load, sessions=st.integers(1, 4), context=st.sampled_from([100, 4096]), spread=st.booleans()),
+)
+def test_what_can_be_placed_at_all_is_never_refused(shares: list[float], slack: float, shape: dict[str, int], load: Load) -> None:
+    ask = model(**shape)
+    ask = replace(ask, config=replace(ask.config, top_k=min(2, shape["experts"])))
+    prices = Prices.of(ask, load)
+    total = needed_bytes(ask, load) + slack * (len(shares) - 1) * prices.fixed(False, False)
+    offered = devices(*(total * share / sum(shares) for share in shares))
+    possible = fits_somehow(ask, offered, load)
+    try:
+        plan = make_plan(ask, offered, load, 1)
+    except DoesNotFit as refused:
+        assert not possible
+        more = refused.needed_bytes - refused.available_bytes
+        larger = [[replace(v, memory_bytes=v.memory_bytes + more * (v is w)) for v in offered] for w in offered]
+        assert refused.needed_bytes == needed_bytes(ask, load) or any(fits_somehow(ask, swarm, load) for swarm in larger)
+        return
+    check(plan)
+    assert possible
+
+
+def test_devices_that_only_one_layout_fits_get_that_one() -> None:
+    plan = make_plan(model(), devices(23120032, 38711228, 35896809, 12575102), Load(4, 4096), 1)
+    check(plan)
+    assert [(s.worker, len(s.blocks)) for s in plan.routes[0].stages] == [("w1", 4), ("w2", 4)]
+
+
+def test_devices_that_have_the_sum_but_no_layout_are_told_so() -> None:
+    load = Load(1, 256)
+    offered = devices(*[needed_bytes(model(), load) / 4 + MIB] * 4)
+    with pytest.raises(DoesNotFit, match=r"on one device, but split over these 4 .* needs") as refused:
+        make_plan(model(), offered, load, 1)
+    assert refused.value.available_bytes >= needed_bytes(model(), load)
+    assert refused.value.needed_bytes > refused.value.available_bytes
+
+
+def test_many_devices_are_refused_or_packed_in_moderate_time() -> None:
+    load = Load(1, 2048)
+    each = needed_bytes(MIXTRAL, load) / 48
+    for surplus in (0.2, 1.0):
+        cards = [device(f"w{i}", each + surplus * Prices.of(MIXTRAL, load).helper, rig="abcd"[i % 4]) for i in range(48)]
+        start = time.process_time()
+        with suppress(DoesNotFit):
+            check(make_plan(MIXTRAL, cards, load, 1))
+        assert time.process_time() - start < 5
