@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from swarm import __version__
 from swarm.cli import output, settings
 from swarm.cli.install import remedy
+from swarm.cli.own_words import hide_key
 from swarm.errors import SwarmError
 
 INTERRUPTED = 130
@@ -109,6 +110,7 @@ def _swarm(
 def main() -> None:
     """Run the command line. Every failure is one sentence on standard error; a traceback is a bug."""
     settings.silence_grpc()
+    hide_key()
     output.write_what_the_encoding_holds()
     try:
         _app()(prog_name="swarm")

@@ -22,6 +22,23 @@ def test_help_lists_every_command() -> None:
     assert all(f"  {name} " in ran.out for name in COMMANDS)
 
 
+@pytest.mark.parametrize("given", [("--key", "s3cret"), ("--key=s3cret",)], ids=len)
+def test_a_key_stands_in_no_process_list(given: tuple[str, ...]) -> None:
+    code = """
+from pathlib import Path
+import sys
+from swarm.cli.main import main
+try:
+    main()
+finally:
+    print(Path("/proc/self/cmdline").read_text().split(chr(0))[3:], file=sys.stderr)
+"""
+    ran = python(code, "status", "--swarm", "127.0.0.1:1", *given, "--json")
+    assert "127.0.0.1:1 does not answer" in ran.err  # the command itself has read it
+    shown = ran.err.splitlines()[-1]
+    assert "s3cret" not in shown and "'status', '--swarm', '127.0.0.1:1', '--key" in shown and "'--json'" in shown
+
+
 @pytest.mark.parametrize("name", BUILT)
 def test_the_help_of_a_command_has_an_example_of_it(name: str) -> None:
     ran = swarm(name, "--help")
