@@ -123,8 +123,12 @@ class FakeAgents:
         self.orders: list[str] = []
         self.workers: dict[str, FakeWorker] = {}
         self.named: dict[str, str] = {}
+        self.unreachable: set[str] = set()
+        """Devices whose Ray node hangs."""
 
     async def appoint(self, device: Device, holding: str) -> Agent:
+        while device.name in self.unreachable:
+            await asyncio.sleep(0.01)
         self.named[device.name] = holding
         return self.plain(device)
 
