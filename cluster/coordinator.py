@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from cluster.absence import Absence
 from cluster.adoption import Adoption
 from cluster.agents import Agents
 from cluster.naming import Naming
@@ -15,6 +16,10 @@ from cluster.roster import Device, Rig, RigOffer, Roster
 from cluster.status import status_document
 from cluster.target import Progress, Published, Target
 from swarm.errors import DoorError, ModelError
+
+ABSENCE_LOOK_S = 1.0
+NAME_KEPT_S = 7 * 86400.0
+"""How long the name of a Rig that went without a word is kept for it."""
 
 
 class Coordinator:
@@ -43,11 +48,13 @@ class Coordinator:
         self._replanning = Replanning(self._roster, target, head, clock, remember, Adoption(self._roster, clock, restarted))
         self._naming = Naming(self._roster, agents, self._replanning.holding, self._replanning.bell, self._replanning.ordering)
         self._patrol = Patrol(lambda: list(self._roster.devices()), self._replanning.want)
+        self._absence = Absence(clock)
         self._tasks: list[asyncio.Task[None]] = []
+        self._going: set[asyncio.Task[None]] = set()  # Rigs that leave
 
     async def start(self) -> None:
         """Begin to plan and to watch the Workers."""
-        runs = (self._replanning.run(), self._patrol.run(), self._naming.run())
+        runs = (self._replanning.run(), self._patrol.run(), self._naming.run(), self._forget_absent())
         self._tasks = [asyncio.create_task(run) for run in runs]
 
     async def failed(self) -> None:
@@ -58,9 +65,10 @@ class Coordinator:
 
     async def stop(self) -> None:
         """Stop planning and watching; the Workers go on."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._going]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(d.agent.close() for d in self._roster.devices() if d.agent), return_exceptions=True)
 
     @property
@@ -93,19 +101,16 @@ class Coordinator:
     async def leave(self, rig_id: str) -> AsyncIterator[Progress]:
         """Move a Rig's Blocks elsewhere, then let it go. Raises DoorError for a Rig that is not here."""
         rig = self._rig(rig_id)
-        rig.leaving = True
-        async for progress in self._replanning.watched():
+        if not rig.leaving:
+            rig.leaving = True
+            # Not in the caller's own call: a Rig that stops listening, or is killed meanwhile, goes all the same.
+            going = asyncio.create_task(self._let_go(rig))
+            self._going.add(going)
+            going.add_done_callback(self._going.discard)
+        async for progress in self._replanning.progress(lambda: self._roster.rigs.get(rig_id) is not rig):
             yield progress
-        await self.rig_lost(rig_id)
         waiting = self.published.waiting
         yield Progress(f"{rig.name} left" + (f"; the swarm {waiting}" if waiting else ""), 1.0, done=True)
-
-    async def rig_lost(self, rig_id: str) -> None:
-        """Forget a Rig that is gone."""
-        rig = self._roster.rigs.pop(rig_id, None)
-        if rig:
-            await asyncio.gather(*(d.agent.close() for d in rig.devices if d.agent), return_exceptions=True)
-            self._replanning.want()
 
     async def worker_restarted(self, rig_id: str, address: str) -> None:
         """A Worker is there again and holds nothing: prepare it anew. Raises DoorError for one that is not known."""
@@ -134,13 +139,34 @@ class Coordinator:
         """A client saw a Worker fail: look at once."""
         self._patrol.look_now()
 
-    def watch(self) -> AsyncIterator[Published]:
-        """What is published now, and everything that is published later."""
-        return self._replanning.watch()
+    async def watch(self, rig_id: str = "") -> AsyncIterator[Published]:
+        """What is published now, and everything that is published later. A Rig that watches is there."""
+        with self._absence.watching(rig_id):
+            async for published in self._replanning.watch():
+                yield published
 
     def status(self) -> dict[str, Any]:
         """The document of `swarm status --json`."""
         return status_document(self._roster, self._replanning)
+
+    async def _let_go(self, rig: Rig) -> None:
+        await self._replanning.drained()
+        await self._forget(rig)
+
+    async def _forget_absent(self) -> None:
+        """Forget Rigs that went without a word; one that comes back joins again, under the name that its Workers have."""
+        while True:
+            await asyncio.sleep(ABSENCE_LOOK_S)
+            for rig in self._absence.gone(list(self._roster.rigs.values())):
+                await self._forget(rig)
+                self._roster.promise(rig.offer.rig_id, rig.name, NAME_KEPT_S)
+
+    async def _forget(self, rig: Rig) -> None:
+        if self._roster.rigs.get(rig.offer.rig_id) is not rig:
+            return  # it joined again
+        del self._roster.rigs[rig.offer.rig_id]
+        await asyncio.gather(*(d.agent.close() for d in rig.devices if d.agent), return_exceptions=True)
+        self._replanning.want()
 
     async def _admit(self, device: Device) -> None:
         device.agent = self._agents.plain(device)

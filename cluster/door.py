@@ -84,7 +84,7 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
         return _plan(self._coordinator.published)
 
     async def WatchPlan(self, request: pb.PlanRequest, context: Context) -> AsyncIterator[pb.PlanReply]:
-        async for published in self._coordinator.watch():
+        async for published in self._coordinator.watch(request.rig_id):
             yield _plan(published)
 
     async def GetAssets(self, request: pb.AssetsRequest, context: Context) -> pb.AssetsReply:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import grpc.aio
 
+from cluster.own_devices import OwnDevices
 from swarm.errors import DoorError, Expired, NoSwarm, SwarmError
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
@@ -25,6 +26,7 @@ class Membership:
     Args:
         notify: takes what people should know: where the Plan stands, that the swarm is gone or back.
         come_back: awaited before joining again: a swarm that was away may be another one. What it raises, refuses.
+        rig_id: said while it follows the Plan, so that a Rig whose Workers are all silent does not count as gone.
     """
 
     def __init__(
@@ -33,12 +35,13 @@ class Membership:
         address: str,
         notify: Callable[[str], None],
         come_back: Callable[[], Awaitable[None]] | None = None,
+        rig_id: str = "",
     ) -> None:
         self.address = address
         self._what = f"the swarm at {address}"
         self._channel = credentials.channel(address)
         self._stub = swarm_pb2_grpc.SwarmServiceStub(self._channel)
-        self._notify, self._come_back = notify, come_back
+        self._notify, self._come_back, self._rig_id = notify, come_back, rig_id
         self._request: pb.JoinRequest | None = None
         self._joining = asyncio.Lock()
         self._told_away = False
@@ -77,6 +80,10 @@ class Membership:
             if self._request and not self._joining.locked():
                 await self._join_again(self._request)
 
+    async def watch_devices(self, rig_id: str) -> None:
+        """Tell `notify` which of this Rig's Devices are left out, until cancelled."""
+        await OwnDevices(self._stub, rig_id, self._notify).watch()
+
     async def restarted(self, worker_address: str) -> None:
         """A Worker was started anew and holds nothing. A swarm that is gone is told when it is back."""
         assert self._request
@@ -113,7 +120,7 @@ class Membership:
     async def _follow(self) -> None:
         """Returns when the stream ends. Says each thing once: how far it is, behind the colon, changes all the time."""
         said = ""
-        async for reply in self._stub.WatchPlan(pb.PlanRequest()):
+        async for reply in self._stub.WatchPlan(pb.PlanRequest(rig_id=self._rig_id)):
             what = reply.waiting.partition(":")[0]
             if what and what != said:
                 self._notify(f"the swarm {reply.waiting}")

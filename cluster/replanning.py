@@ -77,11 +77,10 @@ class Replanning:
         mine = self.want()
         await self.bell.until(lambda: self._answered >= mine)
 
-    async def watched(self) -> AsyncIterator[Progress]:
-        """Ask for another look; yields what happens until the old epoch is drained."""
+    async def drained(self) -> None:
+        """Ask for another look, and wait until what it replaces is drained."""
         mine = self.want()
-        async for progress in self._progress(lambda: self._finished >= mine):
-            yield progress
+        await self.bell.until(lambda: self._finished >= mine)
 
     async def load(self, target: Target) -> AsyncIterator[Progress]:
         """Ask for another model; see `Coordinator.load`."""
@@ -91,7 +90,7 @@ class Replanning:
                 device.readmit()  # what it could not load was the old model
         wish = self._wish = Wish(target)
         self.want()
-        async for progress in self._progress(lambda: wish.done):
+        async for progress in self.progress(lambda: wish.done):
             yield progress
         if wish.error:
             raise wish.error
@@ -275,7 +274,8 @@ class Replanning:
             self.published = replace(self.published, waiting=f"is {message}")
         self.bell.ring()
 
-    async def _progress(self, done: Callable[[], bool]) -> AsyncIterator[Progress]:
+    async def progress(self, done: Callable[[], bool]) -> AsyncIterator[Progress]:
+        """What happens until `done()`, which is asked after each ring of the bell."""
         seen = Progress("")
         while not done():
             rung = self.bell.next

@@ -114,6 +114,7 @@ class Rig:
         """
         async with FirstFailure() as tasks:
             tasks.create_task(self.membership.stay())
+            tasks.create_task(self.membership.watch_devices(self.rig_id))
             tasks.create_task(self._watch_ray())
             for worker in self.workers:
                 tasks.create_task(worker.watch())
@@ -189,5 +190,5 @@ class Rig:
         )
 
     def _open_membership(self, address: str, come_back: Callable[[], Awaitable[None]] | None = None) -> None:
-        self.membership = Membership(self.credentials, address, self.settings.notify, come_back)
+        self.membership = Membership(self.credentials, address, self.settings.notify, come_back, self.rig_id)
         self._stack.push_async_callback(self.membership.close)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from fake_worker import MIB, FakeAgents, FakeWorker
 from memory_swarm import NEED, TARGET, Swarm, offer
 
 from cluster.coordinator import Coordinator
-from cluster.roster import PROMISE_S
 from cluster.target import Target
 from swarm.errors import CorruptWeights, DoesNotFit, ModelError
 
@@ -254,23 +252,3 @@ async def test_status_has_the_documented_keys(swarm: Swarm) -> None:
         "name", "rig", "device", "pid", "address", "blocks", "experts", "memory", "sessions", "alive",
     }  # fmt: skip
     assert status["workers"][0]["memory"].keys() >= {"total_bytes", "weights_bytes", "kv_bytes", "free_bytes"}
-
-
-async def test_two_rigs_of_one_name_are_told_apart(swarm: Swarm) -> None:
-    await swarm.coordinator.join(offer("a", NEED, NEED))
-    assert swarm.coordinator.promise_name("b", "a") == "a-2" and swarm.coordinator.promise_name("a", "a") == "a"
-    assert [w["name"] for w in swarm.coordinator.status()["workers"]] == ["a/cpu:0", "a/cpu:1"]
-
-
-async def test_two_rigs_of_one_name_that_knock_before_either_joins_are_told_apart(swarm: Swarm) -> None:
-    names = {rig: swarm.coordinator.promise_name(rig, "desk") for rig in ("x", "y", "x")}
-    assert names == {"x": "desk", "y": "desk-2"}
-    for rig in ("y", "x"):
-        await swarm.coordinator.join(replace(offer(rig, NEED), name=names[rig]))
-    assert {r["id"]: r["name"] for r in swarm.coordinator.status()["rigs"]} == names
-
-
-async def test_a_name_that_nobody_came_for_is_free_again(swarm: Swarm) -> None:
-    assert swarm.coordinator.promise_name("x", "desk") == "desk"
-    swarm.now += PROMISE_S
-    assert swarm.coordinator.promise_name("y", "desk") == "desk"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -17,7 +18,7 @@ from cluster.door import Door, RayDoor
 from cluster.membership import Membership
 from cluster.planner import Load, needed_bytes
 from cluster.roster import Versions
-from cluster.target import Target
+from cluster.target import Published, Target
 from swarm.errors import DoesNotFit, ModelError, NoSwarm, SwarmError, Unreachable, UsageError, VersionMismatch, WrongKey
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
@@ -29,10 +30,27 @@ VERSIONS = Versions("0.1.0", "3.11", "2.60.0", "2.13.0+cpu")
 NEED = needed_bytes(MODELS["nano"], Load(1, 64))
 
 
+class Watched(Coordinator):
+    """Remembers which Rigs watch."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.watching: list[str] = []
+
+    async def watch(self, rig_id: str = "") -> AsyncIterator[Published]:
+        self.watching.append(rig_id)
+        try:
+            async for published in super().watch(rig_id):
+                yield published
+        finally:
+            self.watching.remove(rig_id)
+
+
 @dataclass
 class OpenDoor:
     address: str
     stub: swarm_pb2_grpc.SwarmServiceStub
+    coordinator: Watched
 
     def membership(self, key: str = "secret", address: str = "") -> Membership:
         return Membership(Credentials(key), address or self.address, lambda message: None)
@@ -40,7 +58,7 @@ class OpenDoor:
 
 @pytest.fixture
 async def door() -> AsyncIterator[OpenDoor]:
-    coordinator = Coordinator(Target("nano", "fp32", 1, 64), FakeAgents(), "rig-id", lambda: 1000.0)
+    coordinator = Watched(Target("nano", "fp32", 1, 64), FakeAgents(), "rig-id", lambda: 1000.0)
     server = Credentials("secret").server()
     listener = Door(coordinator, "10.0.0.1:7700", RayDoor("10.0.0.1:7701", "ray-token"), VERSIONS)
     swarm_pb2_grpc.add_SwarmServiceServicer_to_server(listener, server)
@@ -48,7 +66,7 @@ async def door() -> AsyncIterator[OpenDoor]:
     await server.start()
     await coordinator.start()
     channel = Credentials("secret").channel(f"127.0.0.1:{port}")
-    yield OpenDoor(f"127.0.0.1:{port}", swarm_pb2_grpc.SwarmServiceStub(channel))
+    yield OpenDoor(f"127.0.0.1:{port}", swarm_pb2_grpc.SwarmServiceStub(channel), coordinator)
     await channel.close(None)
     await coordinator.stop()
     await server.stop(None)
@@ -163,6 +181,21 @@ async def test_leaving_streams_what_happens_and_a_stranger_cannot_leave(door: Op
     assert json.loads((await door.stub.GetStatus(pb.StatusRequest())).json)["workers"] == []
     with pytest.raises(SwarmError, match="not in this swarm"):
         await membership.leave()
+
+
+async def test_the_swarm_knows_that_a_rig_is_there_while_it_follows_the_plan(door: OpenDoor) -> None:
+    membership = Membership(Credentials("secret"), door.address, lambda message: None, rig_id="rig-id")
+    staying = asyncio.create_task(membership.stay())
+    await _until(lambda: door.coordinator.watching == ["rig-id"])
+    staying.cancel()
+    await membership.close()
+    await _until(lambda: not door.coordinator.watching)
+
+
+async def _until(there: Callable[[], object]) -> None:
+    async with asyncio.timeout(10.0):
+        while not there():
+            await asyncio.sleep(0.01)
 
 
 async def _load(door: OpenDoor, request: pb.LoadRequest) -> list[pb.Progress]:

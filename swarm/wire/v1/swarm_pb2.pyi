@@ -115,8 +115,10 @@ class WorkerRestartedReply(_message.Message):
     def __init__(self) -> None: ...
 
 class PlanRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("rig_id",)
+    RIG_ID_FIELD_NUMBER: _ClassVar[int]
+    rig_id: str
+    def __init__(self, rig_id: _Optional[str] = ...) -> None: ...
 
 class PlanReply(_message.Message):
     __slots__ = ("plan", "waiting", "assets_sha256")
