@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncGenerator
 
 from swarm.wire.v1 import stage_pb2 as pb
-
-UNREAD_ANSWERS = 4096
-"""A client that lets more pile up is cut off: its Sessions can be taken up again, its memory here cannot grow."""
+from swarm.worker.outbox import Outbox
 
 
 class Answers:
-    """Client id → the stream that it listens on. Lives on the loop's thread."""
+    """Client id → the stream that it listens on. Lives on the loop's thread.
+
+    A client that lets too much pile up is cut off: its Sessions can be taken up again, its memory here cannot grow.
+    """
 
     def __init__(self) -> None:
-        self._streams: dict[bytes, asyncio.Queue[pb.Answer | None]] = {}
+        self._streams: dict[bytes, Outbox[pb.Answer]] = {}
 
-    async def listen(self, client: bytes) -> AsyncIterator[pb.Answer]:
+    async def listen(self, client: bytes) -> AsyncGenerator[pb.Answer, None]:
         """What this client is answered from now on; the first, empty, message says that it listens."""
-        queue: asyncio.Queue[pb.Answer | None] = asyncio.Queue()
+        outbox = Outbox[pb.Answer](functools.partial(self._streams.pop, client, None))
         if (older := self._streams.get(client)) is not None:
-            older.put_nowait(None)
-        self._streams[client] = queue
+            older.end()
+        self._streams[client] = outbox
         try:
             yield pb.Answer()
-            while (answer := await queue.get()) is not None:
+            async for answer in outbox:
                 yield answer
         finally:
-            if self._streams.get(client) is queue:
+            if self._streams.get(client) is outbox:
                 del self._streams[client]
 
     def send(self, client: bytes, answer: pb.Answer) -> None:
         """Answer a client, if it listens. One that does not will send its Step again."""
-        queue = self._streams.get(client)
-        if queue is None:
-            return
-        if queue.qsize() >= UNREAD_ANSWERS:
-            del self._streams[client]
-            queue.put_nowait(None)
-            return
-        queue.put_nowait(answer)
+        if (outbox := self._streams.get(client)) is not None:
+            outbox.put(answer)

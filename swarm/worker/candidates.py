@@ -9,6 +9,8 @@ from swarm.errors import Refused
 from swarm.wire.v1 import stage_pb2 as pb
 
 MAX_K = 1024
+MAX_LOGITS = 2**18
+"""Of one Step's answer: of its best ids and its named ones together, over all rows."""
 
 
 def check_ask(ask: pb.Ask, rows: int, vocab: int) -> None:
@@ -17,6 +19,8 @@ def check_ask(ask: pb.Ask, rows: int, vocab: int) -> None:
         raise Refused(
             f"candidates of {ask.rows} rows with k={ask.k} were asked for; the step has {rows} rows, k is at most {MAX_K}"
         )
+    if ask.rows * (ask.k + ask.named_per_row) > MAX_LOGITS:
+        raise Refused(f"{ask.rows} rows with k={ask.k} and {ask.named_per_row} named ids each; {MAX_LOGITS} in all are allowed")
     if ask.whole_row and ask.rows > 1:
         raise Refused("whole rows of logits are answered one at a time")
     if len(ask.named) != ask.rows * ask.named_per_row or any(i >= vocab for i in ask.named):

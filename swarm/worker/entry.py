@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from dataclasses import dataclass
 
 from swarm.errors import Expired, Full, Refused, StepError
 from swarm.wire.status import to_step
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.batching import EntryQueue, group_limit
-from swarm.worker.compute import Compute
+from swarm.worker.candidates import check_ask
 from swarm.worker.epoch import Epoch
 from swarm.worker.flow import Flow
+from swarm.worker.outbox import Outbox
 
 RECENT_S = 0.25
 """A Session whose last Step came within this time counts as active: its next one is about to come."""
@@ -21,8 +22,8 @@ OVERDUE_S = 5.0
 """Beyond its Steps' own deadlines, how long a micro-batch may stay unreported before its place is given away."""
 MAX_WAIT_S = 86_400.0
 
-Reports = asyncio.Queue[pb.Report | None]
-"""What one client's stream is told; None ends it."""
+Reports = Outbox[pb.Report]
+"""What one client's stream is told."""
 
 
 @dataclass
@@ -57,9 +58,8 @@ class _UnderWay:
 class EntryStage:
     """Forms the micro-batches of the Route that begins here."""
 
-    def __init__(self, flow: Flow, compute: Compute) -> None:
+    def __init__(self, flow: Flow) -> None:
         self._flow = flow
-        self._compute = compute
         self._queue: EntryQueue[WaitingStep] = EntryQueue()
         self._under_way: dict[int, _UnderWay] = {}
         self._next = 0
@@ -67,13 +67,13 @@ class EntryStage:
         self._seen: dict[bytes, float] = {}
         self._pump_planned = False
 
-    async def submit(self, frames: AsyncIterable[pb.MicroBatch]) -> AsyncIterator[pb.Report]:
+    async def submit(self, frames: AsyncIterable[pb.MicroBatch]) -> AsyncGenerator[pb.Report, None]:
         """One client's stream: its Steps in, reports of those that fail out."""
-        reports: Reports = asyncio.Queue()
+        reports = Reports(lambda: reader.cancel())
         reader = asyncio.get_running_loop().create_task(self._read(frames, reports))
-        reader.add_done_callback(lambda _: reports.put_nowait(None))
+        reader.add_done_callback(lambda _: reports.end())
         try:
-            while (report := await reports.get()) is not None:
+            async for report in reports:
                 yield report
         finally:
             reader.cancel()
@@ -130,6 +130,7 @@ class EntryStage:
             raise Refused(f"a step of {step.num_rows} rows; the plan allows 1 to {plan.max_rows}", self._flow.name)
         if not 0 <= step.header.seconds_left <= MAX_WAIT_S:
             raise Refused(f"a step that waits {step.header.seconds_left} s; 0 to {MAX_WAIT_S:.0f} are allowed", self._flow.name)
+        check_ask(step.header.ask, step.num_rows, plan.model.config.vocab)
         if self._queue.rows_with(step) > plan.context + plan.max_rows:
             raise Full("this session sends more than it has positions for", self._flow.name)
 
@@ -162,7 +163,7 @@ class EntryStage:
         streams = {s.session: s.reports for s in under_way.steps}
         for status in failed:
             if status.session in streams:
-                streams[status.session].put_nowait(pb.Report(failed=[status]))
+                streams[status.session].put(pb.Report(failed=[status]))
         if done:
             del self._under_way[number]
             asyncio.get_running_loop().call_soon(self.pump)
@@ -173,4 +174,4 @@ class EntryStage:
             self._fail(step, error)
 
     def _fail(self, step: WaitingStep, error: StepError) -> None:
-        step.reports.put_nowait(pb.Report(failed=[to_step(error, step.session, step.header.serial, self._flow.name)]))
+        step.reports.put(pb.Report(failed=[to_step(error, step.session, step.header.serial, self._flow.name)]))

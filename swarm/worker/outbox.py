@@ -29,7 +29,7 @@ class Outbox(Generic[M]):
         on_overflow: called once, when its reader has let too much pile up and the stream ends.
     """
 
-    def __init__(self, on_overflow: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_overflow: Callable[[], object] = lambda: None) -> None:
         self._on_overflow = on_overflow
         self._messages: deque[tuple[M, int]] = deque()
         self._unread = 0

@@ -17,6 +17,7 @@ from swarm.worker.candidates import row_bytes
 from swarm.worker.flow import Report
 from swarm.worker.frames import Answered
 from swarm.worker.opening import reserve_here
+from swarm.worker.outbox import Outbox
 from swarm.worker.worker import Worker
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -28,8 +29,8 @@ async def refuse(context: Context, error: SwarmError) -> None:
     await context.abort(code, details)
 
 
-def _report_to(reports: asyncio.Queue[pb.Report | None], number: int) -> Report:
-    return lambda failed, done: reports.put_nowait(pb.Report(id=number, failed=failed, done=done))
+def _report_to(reports: Outbox[pb.Report], number: int) -> Report:
+    return lambda failed, done: reports.put(pb.Report(id=number, failed=failed, done=done))
 
 
 class StageServicer(StageServiceServicer):
@@ -62,22 +63,23 @@ class StageServicer(StageServiceServicer):
         return pb.CloseReply()
 
     async def Submit(self, requests: AsyncIterable[pb.MicroBatch], context: Context) -> AsyncIterator[pb.Report]:
-        async for report in self._worker.entry.submit(requests):
-            yield report
+        async with aclosing(self._worker.entry.submit(requests)) as reports:
+            async for report in reports:
+                yield report
 
     async def Hop(self, requests: AsyncIterable[pb.MicroBatch], context: Context) -> AsyncIterator[pb.Report]:
-        reports: asyncio.Queue[pb.Report | None] = asyncio.Queue()
+        reports = Outbox[pb.Report](lambda: reader.cancel())
 
         async def read() -> None:
             try:
                 async for frame in requests:
                     self._worker.flow.receive(frame, _report_to(reports, frame.id))
             finally:
-                reports.put_nowait(None)
+                reports.end()
 
         reader = asyncio.get_running_loop().create_task(read())
         try:
-            while (report := await reports.get()) is not None:
+            async for report in reports:
                 yield report
         finally:
             reader.cancel()
@@ -85,8 +87,9 @@ class StageServicer(StageServiceServicer):
     async def Listen(self, request: pb.ListenRequest, context: Context) -> AsyncIterator[pb.Answer]:
         if len(request.client) != 16:
             await refuse(context, Refused("a client names itself by 16 bytes", self._worker.name))
-        async for answer in self._worker.flow.answers.listen(request.client):
-            yield answer
+        async with aclosing(self._worker.flow.answers.listen(request.client)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def WholeRow(self, request: pb.WholeRowRequest, context: Context) -> pb.WholeRowReply:
         """The logits [vocab] of a Session's last asked position."""

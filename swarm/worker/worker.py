@@ -56,7 +56,7 @@ class Worker:
         self.compute = Compute(threads, name)
         self.epochs = Epochs(name)
         self.flow = Flow(name, self.epochs, self.compute, credentials)
-        self.entry = EntryStage(self.flow, self.compute)
+        self.entry = EntryStage(self.flow)
         self.shards = Shards(self.epochs, self.compute)
         self.opening = Opening(name, self.epochs, credentials)
         self.flow.on_computed = self.entry.computed

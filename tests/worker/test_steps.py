@@ -15,7 +15,6 @@ from raw_client import RawClient, bits, raw, step
 from swarm_processes import workers_here
 
 from swarm.plan import Plan, prefix_hashes
-from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -145,6 +144,7 @@ BAD_STEPS = {
     "a token id beyond the vocabulary": bad(text=[*TEXT[:16], 3072]),
     "more rows asked than sent": bad(ask=pb.Ask(rows=2, k=1)),
     "more candidates than there may be": bad(ask=pb.Ask(rows=1, k=1025)),
+    "more logits than one answer may have": bad(ask=pb.Ask(rows=1, named=[0] * 2**18, named_per_row=2**18, k=1)),
     "named ids that do not fit": bad(ask=pb.Ask(rows=1, named=[1, 2, 3], named_per_row=2)),
     "a named id beyond the vocabulary": bad(ask=pb.Ask(rows=1, named=[3072], named_per_row=1)),
     "whole rows of several positions": bad(text=TEXT, end=18, ask=pb.Ask(rows=2, whole_row=True)),
@@ -208,8 +208,8 @@ async def test_what_was_pipelined_behind_a_step_that_came_too_late_is_a_gap(swar
 
 async def test_a_frame_beyond_the_message_limit_costs_only_its_sender_the_stream(swarm: Swarm) -> None:
     session = await swarm.begun()
-    generous = Credentials(message_bytes=2**28)
-    async with generous.channel(swarm.plan.workers[0].address) as channel:  # type: ignore[attr-defined]
+    generous = [("grpc.max_send_message_length", 2**28), ("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(swarm.plan.workers[0].address, options=generous) as channel:
         submit = channel.stream_stream(
             "/swarm.v1.StageService/Submit",
             request_serializer=pb.MicroBatch.SerializeToString,
