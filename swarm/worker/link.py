@@ -1,6 +1,7 @@
 """One open stream to one other Worker: messages out in order, replies back, and a clear end when it breaks.
 
-Hops and expert requests are both this. A link that broke opens a new stream with the next message.
+Hops and expert requests are both this. A link that broke opens a new stream with the next message; one that was
+closed never does.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import grpc.aio
 
 Out = TypeVar("Out")
 Back = TypeVar("Back")
+CLOSED = "the stream was closed"
 
 
 class Link(Generic[Out, Back]):
@@ -36,21 +38,29 @@ class Link(Generic[Out, Back]):
         self._on_broken = on_broken
         self._outbox: asyncio.Queue[Out] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def send(self, message: Out) -> None:
         """Queue a message. Never waits; what cannot be sent is told through `on_broken`."""
+        if self._closed:
+            self._on_broken(CLOSED)
+            return
         self._outbox.put_nowait(message)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
-        """End the stream."""
+        """End the stream, for good."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is not None:  # cancelled before it began
+            self._task = None
+            self._on_broken(CLOSED)
 
     async def _run(self) -> None:
-        why = "the stream was closed"
+        why = CLOSED
         call: Any = self._open_stream()
         writer = asyncio.get_running_loop().create_task(self._write(call))
         try:

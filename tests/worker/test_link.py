@@ -115,3 +115,25 @@ async def test_a_stream_that_the_other_side_ends_is_broken_too() -> None:
         ends.streams[0].replies.put_nowait(None)
         assert await ends.broken.get()
     assert ends.replies == ["an answer"]
+
+
+async def test_a_closed_link_opens_no_stream_and_says_so() -> None:
+    ends = Ends()
+    ends.link.send("a")
+    async with asyncio.timeout(5):
+        while not ends.streams:
+            await asyncio.sleep(0)
+        await ends.link.close()
+        assert await ends.broken.get()
+    ends.link.send("b")
+    assert ends.broken.get_nowait()
+    await asyncio.sleep(0)
+    assert len(ends.streams) == 1
+
+
+async def test_what_was_said_to_a_link_closed_at_once_is_told_as_lost() -> None:
+    ends = Ends()
+    ends.link.send("a")
+    await ends.link.close()
+    assert ends.broken.get_nowait()
+    assert not ends.streams
