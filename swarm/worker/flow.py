@@ -3,82 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from swarm.errors import Lost, Refused, StepError
-from swarm.wire.credentials import Credentials
+from swarm.errors import Refused, StepError
 from swarm.wire.status import to_step
 from swarm.wire.tensors import to_wire
 from swarm.wire.v1 import stage_pb2 as pb
-from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 from swarm.worker.answers import Answers
 from swarm.worker.candidates import check_ask
 from swarm.worker.compute import Compute
 from swarm.worker.epoch import Epoch, Epochs
-from swarm.worker.frames import Admitted, Answered, Batch, Outcome, Ticket, run_batch
-from swarm.worker.link import Link
+from swarm.worker.frames import Admitted, Answered, Batch, Outcome, run_batch
+from swarm.worker.hops import Hops
 from swarm.worker.sessions import Verdict
-
-Report = Callable[[list[pb.StepStatus], bool], None]
-
-
-class Hops:
-    """The streams to the next Workers, by address, and the micro-batches that are out on them."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
-        self._links: dict[str, Link[pb.MicroBatch, pb.Report]] = {}
-        self._channels: dict[str, object] = {}
-        self._out: dict[int, tuple[str, Ticket, list[pb.StepHeader]]] = {}
-        self._ids = itertools.count(1)
-
-    def send(self, address: str, worker: str, frame: pb.MicroBatch, ticket: Ticket) -> None:
-        """Send a micro-batch on; the ticket's part is done when its report is back or the stream breaks."""
-        frame.id = next(self._ids)
-        self._out[frame.id] = (address, ticket, list(frame.steps))
-        self._link(address, worker).send(frame)
-
-    async def close(self) -> None:
-        for link in self._links.values():
-            await link.close()
-        for channel in self._channels.values():
-            await channel.close()  # type: ignore[attr-defined]
-
-    def _link(self, address: str, worker: str) -> Link[pb.MicroBatch, pb.Report]:
-        if address not in self._links:
-            channel = self._credentials.channel(address)
-            stub = StageServiceStub(channel)
-            self._channels[address] = channel
-            self._links[address] = Link(stub.Hop, self._reported, lambda why: self._broken(address, worker, why))
-        return self._links[address]
-
-    def _reported(self, report: pb.Report) -> None:
-        if (out := self._out.get(report.id)) is None:
-            return
-        out[1].fail(list(report.failed))
-        if report.done:
-            del self._out[report.id]
-            out[1].part_done()
-
-    def _broken(self, address: str, worker: str, why: str) -> None:
-        lost = Lost(f"worker {worker} at {address} is gone ({why})")
-        for number in [n for n, out in self._out.items() if out[0] == address]:
-            _, ticket, steps = self._out.pop(number)
-            ticket.fail([to_step(lost, s.session, s.serial, worker) for s in steps])
-            ticket.part_done()
+from swarm.worker.ticket import Report, Ticket
 
 
 class Flow:
     """Takes micro-batches in, from the entry queue or from the Stage before, and sees each one through."""
 
-    def __init__(self, name: str, epochs: Epochs, compute: Compute, credentials: Credentials) -> None:
+    def __init__(self, name: str, epochs: Epochs, compute: Compute, hops: Hops) -> None:
         self.name = name
         self.epochs = epochs
         self.answers = Answers()
-        self.hops = Hops(credentials)
+        self.hops = hops
         self.tokens = self.micro_batches = self.started = 0
         self.on_computed: Callable[[], None] = lambda: None
         """Called whenever the compute thread has finished a micro-batch."""
@@ -209,6 +159,9 @@ class Flow:
             self._send_on(epoch, frame, ticket)
 
     def _send_on(self, epoch: Epoch, frame: pb.MicroBatch, ticket: Ticket) -> None:
+        if self.epochs.get(epoch.number) is not epoch:  # it went on beyond the drain's deadline, and its links are closed
+            ticket.fail([to_step(self.epochs.moved(), s.session, s.serial, self.name) for s in frame.steps])
+            return
         stages = [s.worker for s in epoch.plan.routes[epoch.route].stages]
         ticket.add_part()
         self.hops.send(epoch.next_address, stages[stages.index(epoch.name) + 1], frame, ticket)

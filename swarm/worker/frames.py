@@ -20,32 +20,9 @@ from swarm.wire.v1.tensor_pb2 import Tensor as TensorMessage
 from swarm.worker.candidates import candidates
 from swarm.worker.epoch import Epoch
 from swarm.worker.sessions import Session
+from swarm.worker.ticket import Ticket
 
 _LOG = logging.getLogger(__name__)
-
-
-class Ticket:
-    """What is still under way of one micro-batch that came in, and how to tell where it came from.
-
-    Args:
-        report: called with Steps that failed, and with True once nothing is under way any more.
-    """
-
-    def __init__(self, report: Callable[[list[pb.StepStatus], bool], None]) -> None:
-        self._report = report
-        self._parts = 1
-
-    def add_part(self) -> None:
-        self._parts += 1
-
-    def fail(self, statuses: list[pb.StepStatus]) -> None:
-        if statuses:
-            self._report(statuses, False)
-
-    def part_done(self) -> None:
-        self._parts -= 1
-        if self._parts == 0:
-            self._report([], True)
 
 
 @dataclass

@@ -16,33 +16,16 @@ from dataclasses import dataclass, field
 import grpc.aio
 
 from swarm.errors import Full, Lost, Refused, TooLong
-from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 from swarm.worker.epoch import Epoch, Epochs
+from swarm.worker.peers import Peers
 
 QUEUE_LENGTH = 1024
 RETRY_S = 1.0
 """How often the first in the queue asks again; pages given back here wake it at once."""
 CALL_S = 10.0
-
-
-class Peers:
-    """Unary calls to the other Workers of a Plan, over one channel each."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
-        self._channels: dict[str, grpc.aio.Channel] = {}
-
-    def stub(self, address: str) -> StageServiceStub:
-        if address not in self._channels:
-            self._channels[address] = self._credentials.channel(address)
-        return StageServiceStub(self._channels[address])
-
-    async def close(self) -> None:
-        for channel in self._channels.values():
-            await channel.close(None)
 
 
 def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str) -> pb.ReserveReply:
@@ -84,10 +67,10 @@ class _Turn:
 class Opening:
     """The queue of Sessions that want to open on the Route that begins here."""
 
-    def __init__(self, name: str, epochs: Epochs, credentials: Credentials) -> None:
+    def __init__(self, name: str, epochs: Epochs, peers: Peers) -> None:
         self._name = name
         self._epochs = epochs
-        self.peers = Peers(credentials)
+        self._peers = peers
         self._arrivals = itertools.count()
         self._queue: list[_Turn] = []
         self._afterwards: set[asyncio.Task[None]] = set()
@@ -178,6 +161,8 @@ class Opening:
         if failures:
             if not any(r.held for r in given):  # one that holds something was open before: it keeps what it has
                 await self._release_all(epoch, _closing(request))
+            if isinstance(failures[0], asyncio.CancelledError):  # the channel was closed: the Plan has that Worker no more
+                raise self._epochs.moved()
             raise failures[0]
         if any(r.full for r in given):
             await self._release_all(epoch, _closing(request))
@@ -192,7 +177,7 @@ class Opening:
     def _others(self, epoch: Epoch) -> list[tuple[str, StageServiceStub]]:
         route = epoch.plan.routes[epoch.route]
         names = [s.worker for s in route.stages if s.worker != self._name]
-        return [(name, self.peers.stub(epoch.plan.worker(name).address)) for name in names]
+        return [(name, self._peers.stub(epoch.plan.worker(name).address)) for name in names]
 
     async def _call(self, name: str, call: Awaitable[pb.ReserveReply]) -> pb.ReserveReply:
         try:

@@ -14,10 +14,10 @@ from swarm.wire.status import to_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceServicer
 from swarm.worker.candidates import row_bytes
-from swarm.worker.flow import Report
 from swarm.worker.frames import Answered
 from swarm.worker.opening import reserve_here
 from swarm.worker.outbox import Outbox
+from swarm.worker.ticket import Report
 from swarm.worker.worker import Worker
 
 Context = grpc.aio.ServicerContext[Any, Any]

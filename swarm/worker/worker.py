@@ -25,11 +25,14 @@ from swarm.wire.tensors import TORCH
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.compute import Compute
 from swarm.worker.entry import EntryStage
-from swarm.worker.epoch import Epoch, Epochs, KVPool
+from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.experts import RemoteExperts
 from swarm.worker.flow import Flow
 from swarm.worker.holdings import Holdings, Weights, part_bytes, parts_of, read_part, release_memory
+from swarm.worker.hops import Hops
+from swarm.worker.kv_pool import KVPool
 from swarm.worker.opening import Opening
+from swarm.worker.peers import Peers
 from swarm.worker.shards import Shards
 
 SWEEP_S = 0.5
@@ -55,10 +58,11 @@ class Worker:
         self.loading: list[str] = []
         self.compute = Compute(threads, name)
         self.epochs = Epochs(name)
-        self.flow = Flow(name, self.epochs, self.compute, credentials)
+        self.peers = Peers(credentials)
+        self.flow = Flow(name, self.epochs, self.compute, Hops(self.peers))
         self.entry = EntryStage(self.flow)
         self.shards = Shards(self.epochs, self.compute)
-        self.opening = Opening(name, self.epochs, credentials)
+        self.opening = Opening(name, self.epochs, self.peers)
         self.flow.on_computed = self.entry.computed
         self.flow.on_freed = self.opening.freed
         self._holdings = Holdings()
@@ -125,11 +129,11 @@ class Worker:
         """End everything. Nothing is answered any more."""
         for task in (self._sweeper, *self._afterwards):
             task.cancel()
-        await self.flow.hops.close()
-        await self.opening.peers.close()
+        await self.flow.hops.keep_only(())
         for epoch in self.epochs.all():
             for remote in epoch.remotes:
                 await remote.close()
+        await self.peers.keep_only(())
         await asyncio.to_thread(self.compute.stop)
 
     async def _load(self, plan: Plan, folder: str) -> AsyncIterator[tuple[int, int]]:
@@ -173,7 +177,7 @@ class Worker:
         ports: dict[int, ExpertPort] = dict.fromkeys(plan.local_experts(self.name, index), local)
         for expert, worker in plan.remote_experts(self.name, index).items():
             if worker not in remotes:
-                stub = self.opening.peers.stub(plan.worker(worker).address)
+                stub = self.peers.stub(plan.worker(worker).address)
                 frame = (plan.model.model_id, plan.epoch)
                 remotes[worker] = RemoteExperts(worker, stub.Experts, self.compute, asyncio.get_running_loop(), frame)
             ports[expert] = remotes[worker]
@@ -210,6 +214,9 @@ class Worker:
         else:
             self._later(self._give_back_after(number, pool))
         self._release_unused(keep)
+        in_use = {worker.address for e in self.epochs.all() for worker in e.plan.workers}
+        await self.flow.hops.keep_only(in_use)
+        await self.peers.keep_only(in_use)
 
     def _drop_unused_blocks(self, pool: KVPool) -> None:
         in_use = {b for e in self.epochs.all() if e.pool is pool for b in e.blocks}

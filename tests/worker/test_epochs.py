@@ -7,7 +7,7 @@ import gc
 import shutil
 import threading
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from swarm.plan import Plan
 from swarm.weights.load import Loader
 from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker import holdings
 from swarm.worker import worker as worker_module
 from swarm.worker.worker import Worker
@@ -105,6 +106,34 @@ async def test_a_worker_that_joins_while_a_chat_streams_changes_no_token_and_tak
         assert telling.holds_what_is_planned()
         assert telling.workers["w2"].status().tokens > 0
         assert [w.status().epochs for w in telling.workers.values()] == [[2]] * 3
+
+
+async def test_a_worker_that_left_the_plan_is_talked_to_no_more() -> None:
+    async with chat([2, 5, 8], NAMES) as telling:
+        await telling.tell(10)
+        assert telling.addresses["w1"] in telling.workers["w0"].flow.hops._links
+        await telling.change_to(telling.plan(2, [3, 8], ["w0", "w2"]))
+        await telling.tell(20)
+        for name in ("w0", "w2"):
+            worker = telling.workers[name]
+            assert telling.addresses["w1"] not in {*worker.flow.hops._links, *worker.peers._channels}
+        assert not telling.workers["w1"].flow.hops._links
+
+
+async def test_a_step_computed_beyond_the_drains_deadline_is_told_that_the_plan_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of([4, 8])
+    computing, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(Stage, "forward", held_up(computing, go_on))
+    async with workers_here(plan) as workers, raw(plan) as client:
+        late = step(await client.open(64), STORY.prompt, 0, 10)
+        await client.send(late)
+        await until(computing.is_set, "nothing is computed")
+        await workers["w0"].drain(1, 0.05)
+        go_on.set()
+        status = await client.next(late)
+        assert isinstance(status, pb.StepStatus)
+        assert (status.code, status.worker) == (pb.MOVED, "w0")
+        assert not workers["w0"].flow.hops._links
 
 
 async def test_blocks_that_go_and_come_back_hold_nothing_old() -> None:
@@ -292,6 +321,18 @@ def watch(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Watched:
     return watched
 
 
+def held_up(computing: threading.Event, go_on: threading.Event) -> Callable[..., torch.Tensor]:
+    """`Stage.forward` that says when it begins, and goes on when told."""
+    really = Stage.forward
+
+    def forward(stage: Stage, h: torch.Tensor, rows: Rows, *rest: Any) -> torch.Tensor:
+        computing.set()
+        assert go_on.wait(20)
+        return really(stage, h, rows, *rest)
+
+    return forward
+
+
 async def test_the_old_weights_are_gone_before_the_first_of_the_new_ones_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     async with chat([4, 8], ["w0", "w1"]) as telling:
         await telling.tell(10)
@@ -313,17 +354,11 @@ async def test_a_retired_models_memory_is_handed_back_when_nothing_holds_it_any_
 async def test_a_micro_batch_that_outlives_its_epoch_hands_its_memory_back_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of([8])
     computing, go_on = threading.Event(), threading.Event()
-    really = Stage.forward
-
-    def slowly(stage: Stage, h: torch.Tensor, rows: Rows, *rest: Any) -> torch.Tensor:
-        computing.set()
-        assert go_on.wait(20)
-        return really(stage, h, rows, *rest)
 
     async with workers_here(plan) as workers, raw(plan) as client:
         session = await client.open(64)
         watched = watch(workers["w0"], monkeypatch)
-        monkeypatch.setattr(Stage, "forward", slowly)
+        monkeypatch.setattr(Stage, "forward", held_up(computing, go_on))
         await client.send(step(session, STORY.prompt, 0, 10))
         await until(computing.is_set, "nothing is computed")
         await workers["w0"].drain(1, 0.05)
