@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
 import grpc.aio
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -82,7 +83,7 @@ class RayAgent:
         request = pb.DescribeRequest(model=model, dtype=dtype).SerializeToString()
         try:
             return read_description(pb.DescribeReply.FromString(await self._ask(self._actor.describe.remote(request))))
-        except RayActorError:
+        except RayError:
             return await self._direct.describe(model, dtype)
 
     async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
@@ -90,27 +91,28 @@ class RayAgent:
         try:
             async for progress in self._actor.prepare.options(num_returns="streaming").remote(request):
                 yield await self._ask(progress)
-        except RayActorError:
+        except RayError:
             async for counts in self._direct.prepare(order):
                 yield counts
 
     async def commit(self, epoch: int) -> None:
         try:
             await self._ask(self._actor.commit.remote(epoch))
-        except RayActorError:
+        except RayError:
             await self._direct.commit(epoch)
 
     async def drain(self, epoch: int, deadline_s: float) -> None:
         try:
             await self._ask(self._actor.drain.remote(epoch, deadline_s))
-        except RayActorError:
+        except RayError:
             await self._direct.drain(epoch, deadline_s)
 
     async def status(self, timeout_s: float) -> pb.WorkerStatus:
         return await self._direct.status(timeout_s)
 
     async def close(self) -> None:
-        ray.kill(self._actor)
+        with contextlib.suppress(RayError):  # an actor that cannot be reached ends with its Ray node
+            ray.kill(self._actor)
         await self._direct.close()
 
     async def _ask(self, answer: Awaitable[T]) -> T:
