@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -103,9 +104,10 @@ print(peak() - before, sum(k.num_bytes for k in kept))
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_peak_is_what_is_kept_plus_one_tensor(write: Write, fused: bool) -> None:
     folder = write(fused=fused, hidden_size=512, intermediate_size=1536, num_hidden_layers=2)
-    run = subprocess.run([sys.executable, "-c", PEAK, str(folder)], capture_output=True, text=True, check=True)
+    # malloc else raises its threshold as it goes, and keeps holes in a heap of its own: 12 MB or none, from run to run.
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 17)}
+    run = subprocess.run([sys.executable, "-c", PEAK, str(folder)], env=env, capture_output=True, text=True, check=True)
     grown, kept = map(int, run.stdout.split())
     one_tensor = 2 * 1536 * 512 * 2  # w13 in the file's bf16
     assert kept == 8 * 3 * 512 * 1536 * 4
-    allocator = 12 * 2**20  # holes that malloc keeps; the whole file would be 38 MB
-    assert grown < kept + one_tensor + allocator
+    assert grown < kept + one_tensor + 2**20  # the whole file would be 38 MB
