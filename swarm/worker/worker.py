@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from swarm.config import Sizes
-from swarm.errors import DoesNotFit, ModelError, Refused
+from swarm.errors import DeviceError, DoesNotFit, ModelError, Refused
 from swarm.model.block import Block
 from swarm.model.cache import PagedCache
 from swarm.model.experts import ExpertPort, LocalExperts
@@ -24,6 +24,7 @@ from swarm.wire.credentials import Credentials
 from swarm.wire.tensors import TORCH
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.compute import Compute
+from swarm.worker.device_memory import ran_out, too_little
 from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.experts import RemoteExperts
@@ -77,6 +78,7 @@ class Worker:
         Raises:
             ModelError: the model's files cannot be used here.
             DoesNotFit: the Plan gives this Worker more than it has.
+            DeviceError: the Device had less free than it was said to.
         """
         async with self._ordering:
             spec = plan.worker(name)
@@ -89,12 +91,21 @@ class Worker:
             if release_first:
                 for number in [e.number for e in self.epochs.all()]:  # no epoch in hand: it would keep its weights
                     await self._retire(number, RELEASE_S, keep=plan)
+            problem: DeviceError | None = None
             try:
                 async for progress in self._load(plan, folder):
                     yield progress
                 self.epochs.add(self._build(plan))
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out(error):
+                    raise
+                problem = too_little(self.device, spec.planned_bytes, f"{self.name}'s part of {plan.model.name}")
+                for pool in self.epochs.pools():
+                    self._drop_unused_blocks(pool)
             finally:
                 self._release_unused()
+            if problem is not None:  # outside: as the error's context, what was half loaded would live on
+                raise problem
 
     def commit(self, epoch: int) -> None:
         """Take frames of this epoch. Raises Refused where it was not prepared."""
@@ -219,7 +230,12 @@ class Worker:
         await self.peers.keep_only(in_use)
 
     def _drop_unused_blocks(self, pool: KVPool) -> None:
+        """Give back the KV of Blocks that no epoch has here; without any, Sessions have nothing to reserve it for."""
         in_use = {b for e in self.epochs.all() if e.pool is pool for b in e.blocks}
+        if not in_use:
+            for session in pool.table.all():
+                pool.close_session(session.id)
+            self.opening.freed()
         for block in set(pool.cache.blocks) - in_use:
             pool.drop_block(block)
 

@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 import torch
-from plans import each_others_experts, free_addresses, nano, plan_of, weights_of
+from plans import each_others_experts, free_addresses, nano, odd_experts_on, plan_of, weights_of
 from questions import GREEDY, questions
 from raw_client import raw, step
 from swarm_processes import InMemory, prepare, until, workers_here
 
 from swarm.client.client import Client, open_client
 from swarm.client.conversation import Conversation
-from swarm.errors import DoesNotFit, ModelError, Refused
+from swarm.errors import DeviceError, DoesNotFit, ModelError, Refused
+from swarm.model.cache import PagedCache
 from swarm.model.experts import ExpertWeights
 from swarm.model.rows import Rows
 from swarm.model.stage import Stage
@@ -283,6 +284,64 @@ async def test_a_plan_beyond_the_workers_memory_is_refused_with_the_sum() -> Non
         with pytest.raises(DoesNotFit, match="MiB"):
             await prepare({"w0": telling.workers["w0"]}, telling.plan(2, [8], ["w0"]))
         await telling.tell(10)
+
+
+OUT_OF_MEMORY = {
+    "a card's": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "the host's": RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+    "Python's": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("where", ["weights", "kv"])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY)
+async def test_memory_that_runs_out_while_loading_is_told_and_leaves_all_as_it_was(
+    error: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OUT_OF_MEMORY[error]
+
+    really, made = PagedCache.add_block, 0
+
+    def fails_later(cache: PagedCache, block: int) -> None:
+        nonlocal made
+        made += 1
+        if made > 6:
+            raise OUT_OF_MEMORY[error]
+        really(cache, block)
+
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        await telling.tell(10)
+        worker = telling.workers["w0"]
+        before = worker.status()
+        with monkeypatch.context() as patched:
+            patched.setattr(Loader, "expert", fails) if where == "weights" else patched.setattr(
+                PagedCache, "add_block", fails_later
+            )
+            with pytest.raises(DeviceError, match=r"cpu ran out of memory .* free now: .* --device cpu=SIZE"):
+                await prepare({"w0": worker}, telling.plan(2, [8], ["w0"]))
+        after = worker.status()
+        assert (after.weights_bytes, after.kv_bytes, list(after.epochs)) == (before.weights_bytes, before.kv_bytes, [1])
+        await telling.tell(len(STORY.answer))
+
+
+async def test_a_worker_left_without_a_stage_keeps_no_reservation() -> None:
+    addresses = free_addresses(["w0", "w1"])
+    plan = plan_of([4, 8], addresses=addresses, sessions=1, context=64)
+    shards_only = plan_of([8], odd_experts_on("w1"), addresses=addresses, epoch=2, sessions=1, context=64)
+    again = plan_of([4, 8], addresses=addresses, epoch=3, sessions=1, context=64)
+    async with workers_here(plan) as workers:
+        async with raw(plan) as client:
+            gone = await client.open(64)
+        for before, after in ((plan, shards_only), (shards_only, again)):
+            await prepare(workers, after)
+            for worker in workers.values():
+                worker.commit(after.epoch)
+            await asyncio.gather(*(worker.drain(before.epoch, 5.0) for worker in workers.values()))
+            assert workers["w1"].status().sessions == 0
+        async with raw(again) as client, asyncio.timeout(10):
+            await client.release(gone)  # the first Worker, which always had a Stage, waits for this or the lease
+            assert await client.open(64)
 
 
 async def test_giving_up_the_old_epoch_first_frees_its_memory_before_the_new_one_is_loaded() -> None:

@@ -1,0 +1,31 @@
+"""What a Device's memory says when there is none left."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from swarm.errors import DeviceError, gib
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory is used up: torch has a class of its own for cards only."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """What is free on a Device now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def too_little(device: torch.device, planned_bytes: int, what: str) -> DeviceError:
+    """What to tell whoever planned more than was really there."""
+    return DeviceError(
+        f"{device} ran out of memory while loading {what} (planned: {gib(planned_bytes)}, free now: {gib(free_bytes(device))}): "
+        f"end what else uses it, or give the swarm less of it with --device {device}=SIZE"
+    )
