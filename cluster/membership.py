@@ -80,9 +80,9 @@ class Membership:
             if self._request and not self._joining.locked():
                 await self._join_again(self._request)
 
-    async def watch_devices(self, rig_id: str) -> None:
+    async def watch_devices(self) -> None:
         """Tell `notify` which of this Rig's Devices are left out, until cancelled."""
-        await OwnDevices(self._stub, rig_id, self._notify).watch()
+        await OwnDevices(self._stub, self._rig_id, self._notify).watch()
 
     async def restarted(self, worker_address: str) -> None:
         """A Worker was started anew and holds nothing. A swarm that is gone is told when it is back."""

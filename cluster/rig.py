@@ -114,7 +114,7 @@ class Rig:
         """
         async with FirstFailure() as tasks:
             tasks.create_task(self.membership.stay())
-            tasks.create_task(self.membership.watch_devices(self.rig_id))
+            tasks.create_task(self.membership.watch_devices())
             tasks.create_task(self._watch_ray())
             for worker in self.workers:
                 tasks.create_task(worker.watch())

@@ -194,6 +194,23 @@ async def test_a_hung_worker_is_planned_around_and_used_again_when_it_goes_on(sw
     await until(lambda: (plan := swarm.coordinator.published.plan) and len(plan.workers) == 2)
 
 
+async def test_a_rig_is_told_which_of_its_devices_is_left_out_and_when_it_is_used_again(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.own_devices.LOOK_S", 0.1)
+    said: list[str] = []
+    devices = tuple(Device(name, name, 2**30, 1, "") for name in ("cpu", "cuda:8"))
+    async with JoinedRig(replace(swarm.settings(), devices=devices, notify=said.append, spread=True), swarm.address) as rig:
+        running = asyncio.create_task(rig.run())
+        await until(lambda: "here/cuda:8 is left out: a file is truncated" in said)
+        os.kill(rig.workers[0].pid, signal.SIGSTOP)
+        await until(lambda: said[-1].startswith("here/cpu is left out: "))
+        os.kill(rig.workers[0].pid, signal.SIGCONT)
+        await until(lambda: "here/cpu is planned on again" in said)
+        running.cancel()
+        await asyncio.wait([running])
+
+
 async def test_a_rig_that_comes_back_is_the_same_rig(swarm: Swarm) -> None:
     rig, _ = await swarm.start_rig(1)
     first = swarm.coordinator.status()["rigs"]
