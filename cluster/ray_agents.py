@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -47,8 +47,12 @@ class AgentActor:
         return reply.SerializeToString()
 
     async def prepare(self, request: bytes) -> AsyncIterator[tuple[int, int]]:
-        async for progress in self._stub.Prepare(pb.PrepareRequest.FromString(request)):
-            yield progress.loaded_bytes, progress.total_bytes
+        loading = self._stub.Prepare(pb.PrepareRequest.FromString(request))
+        try:
+            async for progress in loading:
+                yield progress.loaded_bytes, progress.total_bytes
+        finally:
+            loading.cancel()  # the Worker stops loading when its call ends, and not before
 
     async def commit(self, epoch: int) -> None:
         await self._stub.Commit(pb.EpochRequest(epoch=epoch), timeout=ORDER_S)
@@ -89,11 +93,22 @@ class RayAgent:
     async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
         request = pb.PrepareRequest(plan=order.plan, name=order.name, release_first=order.release_first).SerializeToString()
         try:
-            async for progress in self._actor.prepare.options(num_returns="streaming").remote(request):
-                yield await self._ask(progress)
+            async with contextlib.aclosing(self._loading(request)) as loading:
+                async for counts in loading:
+                    yield counts
         except RayError:
             async for counts in self._direct.prepare(order):
                 yield counts
+
+    async def _loading(self, request: bytes) -> AsyncGenerator[tuple[int, int]]:
+        """Has the actor load; ends that, too, when nobody takes what it says any more: Ray's own stream would go on."""
+        stream = self._actor.prepare.options(num_returns="streaming").remote(request)
+        try:
+            async for progress in stream:
+                yield await self._ask(progress)
+        finally:
+            with contextlib.suppress(RayError):
+                ray.cancel(stream)
 
     async def commit(self, epoch: int) -> None:
         try:

@@ -74,7 +74,11 @@ class FakeWorker:
         self.name = order.name
         self._say(f"prepare {plan.epoch}{' release_first' if order.release_first else ''}")
         yield 0, plan.worker(self.name).weights_bytes
-        await self.hold_prepare.wait()
+        try:
+            await self.hold_prepare.wait()
+        except asyncio.CancelledError:
+            self._say(f"called off {plan.epoch}")
+            raise
         if self.die_in_prepare:
             self.alive = False
         self._answer()

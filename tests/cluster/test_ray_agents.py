@@ -52,7 +52,8 @@ class LostStream:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-async def test_orders_go_straight_to_the_worker_when_ray_has_lost_the_actor(name: str) -> None:
+async def test_orders_go_straight_to_the_worker_when_ray_has_lost_the_actor(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cancel", lambda stream: None)
     worker = FakeWorker("w0")
     agent = RayAgent(LostActor(loss(name)), cast(WorkerAgent, worker), "w0")
     plan = make_plan(MODELS["nano"], [WorkerSpec("w0", "a", "cpu", "h:1", 2**30)], Load(1, 64), 7)

@@ -6,14 +6,18 @@ import asyncio
 import json
 import os
 import signal
+import sys
+import tempfile
 import urllib.error
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from real_swarms import Process, Swarms, runs, shown_actors, until
+from real_swarms import ROOT, TOKEN, Process, Swarms, runs, shown_actors, until
 
+from cluster.ports import Ports
+from cluster.ray_node import RayNode, RayNodeSettings
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1 import swarm_pb2_grpc
@@ -96,6 +100,22 @@ async def test_every_port_that_the_head_listens_on_is_in_its_range(swarms: Swarm
         if connection.status == psutil.CONN_LISTEN
     }
     assert len(ports) > 10 and {port for port in ports if not 22400 <= port <= 22431} == set()
+
+
+async def test_a_loading_that_is_called_off_ends_on_the_worker_too(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    folder = Path(tempfile.mkdtemp(prefix="swarm-", dir="/tmp"))
+    node = RayNode(RayNodeSettings("127.0.0.1", Ports.lay_out("22500-22531", 1), TOKEN, folder, "rig-id"), environment)
+    try:
+        await node.start()
+        driver = await asyncio.create_subprocess_exec(
+            sys.executable, str(Path(__file__).with_name("own_agent.py")), node.settings.gcs, "rig-id",
+            stdout=asyncio.subprocess.PIPE, env=node.environment,
+        )  # fmt: skip
+        said, _ = await driver.communicate()
+        assert said.decode().split("\n")[:2] == ["attic/cpu: prepare 7", "attic/cpu: called off 7"]
+    finally:
+        await node.stop()
 
 
 def _pid(head: Process, name: str) -> int:
