@@ -31,6 +31,8 @@ from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2 as pb
 
 RAY_AGAIN_S = 2.0
+RAY_AGAIN_MOST_S = 60.0
+"""The pause before Ray is started again doubles up to this."""
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,20 @@ class Rig:
         while self.ray:
             await self.ray.ended()
             self.settings.notify("Ray ended on this rig; chats go on, and Ray is started again")
-            await self._stop_ray()
-            await asyncio.sleep(RAY_AGAIN_S)
+            await self._bring_ray_back()
+
+    async def _bring_ray_back(self) -> None:
+        """Try until Ray is there with all that belongs to it; each new reason why not is said."""
+        pause, said = RAY_AGAIN_S, ""
+        while True:
+            await self._stop_ray()  # what came up by half, too: on a head, Ray without its Coordinator
+            await asyncio.sleep(pause)
             try:
-                await self._restart_ray()
+                return await self._restart_ray()
             except SwarmError as error:
-                self.settings.notify(str(error))
+                if str(error) != said:
+                    self.settings.notify(said := str(error))
+            pause = min(2 * pause, RAY_AGAIN_MOST_S)
 
     async def _restart_ray(self) -> None:
         raise NotImplementedError
