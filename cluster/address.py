@@ -3,30 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address
 
 from swarm.errors import Unreachable
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ANYWHERE = "10.255.255.255"
 DIAL_S = 3.0
+SIOCGIFADDR = 0x8915
+"""Asks for an interface's IPv4 address (man 7 netdevice)."""
 
 
-def own_address(toward: str = "10.255.255.255") -> str:
-    """The address that this machine uses toward another (no packet is sent); 127.0.0.1 where there is no network."""
-    if toward in LOOPBACK:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine itself can dial that: 127.0.0.0/8, ::1 or localhost."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def own_address(toward: str = ANYWHERE) -> str:
+    """The address that this machine uses toward another (no packet is sent); 127.0.0.1 where it has no other.
+
+    A name that means this machine (Debian's /etc/hosts says 127.0.1.1 for its own) is no reason to be reached from here only.
+    """
+    if is_loopback(toward):
         return "127.0.0.1"
+    addresses = (_toward(toward), _toward(ANYWHERE), *_interfaces())
+    return next((address for address in addresses if address and not is_loopback(address)), "127.0.0.1")
+
+
+def _toward(host: str) -> str:
+    """The address that packets to a host would come from; empty where there is no way to it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((toward, 9))
+            probe.connect((host, 9))
         except OSError:
-            return "127.0.0.1"
+            return ""
         return str(probe.getsockname()[0])
+
+
+def _interfaces() -> Iterator[str]:
+    """The IPv4 address of each interface: a network without a way out has no other."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # it has none
+                found = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                yield socket.inet_ntoa(found[20:24])
 
 
 def bind_host(host: str) -> str:
     """Where to listen for those who dial `host`: on loopback for loopback, else on all interfaces (the address may be a NAT's)."""
-    return host if host in LOOPBACK else "0.0.0.0"
+    return host if is_loopback(host) else "0.0.0.0"
 
 
 async def check_own(host: str, port: int) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cluster.address import own_address
+from cluster.address import is_loopback, own_address
 from cluster.head_rig import HeadRig
 from cluster.target import Target
 from swarm.cli import options, rig_options, settings
@@ -67,6 +67,8 @@ async def _serve(rig: HeadRig, model: str, screen: Screen) -> None:
         for device in rig.settings.devices:
             screen.show(f"{device.name:8} {gib(device.memory_bytes):>9}  {device.label}")
         screen.show(f"\nAnother rig:  {rig.join_line}")
+        if is_loopback(rig.settings.host):
+            screen.show("              (only this machine reaches it there: give --address for others)")
         screen.show("Talk to it:   swarm chat")
         if rig.dashboard:
             screen.show(f"Dashboard:    {rig.dashboard}  (token: {rig.token})")
