@@ -9,7 +9,6 @@ R: rows   P: positions seen   KV: key-value heads   G: heads a key-value head   
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -85,15 +84,6 @@ class PagedCache:
     def free_pages(self) -> int:
         return self._pages.free
 
-    @property
-    def sessions(self) -> tuple[bytes, ...]:
-        return tuple(self._holdings)
-
-    def capacity(self, session: bytes) -> int:
-        """Positions that are reserved for a Session; 0 where it has none."""
-        holding = self._holdings.get(session)
-        return len(holding.pages) * self.page_positions if holding else 0
-
     def reserve(self, session: bytes, positions: int) -> bool:
         """Reserve room for that many positions in all; False, and nothing changed, where it is not free now.
 
@@ -117,16 +107,6 @@ class PagedCache:
         holding = self._holdings.pop(session, None)
         if holding:
             self._pages.give(holding.pages)
-
-    def held(self, session: bytes, blocks: Iterable[int]) -> int:
-        """The least number of positions that these Blocks hold of a Session; 0 where it is not known."""
-        holding = self._holdings.get(session)
-        return min((holding.held.get(b, 0) for b in blocks), default=0) if holding else 0
-
-    def truncate(self, session: bytes, position: int) -> None:
-        """Forget the positions from `position` on, in every Block."""
-        holding = self._holdings[session]
-        holding.held = {block: min(held, position) for block, held in holding.held.items()}
 
     def append(self, block: int, rows: Rows, k: Tensor, v: Tensor) -> None:
         """Write the rows' keys and values [R, KV, D] at their positions; what a Session held beyond them is forgotten."""

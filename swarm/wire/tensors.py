@@ -10,7 +10,6 @@ from torch import Tensor
 from swarm.errors import Refused
 from swarm.wire.v1 import tensor_pb2 as pb
 
-TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _WIRE = {torch.float32: pb.DTYPE_FP32, torch.float16: pb.DTYPE_FP16, torch.bfloat16: pb.DTYPE_BF16}
 
 
@@ -35,9 +34,9 @@ def from_wire(message: pb.Tensor, dtype: torch.dtype, shape: tuple[int, ...], de
     if message.dtype != _WIRE[dtype] or tuple(message.shape) != shape:
         raise Refused(f"a tensor of shape {tuple(message.shape)} came where {shape} was due")
     num_bytes = math.prod(shape) * dtype.itemsize
-    if len(message.data) != num_bytes:
-        raise Refused(f"a tensor of {len(message.data)} bytes came where {num_bytes} were due")
-    if num_bytes == 0:
-        return torch.empty(shape, dtype=dtype, device=device)
-    raw = torch.frombuffer(bytearray(message.data), dtype=dtype).view(shape)
-    return raw.clone() if device.type == "cpu" else raw.to(device)
+    data = message.data  # once: protobuf makes the bytes anew each time
+    if len(data) != num_bytes:
+        raise Refused(f"a tensor of {len(data)} bytes came where {num_bytes} were due")
+    tensor = torch.empty(shape, dtype=dtype)
+    tensor.view(-1).view(torch.uint8).numpy().data[:] = data
+    return tensor.to(device)

@@ -10,10 +10,10 @@ import torch
 from swarm.config import ModelConfig
 from swarm.errors import Moved, Refused
 from swarm.model.cache import PagedCache
+from swarm.model.dtypes import TORCH_DTYPES
 from swarm.model.experts import LocalExperts
 from swarm.model.stage import Stage
 from swarm.plan import Plan
-from swarm.wire.tensors import TORCH
 from swarm.worker.experts import RemoteExperts
 from swarm.worker.kv_pool import KVPool
 
@@ -43,7 +43,7 @@ class Epoch:
 
     @property
     def dtype(self) -> torch.dtype:
-        return TORCH[self.plan.model.dtype]
+        return TORCH_DTYPES[self.plan.model.dtype]
 
     @property
     def cache(self) -> PagedCache:

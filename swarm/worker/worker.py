@@ -14,6 +14,7 @@ from swarm.config import Sizes
 from swarm.errors import DeviceError, DoesNotFit, ModelError, Refused
 from swarm.model.block import Block
 from swarm.model.cache import PagedCache
+from swarm.model.dtypes import TORCH_DTYPES
 from swarm.model.experts import ExpertPort, LocalExperts
 from swarm.model.stage import Stage
 from swarm.plan import Plan
@@ -21,7 +22,6 @@ from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.load import Loader
 from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
-from swarm.wire.tensors import TORCH
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.compute import Compute
 from swarm.worker.device_memory import ran_out, too_little
@@ -155,7 +155,7 @@ class Worker:
             return
         yield 0, total
         checkpoint = await asyncio.to_thread(_open, plan, folder)
-        loader = Loader(checkpoint, TORCH[plan.model.dtype], self.device)
+        loader = Loader(checkpoint, TORCH_DTYPES[plan.model.dtype], self.device)
         loaded = 0
         try:
             for part in missing:
@@ -197,7 +197,7 @@ class Worker:
 
     def _pool(self, plan: Plan) -> KVPool:
         """The KV pool of an older epoch where it fits this Plan, so that Sessions keep what they have; else a new one."""
-        dtype = TORCH[plan.model.dtype]
+        dtype = TORCH_DTYPES[plan.model.dtype]
         for pool in self.epochs.pools():
             cache = pool.cache
             same_pages = (cache.num_pages, cache.page_positions, cache.dtype) == (plan.kv_pages, plan.page_positions, dtype)
