@@ -12,7 +12,7 @@ import grpc.aio
 from swarm.errors import NoSwarm, PlacementError, SwarmError
 from swarm.plan import Model, Plan
 from swarm.weights.describe import assets as assets_of_folder
-from swarm.weights.source import resolve
+from swarm.weights.source import small_files
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import swarm_pb2 as pb
@@ -69,7 +69,7 @@ class FilePlan:
 
     async def assets(self, model: Model) -> dict[str, bytes]:
         """From the model's folder on this machine. Raises ModelError."""
-        return await asyncio.to_thread(lambda: assets_of_folder(resolve(model.source)))
+        return await asyncio.to_thread(lambda: assets_of_folder(small_files(model.source)))
 
     async def report(self, epoch: int, worker: str, message: str) -> None:
         return None
