@@ -180,7 +180,9 @@ class Replanning:
             return False
         refusals = [d for d in self._roster.devices() if d.out and not d.silent]
         self.problem = next((d.refusal for d in refusals if d.refusal and d.rig_id == self._head), error)
-        text = str(error) if isinstance(error, NoSwarm) else f"cannot load {self.target.source}: {error}"
+        text = f"cannot load {self.target.source}: {error}"
+        if not self._roster.usable():
+            text = "has no worker that answers: waiting for one"
         if isinstance(error, DoesNotFit):
             text = f"needs {gib(error.needed_bytes)}, has {gib(error.available_bytes)}: waiting for `swarm join ...`"
         text = "; ".join([text, *(f"{d.name} is left out: {d.out}" for d in refusals)])
@@ -224,7 +226,7 @@ class Replanning:
             devices = sorted(self._roster.usable(), key=lambda d: d.rig_id != self._head)
             agent = next((d.agent for d in devices if d.agent), None)
             if agent is None:
-                raise NoSwarm("has no worker that answers: waiting for one")
+                raise NoSwarm(f"the swarm has no worker that answers, so it cannot look at {target.source}: see `swarm status`")
             self._report(f"looking at {target.source}", 0.0)
             self._described[key] = await agent.describe(target.source, target.dtype)
         return self._described[key]

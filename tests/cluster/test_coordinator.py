@@ -10,7 +10,7 @@ from memory_swarm import NEED, TARGET, Swarm, offer
 
 from cluster.coordinator import Coordinator
 from cluster.target import Target
-from swarm.errors import CorruptWeights, DoesNotFit, ModelError
+from swarm.errors import CorruptWeights, DoesNotFit, ModelError, NoSwarm
 
 
 async def test_the_first_rig_that_holds_the_model_serves_it(swarm: Swarm) -> None:
@@ -183,6 +183,12 @@ async def test_a_model_that_is_not_there_is_refused_and_the_old_one_keeps_servin
     with pytest.raises(ModelError, match=r"config\.json"):
         [_ async for _ in swarm.coordinator.load(Target("nowhere", "fp32", 1, 64))]
     assert swarm.plan == before
+
+
+async def test_a_load_without_a_worker_that_answers_says_so_in_a_whole_sentence(swarm: Swarm) -> None:
+    with pytest.raises(NoSwarm, match=r"^the swarm has no worker that answers"):
+        [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    await swarm.until(lambda p: p.waiting == "has no worker that answers: waiting for one")
 
 
 async def test_a_model_that_fails_to_load_after_the_release_brings_the_old_one_back(swarm: Swarm) -> None:
