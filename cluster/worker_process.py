@@ -27,7 +27,7 @@ class WorkerOrder:
         command: the program, without its options.
         listen: host:port to bind.
         address: host:port that others dial.
-        log: where its standard error goes.
+        log: where its standard error goes; that of the latest one before it that served is kept as `.1`.
     """
 
     command: Sequence[str]
@@ -58,6 +58,7 @@ class WorkerProcess:
         self.order = order
         self._restarted, self._notify = restarted, notify
         self._process: asyncio.subprocess.Process | None = None
+        self._served = True  # whose log is there now; at first that of an earlier run
 
     @property
     def pid(self) -> int:
@@ -66,6 +67,8 @@ class WorkerProcess:
 
     async def start(self) -> None:
         """Start it and wait until it serves. Raises DeviceError with what it said last."""
+        if self._served and self.order.log.exists():
+            self.order.log.replace(self.order.log.with_name(f"{self.order.log.name}.1"))
         with self.order.log.open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *self.order.argv(),
@@ -75,7 +78,7 @@ class WorkerProcess:
                 env=dict(self.order.environment),
                 start_new_session=True,  # Ctrl-C in the terminal is for the owner, which drains first
             )
-        self._process = process
+        self._process, self._served = process, False
         assert process.stdin and process.stdout
         process.stdin.write(f"{self.order.key}\n".encode())
         try:
@@ -86,6 +89,7 @@ class WorkerProcess:
         if not line.startswith(b"ready "):
             await self.stop()
             raise DeviceError(f"the worker of {self.order.device} did not start: {self._last_words()}")
+        self._served = True
 
     async def watch(self) -> None:
         """Start it again whenever it ends, until cancelled."""
@@ -93,10 +97,9 @@ class WorkerProcess:
         in_a_row = 0
         while True:
             since = loop.time()
-            code = await self._process.wait() if self._process else 1
+            if self._process:  # there is none where it did not start, and that is said already
+                self._notify(self._ended(await self._process.wait()))
             in_a_row = 0 if loop.time() - since > STEADY_S else in_a_row + 1
-            why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}: {self._last_words()}"
-            self._notify(f"the worker of {self.order.device} ended ({why}); starting it again")
             await asyncio.sleep(BACKOFF_S[min(in_a_row - 1, len(BACKOFF_S) - 1)] if in_a_row else 0.0)
             try:
                 await self.start()
@@ -121,6 +124,10 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+    def _ended(self, code: int) -> str:
+        why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}: {self._last_words()}"
+        return f"the worker of {self.order.device} ended ({why}); starting it again"
 
     def _last_words(self) -> str:
         """The last line of its log, for the message."""

@@ -1,0 +1,54 @@
+"""A Worker process that ends: what is said of it, and what is left to read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.worker_process import WorkerOrder, WorkerProcess
+
+DEADLINE_S = 20.0
+LIVES_LEFT = """
+import sys
+from pathlib import Path
+lives = Path(sys.argv[1])
+left = int(lives.read_text())
+lives.write_text(str(left - 1))
+if left == 1:
+    raise SystemExit("no such device")
+print("ready here", flush=True)
+sys.stdin.readline()
+if left == 2:
+    raise SystemExit("out of memory")
+sys.stdin.read()
+"""
+
+
+async def test_a_crash_can_be_read_after_the_restart_and_a_start_that_fails_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.worker_process.BACKOFF_S", (0.0,))
+    lives, log = tmp_path / "lives", tmp_path / "worker-cpu.log"
+    lives.write_text("2")
+    said: list[str] = []
+    back = asyncio.Event()
+
+    async def restarted(address: str) -> None:
+        back.set()
+
+    command = (sys.executable, "-c", LIVES_LEFT, str(lives))
+    worker = WorkerProcess(WorkerOrder(command, "w", "cpu", 1, 1, "", "", "k", log, os.environ), restarted, said.append)
+    await worker.start()
+    watching = asyncio.create_task(worker.watch())
+    await asyncio.wait_for(back.wait(), DEADLINE_S)
+    watching.cancel()
+    await worker.stop()
+    assert said == [
+        "the worker of cpu ended (exit 1: out of memory); starting it again",
+        "the worker of cpu did not start: no such device",
+    ]
+    assert log.with_name("worker-cpu.log.1").read_text() == "out of memory\n"
