@@ -61,7 +61,7 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:
         devices = tuple(DeviceOffer(d.device, d.memory_bytes, d.worker_address, d.threads, d.label) for d in request.devices)
         versions = _versions(request.versions)
-        offer = RigOffer(request.rig_id, request.rig_name, devices, versions, request.ray_node_id, request.spread)
+        offer = RigOffer(request.rig_id, request.rig_name, devices, versions, request.spread)
         async with _errors(context):
             check_versions(versions, self._versions, request.rig_name)
             published = await self._coordinator.join(offer)

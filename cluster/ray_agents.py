@@ -173,8 +173,8 @@ class RayAgents:
                 await asyncio.sleep(AGAIN_S)
 
     async def _node(self, device: Device) -> str:
-        """The Ray node id: as the Rig gave it, or by the node's label."""
+        """The Ray node id, by the node's label."""
         for node in await asyncio.to_thread(ray.nodes):
-            if node["Alive"] and (node["NodeID"] == device.ray_node_id or node["Labels"].get(LABEL) == device.rig_id):
+            if node["Alive"] and node["Labels"].get(LABEL) == device.rig_id:
                 return str(node["NodeID"])
         raise NoSwarm(f"{device.rig} has no Ray node in this swarm: let it join again")

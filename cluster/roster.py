@@ -50,7 +50,6 @@ class RigOffer:
     name: str
     devices: tuple[DeviceOffer, ...]
     versions: Versions
-    ray_node_id: str = ""
     spread: bool = False
 
 
@@ -62,7 +61,6 @@ class Device:
     rig_id: str
     rig: str
     offer: DeviceOffer
-    ray_node_id: str = ""
     agent: Agent | None = None
     holding: str = ""
     status: pb.WorkerStatus | None = None
@@ -139,7 +137,7 @@ class Roster:
         rig = Rig(offer, self.unique_name(offer.rig_id, offer.name))
         self._promised.pop(offer.rig_id, None)
         rig.devices = [
-            Device(f"{rig.name}/{label}", offer.rig_id, rig.name, device, offer.ray_node_id)
+            Device(f"{rig.name}/{label}", offer.rig_id, rig.name, device)
             for label, device in zip(_labels(offer.devices), offer.devices, strict=True)
         ]
         self.rigs[offer.rig_id] = rig
@@ -152,9 +150,6 @@ class Roster:
     def usable(self) -> list[Device]:
         """The Devices that may be planned on."""
         return [d for r in self.rigs.values() if not r.leaving for d in r.devices if not d.out and d.agent is not None]
-
-    def device(self, name: str) -> Device | None:
-        return next((d for d in self.devices() if d.name == name), None)
 
 
 def _labels(offers: tuple[DeviceOffer, ...]) -> Iterator[str]:

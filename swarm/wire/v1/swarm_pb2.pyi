@@ -63,20 +63,18 @@ class DeviceOffer(_message.Message):
     def __init__(self, device: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., worker_address: _Optional[str] = ..., threads: _Optional[int] = ..., label: _Optional[str] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("rig_id", "rig_name", "ray_node_id", "devices", "versions", "spread")
+    __slots__ = ("rig_id", "rig_name", "devices", "versions", "spread")
     RIG_ID_FIELD_NUMBER: _ClassVar[int]
     RIG_NAME_FIELD_NUMBER: _ClassVar[int]
-    RAY_NODE_ID_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     SPREAD_FIELD_NUMBER: _ClassVar[int]
     rig_id: str
     rig_name: str
-    ray_node_id: str
     devices: _containers.RepeatedCompositeFieldContainer[DeviceOffer]
     versions: Versions
     spread: bool
-    def __init__(self, rig_id: _Optional[str] = ..., rig_name: _Optional[str] = ..., ray_node_id: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceOffer, _Mapping]]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., spread: bool = ...) -> None: ...
+    def __init__(self, rig_id: _Optional[str] = ..., rig_name: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceOffer, _Mapping]]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., spread: bool = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("epoch", "message")
