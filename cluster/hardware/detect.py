@@ -61,9 +61,8 @@ def detect(
     if twice:
         raise UsageError(f"--device names {twice} twice: name each GPU once")
     seen = cards() if gpus or not specs else None
-    unknown = [e for e in exclude if seen and e.startswith("cuda:") and e not in [f"cuda:{c.index}" for c in seen.cards]]
-    if unknown:
-        raise DeviceError(f"there is no {unknown[0]} here to leave out: name one of this rig's devices with --exclude")
+    there = [spec.device for spec in specs] or ["cpu", *(f"cuda:{c.index}" for c in (seen.cards if seen else ()))]
+    _check_excluded(exclude, [*there, *(["cpu"] if ram_bytes else [])])
     if not specs and seen:
         gpus = [DeviceSpec(f"cuda:{c.index}") for c in seen.cards if f"cuda:{c.index}" not in exclude]
     rams = [spec for spec in wanted if spec.device == "cpu"] + ([DeviceSpec("cpu", ram_bytes)] if ram_bytes else [])
@@ -73,6 +72,14 @@ def detect(
     if not found:
         raise DeviceError("no device is left to use: name one with --device, or leave --exclude out")
     return found
+
+
+def _check_excluded(exclude: Sequence[str], there: Sequence[str]) -> None:
+    """Raise DeviceError for a name that leaves nothing out: a card that was meant to be spared would be used."""
+    unknown = next((name for name in exclude if name not in there), None)
+    if unknown is not None:
+        names = ", ".join(dict.fromkeys(there))
+        raise DeviceError(f"there is no {unknown} here to leave out: name one of {names} with --exclude")
 
 
 def _gpu(spec: DeviceSpec, cards: Cards) -> Device:

@@ -81,6 +81,14 @@ def test_an_excluded_gpu_is_left_out_also_where_this_torch_cannot_run_it() -> No
     assert [d.name for d in rig(cards=(RTX3090,), exclude=("cuda:0",))] == ["cpu"]
 
 
+@pytest.mark.parametrize("name", ["bogus", "cuda:1", "cpu:0", "cuda:", ""])
+def test_a_name_that_leaves_nothing_out_is_refused(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"no {name} here to leave out: name one of cpu, cuda:0 "):
+        rig(cards=(RTX3090,), exclude=(name,))
+    with pytest.raises(DeviceError, match=f"no {name} here to leave out: name one of cpu "):
+        rig(DeviceSpec("cpu", GIB), exclude=(name,))
+
+
 @pytest.mark.parametrize(("card", "remedy"), [(P40, "CUDA 12.6 build"), (FUTURE, "newer build")])
 def test_a_gpu_that_this_torch_has_no_code_for_is_refused_by_name_with_the_remedy(card: Card, remedy: str) -> None:
     with pytest.raises(DeviceError, match=remedy) as refused:
