@@ -68,10 +68,10 @@ def _rigs(rigs: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _workers(workers: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -> Table:
-    table = _table("worker", "rig", "device", "blocks", "experts of others", "used", "free", "sessions", "tok/s", "state")
+    table = _table("worker", "rig", "device", "blocks", "experts of others", "used", "free", "of", "sessions", "tok/s", "state")
     for worker in workers:
         memory = worker["memory"]
-        used = int(memory["weights_bytes"]) + int(memory["kv_bytes"])
+        total, free = int(memory["total_bytes"]), int(memory["free_bytes"])
         rate = rates.get(worker["name"], worker.get("tokens_per_s"))
         table.add_row(
             str(worker["name"]),
@@ -79,8 +79,9 @@ def _workers(workers: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -
             str(worker["device"]),
             _blocks(worker["blocks"]),
             _experts(worker["experts"]),
-            gib(used),
-            gib(int(memory["free_bytes"])),
+            gib(total - free),
+            gib(free),
+            gib(total),
             str(worker["sessions"]),
             "" if rate is None else f"{rate:.1f}",
             _state(worker),
@@ -91,7 +92,7 @@ def _workers(workers: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in columns:
-        table.add_column(name, justify="right" if name in ("used", "free", "sessions", "tok/s") else "left")
+        table.add_column(name, justify="right" if name in ("used", "free", "of", "sessions", "tok/s") else "left")
     return table
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from pathlib import Path
 
 import pytest
 from commands import Ran, is_one_sentence, swarm
 from fake_swarm import GIB, Door, OneWorker, listening, plan_for
+from rich.console import Console
 from typist import CTRL_C, Typist
 
-from swarm.cli.status_table import Rates
+from swarm.cli.status_table import Rates, picture
 from swarm.errors import DoesNotFit
 from swarm.wire.overview import overview
 from swarm.wire.v1 import worker_pb2 as pb
@@ -63,6 +65,18 @@ async def test_a_person_sees_what_each_worker_holds_and_which_does_not_answer(tm
     lines = {line.split()[0]: line for line in ran.out.splitlines() if line.startswith("w")}
     assert "does not answer" in lines["w0"] and "0-1" in lines["w0"]
     assert "0: 2,3" in lines["w1"] and "2-3" in lines["w1"]
+
+
+def test_what_is_used_and_what_is_free_add_up_to_what_there_is() -> None:
+    mib = 2**20
+    status = pb.WorkerStatus(name="w1", pid=77, epoch=1, epochs=[1], weights_bytes=100 * mib, kv_bytes=200 * mib)
+    document = overview(plan_for({"w0": "127.0.0.1:1", "w1": "127.0.0.1:2"}), {"w1": status})
+    memory = document["workers"][1]["memory"] | {"workspace_bytes": 24 * mib, "free_bytes": GIB - 324 * mib}
+    document["workers"][1]["memory"] = memory
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(picture(document))
+    line = next(line for line in console.export_text().splitlines() if line.startswith("w1"))
+    assert "324.0 MiB 700.0 MiB 1.0 GiB" in " ".join(line.split())
 
 
 async def test_status_of_a_swarm_is_the_document_that_it_serves() -> None:
