@@ -55,7 +55,7 @@ class RawClient:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        listening = self.last.Listen(pb.ListenRequest(client=self.id))
+        listening = self.last.Listen(pb.ListenRequest(client=self.id, model_id=self.plan.model.model_id))
         await listening.read()
         self._tasks = [asyncio.create_task(self._listen(listening)), asyncio.create_task(self._hear())]
 

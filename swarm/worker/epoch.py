@@ -132,6 +132,11 @@ class Epochs:
             raise Refused("the frame is of another model", self._name)
         return epoch
 
+    def check_model(self, model_id: str) -> None:
+        """Raise Moved where this Worker has given up the model that somebody names who knows no newer Plan."""
+        if self._newest and all(e.plan.model.model_id != model_id for e in self._epochs.values()):
+            raise self.moved()
+
     def moved(self) -> Moved:
         """What a frame of an epoch that is not served here is answered."""
         return Moved(self._newest, self._name)

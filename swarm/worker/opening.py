@@ -34,9 +34,11 @@ def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str) -> pb.Reser
     Raises:
         Moved: the epoch is not served here.
         TooLong: more positions than the Plan has for a Session, or than there are pages.
-        Refused: malformed.
+        Refused: malformed, or of another model or Route.
     """
     epoch = epochs.serving(request.epoch, request.model_id)
+    if request.route != epoch.route or epoch.model is None:
+        raise Refused(f"route {request.route} does not lead here", name)
     if len(request.session) != 16 or not 0 < request.lease_s <= 86_400:
         raise Refused("a session is named by 16 bytes and has a lease of up to a day", name)
     if not 0 < request.positions <= epoch.plan.context:
@@ -111,16 +113,23 @@ class Opening:
             self._wake(self._queue)
 
     async def close(self, request: pb.CloseRequest) -> None:
-        """Release a Session on every Stage; a Worker that cannot be reached lets its lease run out."""
+        """Release a Session on every Stage; a Worker that cannot be reached lets its lease run out. Raises Refused."""
+        self._check_route(request)
         epoch = self._epochs.get(request.epoch) or self._epochs.current
         if epoch is not None:
             await self._release_all(epoch, request)
             self.freed()
 
-    def release_here(self, session: bytes) -> None:
-        """Give a Session's pages on this Stage back, under whichever epoch it was opened."""
+    def release_here(self, request: pb.CloseRequest) -> None:
+        """Give a Session's pages on this Stage back, under whichever epoch it was opened. Raises Refused."""
+        self._check_route(request)
         for pool in self._epochs.pools():
-            pool.close_session(session)
+            pool.close_session(request.session)
+
+    def _check_route(self, request: pb.CloseRequest) -> None:
+        epoch = self._epochs.get(request.epoch)
+        if epoch is not None and request.route != epoch.route:
+            raise Refused(f"route {request.route} does not lead here", self._name)
 
     def _is_open(self, session: bytes) -> bool:
         return any(pool.table.get(session) is not None for pool in self._epochs.pools())
@@ -171,7 +180,7 @@ class Opening:
 
     async def _release_all(self, epoch: Epoch, request: pb.CloseRequest) -> None:
         calls = [self._call(name, stub.Release(request, timeout=CALL_S)) for name, stub in self._others(epoch)]
-        self.release_here(request.session)
+        self.release_here(request)
         await asyncio.gather(*calls, return_exceptions=True)
 
     def _others(self, epoch: Epoch) -> list[tuple[str, StageServiceStub]]:

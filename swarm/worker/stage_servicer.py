@@ -47,7 +47,10 @@ class StageServicer(StageServiceServicer):
             await refuse(context, error)
 
     async def Close(self, request: pb.CloseRequest, context: Context) -> pb.CloseReply:
-        await self._worker.opening.close(request)
+        try:
+            await self._worker.opening.close(request)
+        except SwarmError as error:
+            await refuse(context, error)
         return pb.CloseReply()
 
     async def Reserve(self, request: pb.OpenRequest, context: Context) -> pb.ReserveReply:
@@ -58,7 +61,10 @@ class StageServicer(StageServiceServicer):
             raise
 
     async def Release(self, request: pb.CloseRequest, context: Context) -> pb.CloseReply:
-        self._worker.opening.release_here(request.session)
+        try:
+            self._worker.opening.release_here(request)
+        except SwarmError as error:
+            await refuse(context, error)
         self._worker.opening.freed()
         return pb.CloseReply()
 
@@ -87,6 +93,10 @@ class StageServicer(StageServiceServicer):
     async def Listen(self, request: pb.ListenRequest, context: Context) -> AsyncIterator[pb.Answer]:
         if len(request.client) != 16:
             await refuse(context, Refused("a client names itself by 16 bytes", self._worker.name))
+        try:
+            self._worker.epochs.check_model(request.model_id)
+        except SwarmError as error:
+            await refuse(context, error)
         async with aclosing(self._worker.flow.answers.listen(request.client)) as answers:
             async for answer in answers:
                 yield answer
@@ -97,6 +107,8 @@ class StageServicer(StageServiceServicer):
             session = epoch.pool.table.get(request.session)
             answered = session.answer if session is not None and session.serial == request.serial else None
             if isinstance(answered, Answered) and answered.row is not None:
+                if epoch.plan.model.model_id != request.model_id:
+                    await refuse(context, Refused("the session is of another model", self._worker.name))
                 return pb.WholeRowReply(row=row_bytes(answered.row))
         await refuse(context, Gap(0, {}, self._worker.name))
         raise AssertionError("abort raises")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -14,7 +15,9 @@ from plans import plan_of
 from raw_client import RawClient, bits, raw, step
 from swarm_processes import workers_here
 
+from swarm.errors import Moved, Refused, StepError
 from swarm.plan import Plan, prefix_hashes
+from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -224,12 +227,37 @@ async def test_the_whole_row_of_the_last_asked_position_can_be_had_until_the_nex
     session = await swarm.begun()
     asked = step(session, TEXT, 16, 17, ask=pb.Ask(rows=1, whole_row=True))
     [answer] = await swarm.client.ask(asked)
-    reply = await swarm.client.last.WholeRow(pb.WholeRowRequest(session=session, serial=asked.serial))
+    wanted = pb.WholeRowRequest(session=session, serial=asked.serial, model_id=swarm.plan.model.model_id)
+    reply = await swarm.client.last.WholeRow(wanted)
     assert reply.row == answer.rows[0].row
     await swarm.say(session, TEXT, 3, 4)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await swarm.client.last.WholeRow(pb.WholeRowRequest(session=session, serial=asked.serial))
+        await swarm.client.last.WholeRow(wanted)
     assert raised.value.code() == grpc.StatusCode.ABORTED
+
+
+async def test_a_call_that_names_another_model_or_route_is_told_so_and_changes_nothing(swarm: Swarm) -> None:
+    session = await swarm.begun()
+    asked = step(session, TEXT, 16, 17)
+    await swarm.client.ask(asked)
+    client, epoch, model = swarm.client, swarm.plan.epoch, swarm.plan.model.model_id
+    calls: dict[type[StepError], list[Callable[[], Any]]] = {
+        Refused: [
+            lambda: client.last.WholeRow(pb.WholeRowRequest(session=session, serial=asked.serial, model_id="another")),
+            lambda: client.entry.Close(pb.CloseRequest(session=session, epoch=epoch, route=1)),
+            lambda: client.last.Release(pb.CloseRequest(session=session, epoch=epoch, route=1)),
+            lambda: client.last.Reserve(client.opening(session, route=1)),
+            lambda: client.entry.Open(client.opening(session, route=1)).read(),
+            lambda: client.entry.Open(client.opening(session, model_id="another")).read(),
+        ],
+        Moved: [lambda: client.last.Listen(pb.ListenRequest(client=b"c" * 16, model_id=f"not {model}")).read()],
+    }
+    for error, those in calls.items():
+        for call in those:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await call()
+            assert isinstance(from_rpc(raised.value, "it"), error)
+    await swarm.say(session, TEXT, 3, 6)
 
 
 async def test_asking_again_for_nothing_answers_nothing_and_goes_on(swarm: Swarm) -> None:
