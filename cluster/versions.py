@@ -19,7 +19,7 @@ def check_versions(theirs: Versions, ours: Versions, rig: str) -> None:
     """Raise VersionMismatch with the install line, unless a Rig's versions are the swarm's (the build after + may differ)."""
     if theirs.python != ours.python:
         raise VersionMismatch(
-            f"{rig} runs Python {theirs.python}, the swarm {ours.python}: on {rig} run "
+            f"{rig} runs Python {theirs.python}, the swarm {ours.python}: on {rig}, in a clone of swarm {ours.swarm}, run "
             f"`python{ours.python} -m venv swarm-env && swarm-env/bin/{_install(ours)}`"
         )
     for name, there, here in (
@@ -28,12 +28,15 @@ def check_versions(theirs: Versions, ours: Versions, rig: str) -> None:
         ("torch", theirs.torch, ours.torch),
     ):
         if there.partition("+")[0] != here.partition("+")[0]:
-            raise VersionMismatch(f"{rig} runs {name} {there or 'none'}, the swarm {here}: on {rig} run `{_install(ours)}`")
+            raise VersionMismatch(
+                f"{rig} runs {name} {there or 'none'}, the swarm {here}: on {rig}, in a clone of swarm {ours.swarm}, run "
+                f"`{_install(ours)}`"
+            )
 
 
 def _install(ours: Versions) -> str:
-    torch, ray = ours.torch.partition("+")[0], ours.ray
-    return f"pip install 'swarm-moe[rig]=={ours.swarm}' 'torch=={torch}' 'ray[default]=={ray}'"
+    """For a clone: swarm is in no package index."""
+    return f"pip install '.[rig]' 'torch=={ours.torch.partition('+')[0]}' 'ray[default]=={ours.ray}'"
 
 
 def _installed(package: str) -> str:

@@ -165,7 +165,11 @@ def door(request: pytest.FixtureRequest) -> Iterator[str]:
 
 OURS = own_versions()
 OTHERS = [
-    (Versions("9.9.9", OURS.python, OURS.ray, OURS.torch), "swarm 0.1.0, the swarm 9.9.9", "swarm-moe[rig]==9.9.9"),
+    (
+        Versions("9.9.9", OURS.python, OURS.ray, OURS.torch),
+        "swarm 0.1.0, the swarm 9.9.9",
+        "in a clone of swarm 9.9.9, run `pip install '.[rig]' ",
+    ),
     (Versions(OURS.swarm, "3.99", OURS.ray, OURS.torch), "the swarm 3.99", "python3.99 -m venv"),
     (Versions(OURS.swarm, OURS.python, "1.2.3", OURS.torch), "the swarm 1.2.3", "ray[default]==1.2.3"),
     (Versions(OURS.swarm, OURS.python, OURS.ray, "1.0.0"), "the swarm 1.0.0", "torch==1.0.0"),

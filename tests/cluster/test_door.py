@@ -110,7 +110,10 @@ async def test_no_swarm_at_the_address_says_so(door: OpenDoor, unused_port: int,
     [
         (replace(VERSIONS, torch="2.12.1"), r"runs torch 2\.12\.1, the swarm 2\.13\.0.*pip install.*torch==2\.13\.0"),
         (replace(VERSIONS, ray="2.59.0"), r"runs Ray 2\.59\.0, the swarm 2\.60\.0.*ray\[default\]==2\.60\.0"),
-        (replace(VERSIONS, swarm="0.2.0"), r"runs swarm 0\.2\.0, the swarm 0\.1\.0.*swarm-moe\[rig\]==0\.1\.0"),
+        (
+            replace(VERSIONS, swarm="0.2.0"),
+            r"runs swarm 0\.2\.0, the swarm 0\.1\.0.*clone of swarm 0\.1\.0, run `pip install '\.\[rig\]' ",
+        ),
         (replace(VERSIONS, python="3.12"), r"runs Python 3\.12, the swarm 3\.11.*python3\.11 -m venv"),
     ],
 )
