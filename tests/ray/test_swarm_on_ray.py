@@ -66,15 +66,17 @@ async def test_after_sigkill_of_the_head_nothing_is_left_running(swarms: Swarms)
     await until(lambda: not any(map(runs, pids)))
 
 
-async def test_a_killed_coordinator_comes_back_and_adopts_the_plan_without_a_reload(swarms: Swarms) -> None:
+async def test_a_killed_coordinator_comes_back_and_adopts_the_plan_of_the_last_load_without_a_reload(swarms: Swarms) -> None:
     head = await swarms.start("head", "attic", "22200-22231", 2, 64 * MIB)
-    epoch = await head.says("epoch")
+    await head.says("epoch")
     channel = Credentials("secret").channel(await head.says("address"))
     stub = swarm_pb2_grpc.SwarmServiceStub(channel)
+    assert [progress.done async for progress in stub.Load(pb.LoadRequest(model="other"))][-1]
+    epoch = json.loads((await stub.GetStatus(pb.StatusRequest())).json)["epoch"]
     os.kill(_pid(head, "ray::Coordinator"), signal.SIGKILL)
     await until(lambda: any("again" in str(line.get("note", "")) and "joined" in line["note"] for line in head.said))
     plan = (await stub.GetPlan(pb.PlanRequest(), wait_for_ready=True)).plan
-    assert f'"epoch": {epoch}' in plan
+    assert f'"epoch": {epoch}' in plan and '"source": "other"' in plan
     await channel.close(None)
 
 
