@@ -24,6 +24,20 @@ SPARE_RAY_WORKERS = 6
 """Ray worker processes beside one Agent a Device: the Coordinator, the driver that makes it, and Agents that replace others."""
 
 
+DEFAULT_PORTS = "7700-7731"
+
+
+def parse_ports(text: str) -> range:
+    """The ports of `7700-7731`, both ends included. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text.strip(), re.ASCII)
+    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1024 <= first <= last <= 65535:
+        raise UsageError(
+            f"--ports {text} is no range: write the first and the last port, between 1024 and 65535, such as {DEFAULT_PORTS}"
+        )
+    return range(first, last + 1)
+
+
 @dataclass(frozen=True)
 class Ports:
     """A range laid out.
@@ -43,18 +57,14 @@ class Ports:
     @classmethod
     def lay_out(cls, text: str, devices: int) -> Ports:
         """Lay `7700-7731` out for so many Devices. Raises UsageError where it is no range, or too small."""
-        match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text.strip())
-        first, last = (int(match[1]), int(match[2])) if match else (0, 0)
-        if not 1024 <= first <= last <= 65535:
-            raise UsageError(
-                f"--ports {text} is no range: write the first and the last port, between 1024 and 65535, such as 7700-7731"
-            )
+        span = parse_ports(text)
+        first = span[0]
         fixed = 1 + len(RAY_PORTS)
         need = fixed + SPARE_RAY_WORKERS + 2 * devices
-        if last - first + 1 < need:
-            has, enough = last - first + 1, f"{first}-{first + need - 1}"
-            raise UsageError(f"--ports {text} has {has} ports and {devices} devices need {need}: use --ports {enough}")
-        rest = range(first + fixed, last + 1)
+        if len(span) < need:
+            enough = f"{first}-{first + need - 1}"
+            raise UsageError(f"--ports {text} has {len(span)} ports and {devices} devices need {need}: use --ports {enough}")
+        rest = span[fixed:]
         return cls(
             door=first,
             ray=dict(zip(RAY_PORTS, range(first + 1, first + fixed), strict=True)),

@@ -22,7 +22,7 @@ from cluster.first_failure import FirstFailure
 from cluster.hardware import Device
 from cluster.identity import Identity
 from cluster.membership import Membership
-from cluster.ports import Ports
+from cluster.ports import DEFAULT_PORTS, Ports
 from cluster.ray_node import RayNode, RayNodeSettings, has_dashboard
 from cluster.versions import own_versions
 from cluster.worker_process import WorkerOrder, WorkerProcess
@@ -56,7 +56,7 @@ class RigSettings:
     key: str
     state_dir: Path
     environment: Mapping[str, str]
-    ports: str = "7700-7731"
+    ports: str = DEFAULT_PORTS
     spread: bool = False
     notify: Callable[[str], None] = field(default=lambda message: None)
     worker_command: tuple[str, ...] = (sys.executable, "-m", "swarm.worker")

@@ -8,6 +8,7 @@ import typer
 
 from cluster.address import own_address
 from cluster.joined_rig import JoinedRig
+from cluster.ports import DEFAULT_PORTS
 from swarm.cli import options, rig_options, settings
 from swarm.cli.install import need
 from swarm.cli.rig_watch import watching
@@ -23,7 +24,7 @@ def join(
     threads: rig_options.Threads = None,
     spread: rig_options.Spread = False,
     address: rig_options.Address = None,
-    ports: rig_options.Ports = rig_options.PORTS,
+    ports: rig_options.Ports = DEFAULT_PORTS,
     name: rig_options.Name = None,
     key: options.Key = None,
     key_file: options.KeyFile = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.text import Text
 from cluster.device_spec import parse_device, parse_size
 from cluster.hardware import Device, detect
 from cluster.planner import Load, Prices, left_out, make_plan, needed_bytes, reads
+from cluster.ports import DEFAULT_PORTS, parse_ports
 from swarm.cli import options, output, settings
 from swarm.cli.tables import plan_picture
 from swarm.errors import SwarmError, UsageError, gib
@@ -34,7 +34,7 @@ def plan(
     dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, fp16 or bf16.")] = "auto",
     sessions: Annotated[int, typer.Option("--sessions", help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", help="Positions of each session.")] = 8192,
-    ports: Annotated[str, typer.Option("--ports", metavar="FIRST-LAST", help="Ports of the Workers in --out.")] = "7700-7731",
+    ports: Annotated[str, typer.Option("--ports", metavar="FIRST-LAST", help="Ports of the Workers in --out.")] = DEFAULT_PORTS,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the Plan, for `swarm worker --plan-file`.")
     ] = None,
@@ -66,15 +66,6 @@ def name_workers(devices: Sequence[Device], ports: range) -> list[WorkerSpec]:
         WorkerSpec(f"w{i}", rig, d.torch_device, f"{HERE}:{ports[i]}", d.memory_bytes, threads=d.threads)
         for i, d in enumerate(devices)
     ]
-
-
-def parse_ports(text: str) -> range:
-    """The ports of `7700-7731`, both ends included. Raises UsageError."""
-    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", text.strip(), re.ASCII)
-    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 0 < first <= last < 65536:
-        raise UsageError(f"--ports {text} is not a range of ports: write one such as 7700-7731")
-    return range(first, last + 1)
 
 
 def write_plan(path: Path, made: Plan) -> None:

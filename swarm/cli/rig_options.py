@@ -29,7 +29,6 @@ Spread = Annotated[bool, typer.Option("--spread", help="Use every device, even w
 Address = Annotated[str | None, typer.Option("--address", metavar="HOST", help="Where others dial this rig. [default: found out]")]
 Ports = Annotated[str, typer.Option("--ports", metavar="FIRST-LAST", help="One range for everything, Ray's included.")]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="What this rig is called. [default: the host's name]")]
-PORTS = "7700-7731"
 
 
 def rig_settings(

@@ -10,6 +10,7 @@ import typer
 
 from cluster.address import is_loopback, own_address
 from cluster.head_rig import HeadRig
+from cluster.ports import DEFAULT_PORTS
 from cluster.target import Target
 from swarm.cli import options, rig_options, settings
 from swarm.cli.install import need
@@ -35,7 +36,7 @@ def up(
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", min=1, help="Positions of each session.")] = 8192,
     address: rig_options.Address = None,
-    ports: rig_options.Ports = rig_options.PORTS,
+    ports: rig_options.Ports = DEFAULT_PORTS,
     name: rig_options.Name = None,
     key: options.Key = None,
     key_file: options.KeyFile = None,

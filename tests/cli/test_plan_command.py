@@ -9,7 +9,7 @@ import pytest
 from commands import is_one_sentence, swarm
 from rich.console import Console
 
-from swarm.cli.plan import parse_ports
+from cluster.ports import parse_ports
 from swarm.cli.tables import plan_picture, spans
 from swarm.errors import UsageError
 from swarm.plan import Plan
@@ -90,7 +90,7 @@ def test_each_mistake_gets_one_sentence_and_its_exit_code(words: tuple[str, ...]
     assert says in ran.err
 
 
-@pytest.mark.parametrize("text", ["", "7700", "7700-", "9-8", "0-10", "1-65536", "a-b", "-1-5", "7700-7731-1"])
+@pytest.mark.parametrize("text", ["", "7700", "7700-", "9-8", "0-10", "80-120", "1024-65536", "a-b", "-1-5", "7700-7731-1"])
 def test_ports_that_are_no_range_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="7700-7731"):
         parse_ports(text)
