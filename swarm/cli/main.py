@@ -1,7 +1,7 @@
 """The entry point `swarm`: finds the command, runs it, and turns what goes wrong into one sentence and an exit code.
 
 A command's module is imported only when that command runs, so that `swarm chat` needs neither torch nor ray.
-Exit codes: 0, 1 for failure, 2 for usage, 130 after Ctrl-C.
+Exit codes: 0, 1 for failure, 2 for usage, 130 after Ctrl-C (0 where Ctrl-C is the way to end: up, join, worker).
 """
 
 from __future__ import annotations
