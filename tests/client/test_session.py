@@ -48,8 +48,8 @@ class Swarm:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def three() -> AsyncIterator[Swarm]:
-    """Three Stages, some experts elsewhere, room for 16 Sessions."""
-    plan = plan_of([2, 5, 8], odd_experts_on("w3", range(3, 6)), sessions=16, context=512)
+    """Three Stages, some experts elsewhere, room for 4 Sessions of the whole context."""
+    plan = plan_of([2, 5, 8], odd_experts_on("w3", range(3, 6)), sessions=4, context=512)
     told: list[str] = []
     async with workers_here(plan) as workers, open_client(InMemory(plan), Credentials(), told.append) as client:
         yield Swarm(plan, workers, told, client)
