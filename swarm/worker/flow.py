@@ -115,6 +115,9 @@ class Flow:
         if outcome.done:  # first of all: the next Stage waits for it
             timings = [*batch.timings, outcome.timing] if outcome.timing else batch.timings
             self._hand_on(batch.epoch, outcome, timings, batch.ticket)
+        self._loop.call_soon(self._settle, batch, outcome)  # behind the writing, which is only queued by now
+
+    def _settle(self, batch: Batch, outcome: Outcome) -> None:
         self._running[batch.epoch.number] -= 1
         self.micro_batches += 1
         for step, error in outcome.failed:
