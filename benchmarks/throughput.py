@@ -1,6 +1,6 @@
 """Decode and prefill tokens/s of the 1.5B Mixtral shape through real Workers, beside plain loops of the same run.
 
-    python -m benchmarks.throughput [--new 48] [--prompt 256] [--folder FOLDER]
+    python -m benchmarks.throughput [--new 24] [--prompt 256] [--folder FOLDER]
 
 One Worker with 2 threads beside a plain loop with 2, two Workers with 1 thread each beside a plain loop with 1. The limit
 is weight bytes a token over the bandwidth of bare one-row products (decode), and flops over the rate of a bare product of
@@ -26,6 +26,8 @@ from benchmarks.processes import BareClient, described, even_plan, workers
 from swarm.client.session import Session
 from swarm.wire.v1 import stage_pb2 as pb
 
+WARM_UP = 4
+"""Sessions before those that count: a Worker's first prompts are slow, while its memory is still being mapped."""
 LLAMA = {"prefill": 54.0, "decode": 10.4}
 """llama.cpp over two RPC workers of one thread, bf16, the same shape, on such a machine (tokens/s)."""
 
@@ -44,7 +46,7 @@ async def measure(folder: Path, stages: int, threads: int, prompt: int, new: int
     async with workers(plan) as path:
         client = BareClient(path)
         prefills, decodes = [], []
-        for _ in range(3):
+        for _ in range(WARM_UP + 3):
             session = Session(client)
             await session.reserve(prompt + new + 1)
             session.replace([1 + (7 * i) % 31000 for i in range(prompt)])
@@ -56,7 +58,7 @@ async def measure(folder: Path, stages: int, threads: int, prompt: int, new: int
             decodes.append(new / (time.monotonic() - started))
             await session.close()
         await client.close()
-    return Rates(median(decodes), median(prefills[1:]))
+    return Rates(median(decodes[WARM_UP:]), median(prefills[WARM_UP:]))
 
 
 async def _traverse(session: Session) -> float:
@@ -74,7 +76,7 @@ def plain(threads: int, new: int) -> dict[str, Any]:
 def main() -> None:
     """Print tokens/s and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--new", type=int, default=48)
+    parser.add_argument("--new", type=int, default=24)
     parser.add_argument("--prompt", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "swarm-bench-mixtral-1.5b")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from swarm.errors import MissingWeights
 
-INSTALL = "pip install 'swarm-moe[rig]'"
+INSTALL = "pip install '.[rig]'"
 LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 
 
