@@ -158,8 +158,8 @@ class Coordinator:
         while True:
             await asyncio.sleep(ABSENCE_LOOK_S)
             for rig in self._absence.gone(list(self._roster.rigs.values())):
+                self._roster.promise(rig.offer.rig_id, rig.name, NAME_KEPT_S)  # first: nobody may get it in between
                 await self._forget(rig)
-                self._roster.promise(rig.offer.rig_id, rig.name, NAME_KEPT_S)
 
     async def _forget(self, rig: Rig) -> None:
         if self._roster.rigs.get(rig.offer.rig_id) is not rig:
