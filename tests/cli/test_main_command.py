@@ -91,7 +91,7 @@ def test_a_home_that_is_no_folder_is_one_sentence_that_names_the_variable(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if words[0] != "status":
-        pytest.importorskip("ray")
+        pytest.importorskip("torch")
     monkeypatch.setenv("SWARM_HOME", "/dev/null/home")
     ran = swarm(*words)
     assert ran.code == 1 and is_one_sentence(ran.err) and "SWARM_HOME" in ran.err and "delete" not in ran.err

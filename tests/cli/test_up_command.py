@@ -16,7 +16,6 @@ import pytest
 from commands import Ran, is_one_sentence, swarm
 
 pytest.importorskip("torch")
-pytest.importorskip("ray")
 
 from cluster.agents import WorkerAgents
 from cluster.coordinator import Coordinator
