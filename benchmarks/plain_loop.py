@@ -30,6 +30,8 @@ from swarm.model.stage import Head, Stage
 
 DTYPE = torch.bfloat16
 PROMPT = 256
+WARM_UP = 4
+"""Prompts before those that count, for everything that is compared: the first ones are slow while memory is being mapped."""
 SHAPE = ModelConfig(
     architecture="MixtralForCausalLM", hidden=1024, ffn=3584, num_blocks=16, num_heads=16, num_kv_heads=4, head_dim=64,
     num_experts=8, top_k=2, vocab=32000, max_positions=32768, norm_eps=1e-5, rope_theta=1e6, tied_head=False, dtype="bf16",
@@ -221,14 +223,14 @@ def race(loops: Sequence[PlainLoop | StageLoop], new_tokens: int, prompts: int =
     prompt = torch.randint(0, vocab, (PROMPT,), generator=generator)
     decode: list[list[float]] = [[] for _ in loops]
     prefill: list[list[float]] = [[] for _ in loops]
-    for _ in range(prompts):
+    for _ in range(WARM_UP + prompts):
         for loop, times in zip(loops, prefill, strict=True):
             times.append(_timed(loop, prompt, 0))
     for at in range(new_tokens):
         token = torch.randint(0, vocab, (1,), generator=generator)
         for loop, times in zip(loops, decode, strict=True):
             times.append(_timed(loop, token, PROMPT + at))
-    return [Rates(1 / median(d), PROMPT / median(p)) for d, p in zip(decode, prefill, strict=True)]
+    return [Rates(1 / median(d), PROMPT / median(p[WARM_UP:])) for d, p in zip(decode, prefill, strict=True)]
 
 
 def _timed(loop: PlainLoop | StageLoop, tokens: Tensor, position: int) -> float:

@@ -22,12 +22,11 @@ from statistics import median
 from typing import Any
 
 from benchmarks.checkpoint import ensure
+from benchmarks.plain_loop import WARM_UP
 from benchmarks.processes import BareClient, described, even_plan, workers
 from swarm.client.session import Session
 from swarm.wire.v1 import stage_pb2 as pb
 
-WARM_UP = 4
-"""Sessions before those that count: a Worker's first prompts are slow, while its memory is still being mapped."""
 LLAMA = {"prefill": 54.0, "decode": 10.4}
 """llama.cpp over two RPC workers of one thread, bf16, the same shape, on such a machine (tokens/s)."""
 
