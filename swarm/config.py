@@ -144,6 +144,11 @@ class Sizes:
         return DTYPE_BYTES[self.dtype]
 
     @property
+    def hidden_element(self) -> int:
+        """One number of a hidden state, as it crosses a Hop."""
+        return DTYPE_BYTES[self.dtype]
+
+    @property
     def expert(self) -> int:
         """One expert: w1 and w3 [F, H], w2 [H, F]."""
         return 3 * self.config.hidden * self.config.ffn * self.element

@@ -7,12 +7,13 @@ A Plan is JSON, in a file and on the wire alike, so that a person can read what 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from swarm.config import DTYPE_BYTES, ModelConfig
 from swarm.errors import PlacementError
+from swarm.plan_check import problems
 
 PAGE_POSITIONS = 32
 """Positions in one KV page."""
@@ -102,6 +103,37 @@ class ExpertShard:
     worker: str
     block: int
     experts: tuple[int, ...]
+    route: int = 0
+    """Of the Route whose Stage has the Block."""
+    copy: bool = False
+    """The owner holds these experts too, and asks for them here only where that is quicker."""
+
+
+@dataclass(frozen=True)
+class Standby:
+    """A copy of Blocks `first` to `end`, weights only and room for their KV, on a Worker of another Rig: nobody asks it now."""
+
+    worker: str
+    first: int
+    end: int
+
+    @property
+    def blocks(self) -> range:
+        return range(self.first, self.end)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the planner expects of a Plan, at its context and for its Sessions."""
+
+    ttft_s: float
+    """Time to first token for a prompt of `chunk_rows` tokens, on an idle swarm."""
+    tokens_per_s: float
+    """Of one stream alone."""
+    total_tokens_per_s: float
+    """Of all Sessions together, when all of them answer."""
+    bottleneck: str
+    """What all Sessions wait for: a Worker, a link, or the way round."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +160,9 @@ class Plan:
     workers: tuple[WorkerSpec, ...]
     routes: tuple[Route, ...]
     shards: tuple[ExpertShard, ...] = ()
+    standbys: tuple[Standby, ...] = ()
     sessions: int = 4
+    """Sessions that hold KV at the same time, shared out evenly between the Routes."""
     context: int = 8192
     """Positions that KV is budgeted for, a Session."""
     page_positions: int = PAGE_POSITIONS
@@ -136,6 +170,9 @@ class Plan:
     max_rows: int = MAX_ROWS
     in_flight: int = 0
     """Micro-batches of a Route in flight at once; 0: as many as keep every Stage busy."""
+    objective: str = "balanced"
+    """What it was decided for: latency, throughput or balanced."""
+    predicted: Prediction | None = None
     notes: tuple[str, ...] = field(default=())
     """Why it is so, for people: Devices left out, pauses to expect."""
 
@@ -154,21 +191,46 @@ class Plan:
         """The ExpertShards that a Worker holds for others."""
         return tuple(s for s in self.shards if s.worker == name)
 
+    def route_of(self, name: str) -> int | None:
+        """The Route on which a Worker has a Stage, if any."""
+        return next((r for r in range(len(self.routes)) if self.stage_of(name, r)), None)
+
     def remote_experts(self, name: str, block: int) -> dict[int, str]:
         """Expert id → Worker, for the experts of a Block that a Stage's Worker does not hold itself."""
-        return {e: s.worker for s in self.shards if s.block == block and s.worker != name for e in s.experts}
+        return {e: s.worker for s in self._shards_for(name, block) if not s.copy for e in s.experts}
+
+    def copied_experts(self, name: str, block: int) -> dict[int, str]:
+        """Expert id → Worker, for the experts of a Block that a Stage's Worker holds and another one too."""
+        return {e: s.worker for s in self._shards_for(name, block) if s.copy for e in s.experts}
+
+    def _shards_for(self, name: str, block: int) -> Iterator[ExpertShard]:
+        route = self.route_of(name)
+        return (s for s in self.shards if s.block == block and s.route == route and s.worker != name)
 
     def local_experts(self, name: str, block: int) -> tuple[int, ...]:
         """The experts of a Block that a Worker holds, for its own Stage or for others, in ascending order."""
+        everyone = set(range(self.model.config.num_experts))
         mine = {e for s in self.shards if s.worker == name and s.block == block for e in s.experts}
         if any((stage := self.stage_of(name, r)) and block in stage.blocks for r in range(len(self.routes))):
-            mine |= set(range(self.model.config.num_experts)) - set(self.remote_experts(name, block))
+            mine |= everyone - set(self.remote_experts(name, block))
+        if any(s.worker == name and block in s.blocks for s in self.standbys):
+            mine = everyone
         return tuple(sorted(mine))
 
     @property
+    def sessions_a_route(self) -> int:
+        """Sessions that hold KV at the same time on each Route."""
+        return -(-self.sessions // len(self.routes))
+
+    @property
     def kv_pages(self) -> int:
-        """KV pages of each Block: what `sessions` times `context` positions need."""
-        return self.sessions * -(-self.context // self.page_positions)
+        """KV pages of each Block: what a Route's share of the Sessions needs, each with `context` positions."""
+        return self.sessions_a_route * -(-self.context // self.page_positions)
+
+    @property
+    def message_bytes(self) -> int:
+        """The largest message that any wire takes."""
+        return MESSAGE_BYTES
 
     @property
     def frame_bytes(self) -> int:
@@ -198,7 +260,7 @@ class Plan:
         Every Block has one owner in each Route, Stages are contiguous and in order, a Worker has at most one Stage,
         shards name experts that exist and Workers that do not own the Block, and no Worker is planned beyond its memory.
         """
-        problem = next(_problems(self), None)
+        problem = next(problems(self), None)
         if problem:
             raise PlacementError(f"{where}: {problem}")
 
@@ -206,63 +268,14 @@ class Plan:
 def _parse(raw: dict[str, Any]) -> Plan:
     model = dict(raw["model"])
     model["config"] = ModelConfig.from_json(model["config"])
-    rest = {k: v for k, v in raw.items() if k not in ("model", "workers", "routes", "shards", "notes")}
+    rest = {k: v for k, v in raw.items() if k not in ("model", "workers", "routes", "shards", "standbys", "predicted", "notes")}
     return Plan(
         model=Model(**model),
         workers=tuple(WorkerSpec(**w) for w in raw["workers"]),
         routes=tuple(Route(tuple(Stage(**s) for s in r["stages"])) for r in raw["routes"]),
-        shards=tuple(ExpertShard(s["worker"], s["block"], tuple(s["experts"])) for s in raw.get("shards", ())),
+        shards=tuple(ExpertShard(**{**s, "experts": tuple(s["experts"])}) for s in raw.get("shards", ())),
+        standbys=tuple(Standby(**s) for s in raw.get("standbys", ())),
+        predicted=Prediction(**raw["predicted"]) if raw.get("predicted") else None,
         notes=tuple(raw.get("notes", ())),
         **rest,
     )
-
-
-def _problems(plan: Plan) -> Iterator[str]:
-    config = plan.model.config
-    names = [w.name for w in plan.workers]
-    if len(set(names)) != len(names):
-        yield "two workers have the same name"
-    if plan.model.dtype not in DTYPE_BYTES:
-        yield f"unknown dtype {plan.model.dtype}; known: {', '.join(DTYPE_BYTES)}"
-    counts = (plan.sessions, plan.context, plan.page_positions, plan.chunk_rows, plan.max_rows)
-    if plan.model.dtype in DTYPE_BYTES and plan.frame_bytes > MESSAGE_BYTES:
-        yield f"{plan.max_rows} rows take {plan.frame_bytes} bytes and a message may have {MESSAGE_BYTES}: lower max_rows"
-    if plan.epoch < 1 or plan.in_flight < 0 or min(counts) < 1 or plan.chunk_rows > plan.max_rows:
-        yield "epoch, sessions, context, pages or rows are out of range"
-    if not plan.routes:
-        yield "there is no Route"
-    for route in plan.routes:
-        yield from _route_problems(route.stages, config.num_blocks, names)
-    staged = [s.worker for r in plan.routes for s in r.stages]
-    if len(set(staged)) != len(staged):
-        yield "a worker has two Stages"
-    owners = {(s.worker, b) for r in plan.routes for s in r.stages for b in s.blocks}
-    seen: set[tuple[str, int, int]] = set()
-    for shard in plan.shards:
-        if shard.worker not in names:
-            yield f"a shard names the worker {shard.worker}, which the plan does not have"
-        if not 0 <= shard.block < config.num_blocks or not shard.experts:
-            yield f"a shard of block {shard.block} is empty or of no block of this model"
-        if any(not 0 <= e < config.num_experts for e in shard.experts):
-            yield f"a shard of block {shard.block} names an expert that the model does not have"
-        if (shard.worker, shard.block) in owners:
-            yield f"{shard.worker} has a shard of block {shard.block}, which its own Stage has"
-        keys = {(shard.worker, shard.block, e) for e in shard.experts}
-        if keys & seen or len(keys) != len(shard.experts):
-            yield f"{shard.worker} has an expert of block {shard.block} twice"
-        seen |= keys
-    for worker in plan.workers:
-        if worker.planned_bytes > worker.memory_bytes:
-            yield f"{worker.name} is planned for {worker.planned_bytes} bytes and has {worker.memory_bytes}"
-
-
-def _route_problems(stages: Sequence[Stage], num_blocks: int, names: Sequence[str]) -> Iterator[str]:
-    at = 0
-    for stage in stages:
-        if stage.worker not in names:
-            yield f"a Stage names the worker {stage.worker}, which the plan does not have"
-        if stage.first != at or stage.end <= stage.first:
-            yield f"the Stages do not follow each other at block {at}"
-        at = stage.end
-    if at != num_blocks:
-        yield f"the Stages cover {at} of {num_blocks} blocks"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from swarm.config import Sizes
 from swarm.errors import UsageError
 from swarm.plan import MAX_ROWS, PAGE_POSITIONS, Model, Plan
+from swarm.plan_check import OBJECTIVES
 
 
 @dataclass(frozen=True)
@@ -17,16 +18,22 @@ class Load:
         sessions: Sessions that hold KV at the same time.
         context: positions of each; the model's own limit caps it.
         spread: use every Device, also where fewer would do.
+        objective: what the Plan is decided for, one of `OBJECTIVES`; see `objective_s`.
+        standby: every Block has a copy on another Rig than those that serve it.
 
     Raises:
-        UsageError: sessions or context below 1.
+        UsageError: sessions or context below 1, or no such objective.
     """
 
     sessions: int = 4
     context: int = 8192
     spread: bool = False
+    objective: str = "balanced"
+    standby: bool = False
 
     def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise UsageError(f"--objective {self.objective} is none of {', '.join(OBJECTIVES)}")
         if self.sessions < 1 or self.context < 1:
             raise UsageError(f"sessions={self.sessions} and context={self.context} must both be at least 1")
 
@@ -50,12 +57,15 @@ class Prices:
 
     sizes: Sizes
     sessions: int
+    """Sessions that hold KV on one Route."""
     context: int
     """Positions of one Session, capped at the model's own limit."""
 
     @classmethod
-    def of(cls, model: Model, load: Load) -> Prices:
-        return cls(Sizes(model.config, model.dtype), load.sessions, min(load.context, model.config.max_positions))
+    def of(cls, model: Model, load: Load, routes: int = 1) -> Prices:
+        """Of a Plan with that many Routes, which share the Sessions out evenly."""
+        sessions = -(-load.sessions // routes)
+        return cls(Sizes(model.config, model.dtype), sessions, min(load.context, model.config.max_positions))
 
     @property
     def num_blocks(self) -> int:
@@ -84,15 +94,19 @@ class Prices:
         """A Block with its KV and all its experts."""
         return self.core + self.num_experts * self.expert
 
-    def budget(self, blocks: range, remote: int, held: int) -> Budget:
-        """Of a Worker with that Stage (empty: none), `remote` experts of it elsewhere, and `held` experts of others."""
+    def budget(self, blocks: range, remote: int, held: int, standing_by: int = 0) -> Budget:
+        """Of a Worker with that Stage (empty: none), `remote` experts of it elsewhere, and `held` experts of others.
+
+        Args:
+            standing_by: Blocks that it keeps a copy of, with room for their KV.
+        """
         first, last = blocks.start == 0 and bool(blocks), blocks.stop == self.num_blocks and bool(blocks)
         ends = first * self.sizes.embedding + last * self.sizes.head
         experts = len(blocks) * self.num_experts - remote + held
         return Budget(
-            weights_bytes=len(blocks) * self.sizes.block_core + experts * self.expert + ends,
-            kv_bytes=len(blocks) * self.kv,
-            workspace_bytes=self.sizes.workspace(MAX_ROWS, last, self.context if blocks else 0),
+            weights_bytes=len(blocks) * self.sizes.block_core + experts * self.expert + ends + standing_by * self.sizes.block,
+            kv_bytes=(len(blocks) + standing_by) * self.kv,
+            workspace_bytes=self.sizes.workspace(MAX_ROWS, last, self.context if blocks or standing_by else 0),
         )
 
     def fixed(self, first: bool, last: bool) -> int:
@@ -108,12 +122,14 @@ class Prices:
 
 def budget_of(plan: Plan, name: str) -> Budget:
     """What a Plan asks of one of its Workers; raises PlacementError where it has none of that name."""
-    worker = plan.worker(name)
-    prices = Prices(Sizes(plan.model.config, plan.model.dtype), plan.sessions, plan.context)
-    stage = plan.stage_of(worker.name)
+    prices = Prices(Sizes(plan.model.config, plan.model.dtype), plan.sessions_a_route, plan.context)
+    route = plan.route_of(plan.worker(name).name)
+    stage = plan.stage_of(name, route) if route is not None else None
     blocks = stage.blocks if stage else range(0)
     remote = sum(len(plan.remote_experts(name, b)) for b in blocks)
-    return prices.budget(blocks, remote, sum(len(s.experts) for s in plan.shards_of(name)))
+    standing_by = {b for s in plan.standbys if s.worker == name for b in s.blocks}
+    held = {(s.block, e) for s in plan.shards_of(name) for e in s.experts if s.block not in standing_by}
+    return prices.budget(blocks, remote, len(held), len(standing_by))
 
 
 def needed_bytes(model: Model, load: Load) -> int:
