@@ -69,7 +69,7 @@ class BlockExperts(_message.Message):
     def __init__(self, block: _Optional[int] = ..., experts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("name", "pid", "epochs", "epoch", "model_id", "first", "end", "shards", "weights_bytes", "kv_bytes", "kv_used_bytes", "sessions", "tokens", "busy_s", "up_s", "micro_batches", "loading", "plan")
+    __slots__ = ("name", "pid", "epochs", "epoch", "model_id", "first", "end", "shards", "weights_bytes", "kv_bytes", "kv_used_bytes", "sessions", "tokens", "busy_s", "up_s", "micro_batches", "loading", "plan", "steps", "shard_steps", "choices")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,9 @@ class WorkerStatus(_message.Message):
     MICRO_BATCHES_FIELD_NUMBER: _ClassVar[int]
     LOADING_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SHARD_STEPS_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
     name: str
     pid: int
     epochs: _containers.RepeatedScalarFieldContainer[int]
@@ -106,4 +109,91 @@ class WorkerStatus(_message.Message):
     micro_batches: int
     loading: _containers.RepeatedScalarFieldContainer[str]
     plan: str
-    def __init__(self, name: _Optional[str] = ..., pid: _Optional[int] = ..., epochs: _Optional[_Iterable[int]] = ..., epoch: _Optional[int] = ..., model_id: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[BlockExperts, _Mapping]]] = ..., weights_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., sessions: _Optional[int] = ..., tokens: _Optional[int] = ..., busy_s: _Optional[float] = ..., up_s: _Optional[float] = ..., micro_batches: _Optional[int] = ..., loading: _Optional[_Iterable[str]] = ..., plan: _Optional[str] = ...) -> None: ...
+    steps: Work
+    shard_steps: Work
+    choices: _containers.RepeatedCompositeFieldContainer[BlockChoices]
+    def __init__(self, name: _Optional[str] = ..., pid: _Optional[int] = ..., epochs: _Optional[_Iterable[int]] = ..., epoch: _Optional[int] = ..., model_id: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[BlockExperts, _Mapping]]] = ..., weights_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., sessions: _Optional[int] = ..., tokens: _Optional[int] = ..., busy_s: _Optional[float] = ..., up_s: _Optional[float] = ..., micro_batches: _Optional[int] = ..., loading: _Optional[_Iterable[str]] = ..., plan: _Optional[str] = ..., steps: _Optional[_Union[Work, _Mapping]] = ..., shard_steps: _Optional[_Union[Work, _Mapping]] = ..., choices: _Optional[_Iterable[_Union[BlockChoices, _Mapping]]] = ...) -> None: ...
+
+class Work(_message.Message):
+    __slots__ = ("count", "seconds", "bytes")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    seconds: float
+    bytes: int
+    def __init__(self, count: _Optional[int] = ..., seconds: _Optional[float] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class BlockChoices(_message.Message):
+    __slots__ = ("block", "counts")
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    block: int
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, block: _Optional[int] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class MeasureRequest(_message.Message):
+    __slots__ = ("dtype", "budget_s", "hidden", "ffn", "kernels_core", "kernels_expert", "patience_s")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_S_FIELD_NUMBER: _ClassVar[int]
+    HIDDEN_FIELD_NUMBER: _ClassVar[int]
+    FFN_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_CORE_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_EXPERT_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_S_FIELD_NUMBER: _ClassVar[int]
+    dtype: str
+    budget_s: float
+    hidden: int
+    ffn: int
+    kernels_core: int
+    kernels_expert: int
+    patience_s: float
+    def __init__(self, dtype: _Optional[str] = ..., budget_s: _Optional[float] = ..., hidden: _Optional[int] = ..., ffn: _Optional[int] = ..., kernels_core: _Optional[int] = ..., kernels_expert: _Optional[int] = ..., patience_s: _Optional[float] = ...) -> None: ...
+
+class Product(_message.Message):
+    __slots__ = ("rows", "seconds_a_byte")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_A_BYTE_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    seconds_a_byte: float
+    def __init__(self, rows: _Optional[int] = ..., seconds_a_byte: _Optional[float] = ...) -> None: ...
+
+class MeasureReply(_message.Message):
+    __slots__ = ("products", "start_s", "free_bytes", "dtypes", "took_s")
+    PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    START_S_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DTYPES_FIELD_NUMBER: _ClassVar[int]
+    TOOK_S_FIELD_NUMBER: _ClassVar[int]
+    products: _containers.RepeatedCompositeFieldContainer[Product]
+    start_s: float
+    free_bytes: int
+    dtypes: _containers.RepeatedScalarFieldContainer[str]
+    took_s: float
+    def __init__(self, products: _Optional[_Iterable[_Union[Product, _Mapping]]] = ..., start_s: _Optional[float] = ..., free_bytes: _Optional[int] = ..., dtypes: _Optional[_Iterable[str]] = ..., took_s: _Optional[float] = ...) -> None: ...
+
+class EchoFrame(_message.Message):
+    __slots__ = ("data", "answer_bytes")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    answer_bytes: int
+    def __init__(self, data: _Optional[bytes] = ..., answer_bytes: _Optional[int] = ...) -> None: ...
+
+class LinkRequest(_message.Message):
+    __slots__ = ("address", "budget_s")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_S_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    budget_s: float
+    def __init__(self, address: _Optional[str] = ..., budget_s: _Optional[float] = ...) -> None: ...
+
+class LinkReply(_message.Message):
+    __slots__ = ("rtt_s", "bytes_per_s", "took_s")
+    RTT_S_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    TOOK_S_FIELD_NUMBER: _ClassVar[int]
+    rtt_s: float
+    bytes_per_s: float
+    took_s: float
+    def __init__(self, rtt_s: _Optional[float] = ..., bytes_per_s: _Optional[float] = ..., took_s: _Optional[float] = ...) -> None: ...

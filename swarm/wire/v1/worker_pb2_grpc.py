@@ -60,6 +60,21 @@ class WorkerServiceStub(object):
                 request_serializer=swarm_dot_v1_dot_worker__pb2.WorkerStatusRequest.SerializeToString,
                 response_deserializer=swarm_dot_v1_dot_worker__pb2.WorkerStatus.FromString,
                 _registered_method=True)
+        self.Measure = channel.unary_unary(
+                '/swarm.v1.WorkerService/Measure',
+                request_serializer=swarm_dot_v1_dot_worker__pb2.MeasureRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_worker__pb2.MeasureReply.FromString,
+                _registered_method=True)
+        self.Echo = channel.stream_stream(
+                '/swarm.v1.WorkerService/Echo',
+                request_serializer=swarm_dot_v1_dot_worker__pb2.EchoFrame.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_worker__pb2.EchoFrame.FromString,
+                _registered_method=True)
+        self.MeasureLink = channel.unary_unary(
+                '/swarm.v1.WorkerService/MeasureLink',
+                request_serializer=swarm_dot_v1_dot_worker__pb2.LinkRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_worker__pb2.LinkReply.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
@@ -99,6 +114,27 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Measure(self, request, context):
+        """How fast its Device computes, on its own compute thread. RESOURCE_EXHAUSTED where it serves or loads, or begins to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Echo(self, request_iterator, context):
+        """Answers each frame once, in order: what MeasureLink times. A stream reads its next frame when the last is answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MeasureLink(self, request, context):
+        """The way from this Worker to another. FAILED_PRECONDITION (Unreachable) where that one does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +162,21 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=swarm_dot_v1_dot_worker__pb2.WorkerStatusRequest.FromString,
                     response_serializer=swarm_dot_v1_dot_worker__pb2.WorkerStatus.SerializeToString,
+            ),
+            'Measure': grpc.unary_unary_rpc_method_handler(
+                    servicer.Measure,
+                    request_deserializer=swarm_dot_v1_dot_worker__pb2.MeasureRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_worker__pb2.MeasureReply.SerializeToString,
+            ),
+            'Echo': grpc.stream_stream_rpc_method_handler(
+                    servicer.Echo,
+                    request_deserializer=swarm_dot_v1_dot_worker__pb2.EchoFrame.FromString,
+                    response_serializer=swarm_dot_v1_dot_worker__pb2.EchoFrame.SerializeToString,
+            ),
+            'MeasureLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureLink,
+                    request_deserializer=swarm_dot_v1_dot_worker__pb2.LinkRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_worker__pb2.LinkReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -263,6 +314,87 @@ class WorkerService(object):
             '/swarm.v1.WorkerService/Status',
             swarm_dot_v1_dot_worker__pb2.WorkerStatusRequest.SerializeToString,
             swarm_dot_v1_dot_worker__pb2.WorkerStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Measure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.v1.WorkerService/Measure',
+            swarm_dot_v1_dot_worker__pb2.MeasureRequest.SerializeToString,
+            swarm_dot_v1_dot_worker__pb2.MeasureReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Echo(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/swarm.v1.WorkerService/Echo',
+            swarm_dot_v1_dot_worker__pb2.EchoFrame.SerializeToString,
+            swarm_dot_v1_dot_worker__pb2.EchoFrame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.v1.WorkerService/MeasureLink',
+            swarm_dot_v1_dot_worker__pb2.LinkRequest.SerializeToString,
+            swarm_dot_v1_dot_worker__pb2.LinkReply.FromString,
             options,
             channel_credentials,
             insecure,
