@@ -15,6 +15,13 @@ from swarm.errors import MissingWeights, ModelError, UnknownArchitecture
 
 ARCHITECTURES = ("MixtralForCausalLM",)
 DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+"""Bytes of one number, in the dtypes that models run in."""
+QUANTIZED = ("int8", "int4")
+"""Dtypes that matrices are kept in beside numbers of 2 bytes; they can be planned for and not run yet."""
+PLAN_DTYPES = (*DTYPE_BYTES, *QUANTIZED)
+"""What a Plan may name."""
+INT4_GROUP = 64
+"""Weights along the input dimension that share a scale and a zero."""
 LOGIT_ROWS = 64
 """Rows whose logits the last Stage makes at once."""
 HF_DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
@@ -129,11 +136,17 @@ def _positive(raw: dict[str, Any], key: str, default: int | None = None) -> int:
     return value
 
 
+def number_bytes(dtype: str) -> int:
+    """One number of a hidden state, a cache or an embedding, in a model of that dtype: matrices may be kept in fewer."""
+    return DTYPE_BYTES.get(dtype, 2)
+
+
 @dataclass(frozen=True)
 class Sizes:
     """What the parts of a model weigh, in bytes, once converted to a dtype.
 
-    The router and the norms are kept in the model's dtype too; a quantized dtype will keep them as they are.
+    The embedding, the routers and the norms are never quantized. int8 has a scale of 2 bytes a row; int4 a scale and a
+    zero of 2 bytes each for every `INT4_GROUP` weights along the input dimension.
     """
 
     config: ModelConfig
@@ -141,24 +154,38 @@ class Sizes:
 
     @property
     def element(self) -> int:
-        return DTYPE_BYTES[self.dtype]
+        """One number of what is never quantized."""
+        return number_bytes(self.dtype)
 
     @property
     def hidden_element(self) -> int:
         """One number of a hidden state, as it crosses a Hop."""
-        return DTYPE_BYTES[self.dtype]
+        return number_bytes(self.dtype)
+
+    @property
+    def weight_element(self) -> float:
+        """One weight of a matrix, on average over the experts, scales and zeros included."""
+        return self.expert / (3 * self.config.hidden * self.config.ffn)
+
+    def matrix(self, rows: int, columns: int) -> int:
+        """A matrix with that many outputs (rows) and inputs (columns)."""
+        if self.dtype == "int8":
+            return rows * (columns + 2)
+        if self.dtype == "int4":
+            return rows * (-(-columns // 2) + 4 * -(-columns // INT4_GROUP))
+        return rows * columns * self.element
 
     @property
     def expert(self) -> int:
         """One expert: w1 and w3 [F, H], w2 [H, F]."""
-        return 3 * self.config.hidden * self.config.ffn * self.element
+        return 2 * self.matrix(self.config.ffn, self.config.hidden) + self.matrix(self.config.hidden, self.config.ffn)
 
     @property
     def block_core(self) -> int:
         """A Block without its experts: q, k, v, o, the router and two norms."""
         c = self.config
-        attention = c.hidden * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads)
-        return (attention + c.num_experts * c.hidden + 2 * c.hidden) * self.element
+        qkv = self.matrix((c.num_heads + 2 * c.num_kv_heads) * c.head_dim, c.hidden)
+        return qkv + self.matrix(c.hidden, c.num_heads * c.head_dim) + (c.num_experts + 2) * c.hidden * self.element
 
     @property
     def block(self) -> int:
@@ -171,7 +198,12 @@ class Sizes:
     @property
     def head(self) -> int:
         """The last norm and the output matrix (its own copy, also where it is tied to the embedding)."""
-        return self.embedding + self.config.hidden * self.element
+        return self.matrix(self.config.vocab, self.config.hidden) + self.config.hidden * self.element
+
+    @property
+    def weights(self) -> int:
+        """The whole model."""
+        return self.embedding + self.config.num_blocks * self.block + self.head
 
     def kv(self, positions: int) -> int:
         """Keys and values of one Block for that many positions."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from swarm.config import DTYPE_BYTES, ModelConfig
+from swarm.config import ModelConfig, number_bytes
 from swarm.errors import PlacementError
 from swarm.plan_check import problems
 
@@ -236,7 +236,7 @@ class Plan:
     def frame_bytes(self) -> int:
         """The largest message that this Plan can need: a full micro-batch, or what a shard answers for it."""
         config = self.model.config
-        hidden = self.max_rows * config.hidden * DTYPE_BYTES[self.model.dtype]
+        hidden = self.max_rows * config.hidden * number_bytes(self.model.dtype)
         return max(hidden * (config.top_k if self.shards else 1) + self.max_rows * STEP_BYTES, 4 * config.vocab + STEP_BYTES)
 
     def to_json(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from swarm.config import DTYPE_BYTES
+from swarm.config import PLAN_DTYPES
 
 if TYPE_CHECKING:
     from swarm.plan import Plan, Stage
@@ -20,10 +20,10 @@ def problems(plan: Plan) -> Iterator[str]:
     names = [w.name for w in plan.workers]
     if len(set(names)) != len(names):
         yield "two workers have the same name"
-    if plan.model.dtype not in DTYPE_BYTES:
-        yield f"unknown dtype {plan.model.dtype}; known: {', '.join(DTYPE_BYTES)}"
+    if plan.model.dtype not in PLAN_DTYPES:
+        yield f"unknown dtype {plan.model.dtype}; known: {', '.join(PLAN_DTYPES)}"
     counts = (plan.sessions, plan.context, plan.page_positions, plan.chunk_rows, plan.max_rows)
-    if plan.model.dtype in DTYPE_BYTES and plan.frame_bytes > plan.message_bytes:
+    if plan.frame_bytes > plan.message_bytes:
         yield f"{plan.max_rows} rows take {plan.frame_bytes} bytes and a message may have {plan.message_bytes}: lower max_rows"
     if plan.epoch < 1 or plan.in_flight < 0 or min(counts) < 1 or plan.chunk_rows > plan.max_rows:
         yield "epoch, sessions, context, pages or rows are out of range"

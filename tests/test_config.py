@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.config import LOGIT_ROWS, ModelConfig, Sizes
-from swarm.errors import MissingWeights, ModelError, UnknownArchitecture
+from swarm.config import LOGIT_ROWS, QUANTIZED, ModelConfig, Sizes
+from swarm.errors import MissingWeights, ModelError, UnknownArchitecture, UsageError
+from swarm.shapes import SHAPES, known_shape
+from swarm.weights.describe import describe
 
 # As released (config.json of mistralai/Mixtral-8x7B-v0.1 and mistralai/Mixtral-8x22B-v0.1).
 MIXTRAL_8X7B: dict[str, Any] = {
@@ -168,3 +170,52 @@ def test_no_value_of_any_key_ends_in_anything_but_a_config_or_a_model_error(key:
         assert ModelConfig.from_hf(MIXTRAL_8X7B | {key: value}).num_blocks > 0
     except ModelError as error:
         assert "config.json" in str(error)
+
+
+@pytest.mark.parametrize(("dtype", "gigabytes"), [("bf16", 93.4), ("fp16", 93.4), ("fp32", 186.8), ("int8", 46.9), ("int4", 26.4)])
+def test_8x7b_weighs_what_is_published_in_every_dtype(dtype: str, gigabytes: float) -> None:
+    assert Sizes(SHAPES["mixtral-8x7b"], dtype).weights / 1e9 == pytest.approx(gigabytes, abs=0.1)
+
+
+def test_a_quantized_matrix_has_its_codes_and_its_scales_and_pads_what_does_not_fill_a_group() -> None:
+    config = SHAPES["mixtral-8x7b"]
+    assert Sizes(config, "int8").matrix(10, 4096) == 10 * (4096 + 2)
+    assert Sizes(config, "int4").matrix(10, 4096) == 10 * (2048 + 64 * 4)
+    assert Sizes(config, "int4").matrix(1, 65) == 33 + 2 * 4
+    assert Sizes(config, "int4").weight_element == 0.5625
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED)
+def test_what_is_not_a_matrix_is_never_quantized(dtype: str) -> None:
+    quantized, half = Sizes(SHAPES["mixtral-8x7b"], dtype), Sizes(SHAPES["mixtral-8x7b"], "bf16")
+    assert (quantized.embedding, quantized.hidden_element, quantized.kv(7)) == (half.embedding, half.hidden_element, half.kv(7))
+    assert quantized.workspace(3, True, 100) == half.workspace(3, True, 100)
+    router_and_norms = 10 * 4096 * 2
+    attention = quantized.block_core - router_and_norms
+    assert attention < 0.51 * (half.block_core - router_and_norms)
+
+
+@pytest.mark.parametrize(("name", "released"), [("mixtral-8x7b", MIXTRAL_8X7B), ("mixtral-8x22b", MIXTRAL_8X22B)])
+def test_a_known_shape_is_that_of_the_released_config(name: str, released: dict[str, Any], tmp_path: Path) -> None:
+    assert SHAPES[name] == ModelConfig.from_hf(released)
+    known = known_shape(name, "int4")
+    assert known is not None and (known.name, known.dtype, known.config) == (name, "int4", SHAPES[name])
+    (tmp_path / "config.json").write_text(json.dumps(released))
+    alone = known_shape(str(tmp_path))
+    assert alone is not None and (alone.name, alone.dtype, alone.config) == (tmp_path.name, "bf16", SHAPES[name])
+
+
+def test_a_folder_with_weights_or_a_hub_id_is_no_mere_shape() -> None:
+    assert known_shape(str(NANO)) is None
+    assert known_shape("mistralai/Mixtral-8x7B-v0.1") is None
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED)
+def test_a_quantized_dtype_is_planned_for_and_refused_where_it_would_run(dtype: str) -> None:
+    with pytest.raises(UsageError, match=f"{dtype} can be planned"):
+        describe("nano", dtype)
+    pytest.importorskip("torch")
+    from swarm.model.dtypes import TORCH_DTYPES
+
+    with pytest.raises(UsageError, match=f"no worker runs {dtype} yet"):
+        TORCH_DTYPES[dtype]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swarm.config import DTYPE_BYTES
+from swarm.config import DTYPE_BYTES, QUANTIZED
 from swarm.errors import UsageError
 from swarm.plan import Model
 from swarm.weights.checkpoint import ASSETS, SENTENCEPIECE
@@ -19,9 +19,11 @@ def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Mode
         dtype: `auto` for the checkpoint's own, or one of `DTYPE_BYTES`.
 
     Raises:
-        UsageError: the dtype, or a model that is nothing known.
+        UsageError: the dtype (a quantized one can be planned for, not run yet), or a model that is nothing known.
         ModelError: see `inspect`.
     """
+    if dtype in QUANTIZED:
+        raise UsageError(f"--dtype {dtype} can be planned for (`swarm plan`) and not run yet: give auto, {', '.join(DTYPE_BYTES)}")
     if dtype != "auto" and dtype not in DTYPE_BYTES:
         raise UsageError(f"--dtype {dtype} is not known: give auto, {', '.join(DTYPE_BYTES)}")
     checkpoint = inspect(model, cache)
