@@ -48,10 +48,12 @@ class Block:
     eps: float
 
     @classmethod
-    def of(cls, config: ModelConfig, index: int, core: BlockCore, ports: Mapping[int, ExpertPort]) -> Block:
-        """Put a Block together; `ports` says where each of its experts is."""
+    def of(
+        cls, config: ModelConfig, index: int, core: BlockCore, ports: Mapping[int, ExpertPort], counts: list[int] | None = None
+    ) -> Block:
+        """Put a Block together; `ports` says where each of its experts is, `counts` is where its router's choices are counted."""
         attention = Attention(index, config.head_dim, config.num_heads, config.num_kv_heads, core.wqkv, core.wo)
-        moe = MoE(index, config.top_k, core.router, ports)
+        moe = MoE(index, config.top_k, core.router, ports, counts if counts is not None else [])
         return cls(index, core.attention_norm, attention, core.ffn_norm, moe, config.norm_eps)
 
     def forward(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:

@@ -35,9 +35,13 @@ class MoE:
     top_k: int
     router: Tensor  # [E, H]
     ports: Mapping[int, ExpertPort]
+    counts: list[int] = field(default_factory=list, repr=False)
+    """[E] rows that chose each expert, added to by every forward; an empty list is filled with zeros first."""
     _asked: tuple[tuple[ExpertPort, tuple[int, ...]], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not self.counts:
+            self.counts.extend([0] * self.router.shape[0])
         assert sorted(self.ports) == list(range(self.router.shape[0])), "every expert is somewhere"
         ports = {id(p): p for p in self.ports.values()}.values()
         # Local experts compute when they are waited for: they come first, so that remote ones run meanwhile.
@@ -53,6 +57,8 @@ class MoE:
             rows = {e: shares[e].index for e in here if e in shares}
             if rows:
                 waits.append(port.ask(self.block, x, rows))
+        for expert, share in shares.items():  # while others compute: on a card, and behind the wire
+            self.counts[expert] += share.index.shape[0]
         outputs: dict[int, Tensor] = {}
         for wait in waits:
             outputs.update(wait())

@@ -106,3 +106,15 @@ def test_a_row_alone_gets_what_it_gets_among_others() -> None:
     moe = MoE(4, 2, ROUTER, dict.fromkeys(range(E), LocalExperts(experts())))
     x = rows(20)
     torch.testing.assert_close(torch.cat([moe.forward(row[None]) for row in x]), moe.forward(x), atol=1e-5, rtol=1e-5)
+
+
+def test_what_the_router_chooses_is_counted_for_one_row_and_for_many() -> None:
+    counts = [0] * E
+    counts[0] = 100  # of an older epoch
+    moe = MoE(4, 2, ROUTER, dict.fromkeys(range(E), LocalExperts(experts())), counts)
+    x = rows(20)
+    moe.forward(x)
+    moe.forward(x[:1])
+    chosen = torch.cat([x, x[:1]]) @ ROUTER.T
+    want = chosen.topk(2).indices.flatten().bincount(minlength=E).tolist()
+    assert counts == [want[0] + 100, *want[1:]]
