@@ -126,7 +126,7 @@ class Costs:
             return BlockTime(core + self._one_row_s(owner, away, local), work)
         here, top_k = asked * local / total * each, self.prices.sizes.config.top_k
         longest = max(
-            self._asked_s(owner, a, rows, rows * top_k * a.experts / total, work_s) for a, work_s in zip(away, work, strict=True)
+            self.asked_s(owner, a, rows, rows * top_k * a.experts / total, work_s) for a, work_s in zip(away, work, strict=True)
         )
         return BlockTime(core + max(here, longest), work)
 
@@ -135,12 +135,17 @@ class Costs:
         there = [self.expert_s(a.device, 1) for a in away]
         mean = 0.0
         for counts, chance in _choices((local, *(a.experts for a in away)), self.prices.sizes.config.top_k):
-            remote = (self._asked_s(owner, a, 1, n, n * each_s) for a, n, each_s in zip(away, counts[1:], there, strict=True) if n)
+            remote = (self.asked_s(owner, a, 1, n, n * each_s) for a, n, each_s in zip(away, counts[1:], there, strict=True) if n)
             mean += chance * max(counts[0] * each, *remote, 0.0)
         return mean
 
-    def _asked_s(self, owner: Measured, a: Away, rows: float, answers: float, work_s: float) -> float:
-        """From asking one ExpertShard until its answer is there."""
+    def asked_s(self, owner: Measured, a: Away, rows: float, answers: float, work_s: float) -> float:
+        """From asking one ExpertShard until its answer is there.
+
+        Args:
+            a: whom; how many experts it holds does not matter.
+            answers: (row, expert) pairs that are asked for, which take its Device `work_s` to compute.
+        """
         link = self.hardware.links.between(owner.rig, a.device.rig)
         software = SHARD_STARTS * (owner.speed.start_s + a.device.speed.start_s)
         wait = WAIT_SHARE * (self.core_s(a.device, rows) + self.touched(rows) * self.expert_s(a.device, rows)) if a.busy else 0.0
