@@ -51,6 +51,7 @@ COMMANDS = {
         Command("chat", "Talk to the model; one answer with PROMPT or piped text.", 'swarm chat "What is the capital of France?"'),
         Command("score", "Log-probability of each token of a text, and its perplexity.", "swarm score notes.txt --json"),
         Command("status", "What the swarm holds, where, and how busy it is.", "swarm status --watch"),
+        Command("experts", "What the routers chose, Block by Block, and where those experts are.", "swarm experts --block 3"),
         Command("plan", "Where everything would go, and why, without starting anything.", "swarm plan nano --device cpu=4GiB"),
         Command("down", "Stop the swarm that this rig heads.", "swarm down"),
         Command("worker", "One Worker without Ray, from a Plan in a file.", "swarm worker --plan-file plan.json --name w0"),

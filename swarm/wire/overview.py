@@ -46,7 +46,16 @@ def worker_entry(plan: Plan | None, spec: WorkerSpec, status: pb.WorkerStatus | 
         "busy_s": status.busy_s if status else 0.0,
         "up_s": status.up_s if status else 0.0,
         "loading": list(status.loading) if status else [],
+        "route": plan.route_of(spec.name) if plan else None,
+        "shards": _planned_shards(plan, spec.name),
+        "choices": {str(c.block): list(c.counts) for c in (status.choices if status else ())},
     }
+
+
+def _planned_shards(plan: Plan | None, name: str) -> list[dict[str, Any]]:
+    """ExpertShards as the Plan has them: of which Route, and whether the Block's owner has the experts, too."""
+    shards = plan.shards_of(name) if plan else ()
+    return [{"block": s.block, "experts": list(s.experts), "route": s.route, "copy": s.copy} for s in shards]
 
 
 def _memory(spec: WorkerSpec, status: pb.WorkerStatus | None) -> dict[str, int]:
