@@ -17,6 +17,7 @@ from swarm.worker.compute import Compute
 from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.frames import Admitted, Answered, Batch, Outcome, run_batch
 from swarm.worker.hops import Hops
+from swarm.worker.rates import Rates
 from swarm.worker.sessions import Verdict
 from swarm.worker.ticket import Report, Ticket
 
@@ -29,6 +30,7 @@ class Flow:
         self.epochs = epochs
         self.answers = Answers()
         self.hops = hops
+        self.rates = Rates()
         self.tokens = self.micro_batches = self.started = 0
         self.on_computed: Callable[[], None] = lambda: None
         """Called whenever the compute thread has finished a micro-batch."""
@@ -106,7 +108,7 @@ class Flow:
         self._running[batch.epoch.number] += 1
 
         def job() -> None:
-            outcome = run_batch(batch, batch.epoch.pool.lock, self._compute.serve_shards)
+            outcome = self.rates.batch(batch, lambda: run_batch(batch, batch.epoch.pool.lock, self._compute.serve_shards))
             self._loop.call_soon_threadsafe(self._computed, batch, outcome)
 
         self._compute.submit(job)

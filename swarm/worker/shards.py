@@ -18,6 +18,7 @@ from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.compute import Compute
 from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.outbox import Outbox
+from swarm.worker.rates import Rates
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,9 +26,10 @@ _LOG = logging.getLogger(__name__)
 class Shards:
     """Serves the streams of those whose Blocks have experts here, and knows which epochs they ask for."""
 
-    def __init__(self, epochs: Epochs, compute: Compute) -> None:
+    def __init__(self, epochs: Epochs, compute: Compute, rates: Rates) -> None:
         self._epochs = epochs
         self._compute = compute
+        self._rates = rates
         self._asked: dict[Outbox[pb.ExpertReply], set[int]] = {}
         """Open stream → the epochs that it has asked for."""
 
@@ -60,7 +62,8 @@ class Shards:
     def _compute_one(self, request: pb.ExpertRequest, loop: asyncio.AbstractEventLoop, replies: Outbox[pb.ExpertReply]) -> None:
         """On the compute thread."""
         try:
-            reply = answer(request, self._epochs.held(request.epoch, request.model_id))
+            epoch = self._epochs.held(request.epoch, request.model_id)
+            reply = self._rates.request(request, epoch, lambda: answer(request, epoch))
         except Moved as error:
             reply = pb.ExpertReply(id=request.id, code=pb.MOVED, message=str(error))
         except SwarmError as error:

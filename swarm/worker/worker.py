@@ -34,6 +34,7 @@ from swarm.worker.hops import Hops
 from swarm.worker.kv_pool import KVPool
 from swarm.worker.opening import Opening
 from swarm.worker.peers import Peers
+from swarm.worker.router_counts import RouterCounts
 from swarm.worker.shards import Shards
 
 SWEEP_S = 0.5
@@ -62,12 +63,14 @@ class Worker:
         self.peers = Peers(credentials)
         self.flow = Flow(name, self.epochs, self.compute, Hops(self.peers))
         self.entry = EntryStage(self.flow)
-        self.shards = Shards(self.epochs, self.compute)
+        self.shards = Shards(self.epochs, self.compute, self.flow.rates)
         self.opening = Opening(name, self.epochs, self.peers)
         self.flow.on_computed = self.entry.computed
         self.flow.on_freed = self.opening.freed
         self._holdings = Holdings()
-        self._ordering = asyncio.Lock()
+        self._router_counts = RouterCounts()
+        self.ordering = asyncio.Lock()
+        """Held while something is loaded, given back or measured."""
         self._started = time.monotonic()
         self._afterwards: set[asyncio.Task[None]] = set()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
@@ -80,7 +83,7 @@ class Worker:
             DoesNotFit: the Plan gives this Worker more than it has.
             DeviceError: the Device had less free than it was said to.
         """
-        async with self._ordering:
+        async with self.ordering:
             spec = plan.worker(name)
             if name != self.name:
                 raise Refused(f"this is worker {self.name}, not {name}")
@@ -114,7 +117,7 @@ class Worker:
 
     async def drain(self, epoch: int, deadline_s: float) -> None:
         """Take no more frames of this epoch, finish those at hand, give back what only it held."""
-        async with self._ordering:
+        async with self.ordering:
             await self._retire(epoch, deadline_s)
 
     def status(self) -> pb.WorkerStatus:
@@ -126,10 +129,12 @@ class Worker:
             tokens=self.flow.tokens, busy_s=self.compute.busy_s, up_s=time.monotonic() - self._started,
             micro_batches=self.flow.micro_batches, loading=self.loading,
         )  # fmt: skip
+        self.flow.rates.tell(status)
         for pool in self.epochs.pools():
             used = 1 - pool.cache.free_pages / pool.cache.num_pages
             status.kv_used_bytes += int(pool.cache.num_bytes * used)
         if current is not None:
+            self._router_counts.tell(status, current)
             status.epoch, status.model_id, status.plan = current.number, current.plan.model.model_id, current.plan.to_json()
             status.first, status.end = current.blocks.start, current.blocks.stop
             for shard in current.plan.shards_of(self.name):
@@ -193,7 +198,8 @@ class Worker:
                 remotes[worker] = RemoteExperts(worker, stub.Experts, self.compute, asyncio.get_running_loop(), frame)
             ports[expert] = remotes[worker]
         core = self._holdings.core((plan.model.model_id, plan.model.dtype), index)
-        return Block.of(plan.model.config, index, core, ports)
+        counts = self._router_counts.of(plan.model.model_id, index, plan.model.config.num_experts)
+        return Block.of(plan.model.config, index, core, ports, counts)
 
     def _pool(self, plan: Plan) -> KVPool:
         """The KV pool of an older epoch where it fits this Plan, so that Sessions keep what they have; else a new one."""
@@ -243,6 +249,7 @@ class Worker:
         """Give back the weights that no epoch uses, nor the Plan that is about to be loaded."""
         plans = [e.plan for e in self.epochs.all()] + ([keep] if keep else [])
         self._holdings.keep_only(p for plan in plans for p in parts_of(plan, self.name))
+        self._router_counts.keep_only(self.epochs.all())
 
     async def _give_back_after(self, number: int, pool: KVPool) -> None:
         """Give back what a micro-batch that outlived its epoch has held, at its end."""

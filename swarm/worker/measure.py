@@ -1,0 +1,162 @@
+"""How fast a Device computes, in at most a few seconds: `python -m swarm.worker.measure` prints it without a swarm.
+
+Measuring is a generator: each turn takes the thread that it runs on for about `JOB_S`, so that a Worker can do what is more
+urgent in between. The figure of a row count is the median of a few repeats, and a repeat is a mean over tens of
+milliseconds: long enough to hold the pauses of a CPU quota, which a median of single products would leave out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+
+import torch
+
+from swarm.model.dtypes import TORCH_DTYPES
+from swarm.worker.device_memory import free_bytes
+from swarm.worker.measure_parts import JOB_S, Products, SmallBlock
+
+ROWS = (1, 2, 4, 8, 16, 64, 256)
+BUDGET_S = 3.0
+REPEATS = 3
+GUESS_S = 1e-9
+"""Seconds a byte at one row, before anything is known: a slow CPU's."""
+BF16_CAPABILITY = 8
+"""CUDA compute capability from which bf16 has units of its own."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to measure.
+
+    Args:
+        dtype: as a Plan names it.
+        hidden, ffn: the shape of one expert.
+        kernels_core, kernels_expert: kernel starts that the planner counts for a Block of one row, see `worker.proto`.
+        budget_s: for all of it.
+    """
+
+    dtype: str = "bf16"
+    hidden: int = 4096
+    ffn: int = 14336
+    kernels_core: int = 30
+    kernels_expert: int = 8
+    budget_s: float = BUDGET_S
+
+    @property
+    def kernels(self) -> int:
+        """Of a Block whose row has two experts."""
+        return self.kernels_core + 2 * self.kernels_expert
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was found.
+
+    Args:
+        products: (rows, seconds a byte of weight), growing; as many row counts as there was time for.
+        start_s: seconds to start one kernel, Python included.
+    """
+
+    products: tuple[tuple[int, float], ...]
+    start_s: float
+    took_s: float
+
+
+def dtypes_of(device: torch.device) -> tuple[str, ...]:
+    """The dtypes that a Device computes well."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < BF16_CAPABILITY:
+        return ("fp16", "fp32")
+    return tuple(TORCH_DTYPES)
+
+
+def measuring(wanted: Wanted, device: torch.device, room_bytes: int) -> Generator[None, None, Figures]:
+    """Measure a Device, a turn at a time; what the last one returns are the Figures.
+
+    Args:
+        room_bytes: what may be used; half of it is.
+    """
+    began = time.perf_counter()
+    dtype = TORCH_DTYPES[wanted.dtype]
+    block = SmallBlock(dtype, device)
+    products = yield from Products.filling(wanted.hidden, wanted.ffn, dtype, device, room_bytes, began + wanted.budget_s / 4)
+    block.run(products.one, JOB_S)
+    yield
+    known = yield from _warm_up(products, began + wanted.budget_s / 2)
+    until = began + wanted.budget_s - JOB_S
+    repeat_s = max(JOB_S, (until - time.perf_counter()) / REPEATS / (len(known) + 1))
+    found: dict[int, list[float]] = {rows: [] for rows in known}
+    starts: list[float] = []
+    while len(starts) < REPEATS and (not starts or time.perf_counter() < until):
+        taken = block.run(products.one, min(JOB_S, repeat_s))
+        starts.append(taken.seconds / taken.count)
+        yield
+        for rows in known:
+            if not found[rows] or time.perf_counter() < until:
+                found[rows].append((yield from _repeat(products, rows, known[rows], repeat_s)))
+    figures = tuple((rows, median(values)) for rows, values in found.items())
+    return Figures(figures, median(starts) / wanted.kernels, time.perf_counter() - began)
+
+
+def _warm_up(products: Products, until: float) -> Generator[None, None, dict[int, float]]:
+    """A first estimate, seconds a byte, of each row count that there is time for."""
+    known: dict[int, float] = {}
+    last_rows, last = 1, GUESS_S
+    for rows in ROWS:
+        if known and time.perf_counter() > until:
+            break
+        for _ in range(2):  # the first includes what is set up once
+            taken = products.run(rows, last * rows / last_rows)
+            last_rows, last = rows, taken.seconds / taken.bytes
+            yield
+        known[rows] = last
+    return known
+
+
+def _repeat(products: Products, rows: int, guess: float, seconds: float) -> Generator[None, None, float]:
+    """Seconds a byte, as a mean over about that many seconds."""
+    began, spent, read = time.perf_counter(), 0.0, 0
+    while not read or time.perf_counter() - began < seconds - JOB_S / 2:
+        taken = products.run(rows, guess)
+        spent, read = spent + taken.seconds, read + taken.bytes
+        yield
+    return spent / read
+
+
+def at_once(wanted: Wanted, device: torch.device, room_bytes: int) -> Figures:
+    """Measure without giving anybody a turn."""
+    turns = measuring(wanted, device, room_bytes)
+    with torch.inference_mode():
+        while True:
+            try:
+                next(turns)
+            except StopIteration as done:
+                figures: Figures = done.value
+                return figures
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Print one line of JSON: products, start_s, took_s, dtypes, free_bytes."""
+    parser = argparse.ArgumentParser(prog="swarm.worker.measure", description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=0)
+    for name, kind in Wanted.__annotations__.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type={"str": str, "int": int, "float": float}[kind], default=getattr(Wanted, name)
+        )
+    given = vars(parser.parse_args(words))
+    device, threads = torch.device(given.pop("device")), given.pop("threads")
+    if threads:
+        torch.set_num_threads(threads)
+    figures = at_once(Wanted(**given), device, free_bytes(device))
+    print(json.dumps(asdict(figures) | {"dtypes": dtypes_of(device), "free_bytes": free_bytes(device)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What is computed to measure a Device: products with weights that no cache holds, and a Block that weighs next to nothing."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from swarm.config import ModelConfig
+from swarm.model.block import Block, BlockCore
+from swarm.model.cache import PagedCache
+from swarm.model.experts import ExpertWeights, LocalExperts
+from swarm.model.product import product
+from swarm.model.rope import Angles
+from swarm.model.rows import Rows, Segment
+
+CYCLE_BYTES = 256 * 2**20
+"""Weights together, each read in turn: 1 GiB measured the same where the last level of cache had 480 MiB to share."""
+LEAST_BYTES = 16 * 2**20
+"""Where memory is short: too little to miss every cache, enough to compute."""
+MATRIX_BYTES = 64 * 2**20
+"""The largest matrix; a larger one is measured by a part of its rows."""
+JOB_S = 0.03
+"""What one turn on the compute thread aims to take."""
+NOISE = 1 << 18
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What some work took."""
+
+    seconds: float
+    bytes: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Products:
+    """The two products of a SwiGLU expert of some shape, on weights that are each read in turn.
+
+    Args:
+        weights: alternately [2F, H] and [H, F], or as many of their rows as `MATRIX_BYTES` allows.
+    """
+
+    weights: tuple[Tensor, ...]
+    _next: Iterator[Tensor]
+
+    @classmethod
+    def filling(
+        cls, hidden: int, ffn: int, dtype: torch.dtype, device: torch.device, room_bytes: int, until: float
+    ) -> Generator[None, None, Products]:
+        """Make them, at most half of `room_bytes` large and until then (of `time.perf_counter`); a turn for each matrix."""
+        total = max(LEAST_BYTES, min(CYCLE_BYTES, room_bytes // 2))
+        noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(dtype).to(device)
+        weights: list[Tensor] = []
+        size = 0
+        for rows, inputs in itertools.cycle(((2 * ffn, hidden), (hidden, ffn))):
+            most = min(MATRIX_BYTES, total // 4) // (inputs * noise.element_size())
+            weights.append(torch.empty(max(1, min(rows, most)), inputs, dtype=dtype, device=device))
+            size += weights[-1].nbytes
+            for piece in weights[-1].view(-1).split(NOISE):
+                piece.copy_(noise[: piece.numel()])
+            yield
+            if size >= total or (len(weights) > 1 and time.perf_counter() > until):
+                break
+        return cls(tuple(weights), itertools.cycle(weights))
+
+    def run(self, rows: int, seconds_a_byte: float) -> Taken:
+        """As many products as take about `JOB_S` at that speed, or a part of one where that takes longer."""
+        mean = sum(w.nbytes for w in self.weights) / len(self.weights)
+        count = int(JOB_S / (mean * seconds_a_byte))
+        share = min(1.0, JOB_S / (mean * seconds_a_byte))
+        used = [_part(next(self._next), share) for _ in range(max(2 if share == 1.0 else 1, count))]
+        inputs = {k: torch.ones(rows, k, dtype=used[0].dtype, device=used[0].device) for k in {w.shape[1] for w in used}}
+        taken = timed(used[0].device, lambda: [product(inputs[w.shape[1]], w) for w in used])
+        return Taken(taken, sum(w.nbytes for w in used), len(used))
+
+    def one(self) -> None:
+        """One product of one row: what a Block's Python and small kernels find in the caches afterwards is as in decode."""
+        w = next(self._next)
+        product(torch.ones(1, w.shape[1], dtype=w.dtype, device=w.device), w)
+
+
+def _part(w: Tensor, share: float) -> Tensor:
+    return w[: max(1, int(w.shape[0] * share))]
+
+
+SMALL = ModelConfig(
+    architecture="MixtralForCausalLM", hidden=64, ffn=64, num_blocks=1, num_heads=4, num_kv_heads=2, head_dim=16, num_experts=8,
+    top_k=2, vocab=64, max_positions=64, norm_eps=1e-5, rope_theta=1e6, tied_head=False, dtype="fp32", bos_id=1, eos_ids=(2,),
+)  # fmt: skip
+
+
+class SmallBlock:
+    """A Block whose weights are next to nothing: what one row takes of it is what starting its kernels takes."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        c, random = SMALL, torch.Generator().manual_seed(0)
+
+        def matrix(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=random).mul_(0.1).to(dtype).to(device)
+
+        heads = (c.num_heads + 2 * c.num_kv_heads) * c.head_dim
+        norm = torch.ones(c.hidden, dtype=dtype, device=device)
+        core = BlockCore(norm, matrix(heads, c.hidden), matrix(c.hidden, c.hidden), norm, matrix(c.num_experts, c.hidden))
+        experts = {(0, e): ExpertWeights(matrix(2 * c.ffn, c.hidden), matrix(c.hidden, c.ffn)) for e in range(c.num_experts)}
+        self._block = Block.of(c, 0, core, dict.fromkeys(range(c.num_experts), LocalExperts(experts)))
+        self._cache = PagedCache(c, 1, 32, dtype, device)
+        self._cache.add_block(0)
+        self._cache.reserve(b"", 1)
+        self._rows = Rows.of((Segment(b"", 0, 1, 0),), device)
+        self._angles = Angles.of(self._rows.positions, c.head_dim, c.rope_theta)
+        self._hidden = matrix(1, c.hidden)
+
+    def run(self, before_each: Callable[[], None], at_most_s: float) -> Taken:
+        """One row again and again, for about that long; `before_each` is not counted."""
+        device, began, seconds, count = self._hidden.device, time.perf_counter(), 0.0, 0
+        while not count or time.perf_counter() - began < at_most_s:
+            before_each()
+            seconds += timed(device, lambda: self._block.forward(self._hidden, self._rows, self._angles, self._cache))
+            count += 1
+        return Taken(seconds, 0, count)
+
+
+def timed(device: torch.device, work: Callable[[], object]) -> float:
+    """Seconds that some work takes on an idle Device, until it is done there."""
+    _finish(device)
+    started = time.perf_counter()
+    work()
+    _finish(device)
+    return time.perf_counter() - started
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
