@@ -13,7 +13,7 @@ from torch import Tensor
 from swarm.config import ModelConfig
 from swarm.model.attention import Attention
 from swarm.model.cache import PagedCache
-from swarm.model.experts import ExpertPort
+from swarm.model.experts import CopyPort, ExpertPort
 from swarm.model.memory import num_bytes
 from swarm.model.moe import MoE
 from swarm.model.norm import rms_norm
@@ -49,11 +49,23 @@ class Block:
 
     @classmethod
     def of(
-        cls, config: ModelConfig, index: int, core: BlockCore, ports: Mapping[int, ExpertPort], counts: list[int] | None = None
+        cls,
+        config: ModelConfig,
+        index: int,
+        core: BlockCore,
+        ports: Mapping[int, ExpertPort],
+        counts: list[int] | None = None,
+        copies: Mapping[int, CopyPort] | None = None,
     ) -> Block:
-        """Put a Block together; `ports` says where each of its experts is, `counts` is where its router's choices are counted."""
+        """Put a Block together.
+
+        Args:
+            ports: where each of its experts is.
+            counts: where its router's choices are counted.
+            copies: where else some of the experts that are here are.
+        """
         attention = Attention(index, config.head_dim, config.num_heads, config.num_kv_heads, core.wqkv, core.wo)
-        moe = MoE(index, config.top_k, core.router, ports, counts if counts is not None else [])
+        moe = MoE(index, config.top_k, core.router, ports, counts if counts is not None else [], copies or {})
         return cls(index, core.attention_norm, attention, core.ffn_norm, moe, config.norm_eps)
 
     def forward(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:

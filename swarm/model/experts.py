@@ -48,6 +48,14 @@ class ExpertPort(Protocol):
         ...
 
 
+class CopyPort(ExpertPort, Protocol):
+    """Where copies are of experts that the asker holds too: an answer that does not come is computed here instead."""
+
+    def willing(self) -> bool:
+        """Whether asking is worth it now: its holder is not known to be gone or slow."""
+        ...
+
+
 @dataclass(frozen=True)
 class LocalExperts:
     """Experts whose weights are here, by (block, expert). They are computed when they are waited for."""

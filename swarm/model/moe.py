@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swarm.model.experts import ExpertPort, LocalExperts
+from swarm.model.experts import CopyPort, ExpertPort, LocalExperts
 from swarm.model.product import product
+from swarm.model.spread import spread
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,34 @@ class MoE:
     ports: Mapping[int, ExpertPort]
     counts: list[int] = field(default_factory=list, repr=False)
     """[E] rows that chose each expert, added to by every forward; an empty list is filled with zeros first."""
-    _asked: tuple[tuple[ExpertPort, tuple[int, ...]], ...] = field(init=False, repr=False)
+    copies: Mapping[int, CopyPort] = field(default_factory=dict)
+    """Where else an expert is that `ports` says is here."""
+    _ports: tuple[ExpertPort, ...] = field(init=False, repr=False)
+    """Each once, in the order in which they are asked."""
+    _places: Mapping[int, int] = field(init=False, repr=False)
+    """Expert id → which of `_ports` has it."""
+    _copies: Mapping[int, int] = field(init=False, repr=False)
+    """Expert id → which of `_ports` has it too."""
 
     def __post_init__(self) -> None:
         if not self.counts:
             self.counts.extend([0] * self.router.shape[0])
         assert sorted(self.ports) == list(range(self.router.shape[0])), "every expert is somewhere"
-        ports = {id(p): p for p in self.ports.values()}.values()
+        ports = {id(p): p for p in (*self.ports.values(), *self.copies.values())}.values()
         # Local experts compute when they are waited for: they come first, so that remote ones run meanwhile.
-        ordered = sorted(ports, key=lambda p: not isinstance(p, LocalExperts))
-        asked = tuple((p, tuple(sorted(e for e, at in self.ports.items() if at is p))) for p in ordered)
-        object.__setattr__(self, "_asked", asked)
+        ordered = tuple(sorted(ports, key=lambda p: not isinstance(p, LocalExperts)))
+        number = {id(p): i for i, p in enumerate(ordered)}
+        object.__setattr__(self, "_ports", ordered)
+        object.__setattr__(self, "_places", {e: number[id(p)] for e, p in self.ports.items()})
+        object.__setattr__(self, "_copies", {e: number[id(p)] for e, p in self.copies.items()})
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [R, H] to the weighted sum of each row's K experts [R, H]."""
         shares = self.route(x)
+        places = self._placed(shares)
         waits = []
-        for port, here in self._asked:
-            rows = {e: shares[e].index for e in here if e in shares}
+        for number, port in enumerate(self._ports):
+            rows = {e: shares[e].index for e, place in places.items() if place == number}
             if rows:
                 waits.append(port.ask(self.block, x, rows))
         for expert, share in shares.items():  # while others compute: on a card, and behind the wire
@@ -63,6 +74,16 @@ class MoE:
         for wait in waits:
             outputs.update(wait())
         return self._sum(x, shares, outputs)
+
+    def _placed(self, shares: Mapping[int, Share]) -> dict[int, int]:
+        """Which of `_ports` computes each chosen expert, in ascending order of experts."""
+        places = {e: self._places[e] for e in shares}
+        if not self._copies:
+            return places
+        rows = {e: share.index.shape[0] for e, share in shares.items()}
+        shards = {e: at for e, at in places.items() if not isinstance(self._ports[at], LocalExperts)}
+        copies = {e: at for e, at in self._copies.items() if e in rows and self.copies[e].willing()}
+        return places | spread(rows, shards, copies)
 
     def route(self, x: Tensor) -> dict[int, Share]:
         """Each chosen expert's Share of the rows `x` [R, H], by expert id, ascending."""

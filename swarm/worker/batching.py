@@ -27,8 +27,12 @@ W = TypeVar("W", bound=Waiting)
 
 
 def group_limit(active_sessions: int, num_stages: int, fixed: int = 0) -> int:
-    """How many micro-batches may be under way: one for each Stage and one for the client, never more than Sessions."""
-    return fixed or max(1, min(active_sessions, num_stages + 1))
+    """How many micro-batches may be under way, never more than Sessions: what the Plan says, or one for each Stage and one more.
+
+    Args:
+        fixed: the Plan's own number; 0 where it leaves it open. The one more is for the client.
+    """
+    return max(1, min(active_sessions, fixed or num_stages + 1))
 
 
 class EntryQueue(Generic[W]):

@@ -2,6 +2,7 @@
 
 The request leaves before the local experts run and is awaited after them. Every expert gets exactly the rows that it
 would get locally, and answers its unweighted outputs, so that placement never changes the numbers (promise 2).
+Where all that was asked for are copies, an answer that fails or is late costs nothing but computing it here.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from swarm.errors import Lost, Moved
+from swarm.errors import Lost, Moved, StepError
+from swarm.model.experts import LocalExperts
+from swarm.model.spread import work
 from swarm.wire.tensors import from_wire, to_wire
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.compute import Compute
+from swarm.worker.copy_holder import CopyHolder
 from swarm.worker.link import Link
 
 PATIENCE_S = 20.0
@@ -29,6 +33,7 @@ class _Pending:
     def __init__(self) -> None:
         self.reply: pb.ExpertReply | None = None
         self.failure = ""
+        self.asked_at = self.ready_at = time.monotonic()
 
     def ready(self) -> bool:
         return self.reply is not None or bool(self.failure)
@@ -43,6 +48,7 @@ class RemoteExperts:
         compute: the thread that asks and waits.
         loop: the loop that owns the stream.
         frame: model id and epoch that go into each request.
+        local: the experts that are here; those of them that the other Worker is asked for are copies.
     """
 
     def __init__(
@@ -52,16 +58,23 @@ class RemoteExperts:
         compute: Compute,
         loop: asyncio.AbstractEventLoop,
         frame: tuple[str, int],
+        local: LocalExperts,
     ) -> None:
         self._worker = worker
         self._compute = compute
         self._loop = loop
         self._model_id, self._epoch = frame
+        self._local = local
+        self._holder = CopyHolder()
         self._pending: dict[int, _Pending] = {}
         self._next_id = 0
         self._link: Link[pb.ExpertRequest, pb.ExpertReply] = Link(open_stream, self._arrived, self._broken)  # type: ignore[arg-type]
         self._closed = False
         self.waited_s = 0.0
+
+    def willing(self) -> bool:
+        """See `CopyPort.willing`."""
+        return not self._closed and self._holder.willing(time.monotonic())
 
     def ask(self, block: int, hidden: Tensor, rows: Mapping[int, Tensor]) -> Callable[[], dict[int, Tensor]]:
         """Send the rows off; see `ExpertPort.ask`.
@@ -78,16 +91,41 @@ class RemoteExperts:
         self._next_id += 1
         self._loop.call_soon_threadsafe(self._link.send, request)
         shapes = {expert: (len(indices), hidden.shape[1]) for expert, indices in rows.items()}
-        return lambda: self._wait(request.id, pending, shapes, hidden)
+        if all((block, expert) in self._local.weights for expert in rows):
+            return lambda: self._wait_for_copies(request.id, pending, shapes, hidden, self._local.ask(block, hidden, rows))
+        return lambda: self._wait(request.id, pending, shapes, hidden, PATIENCE_S)
 
     async def close(self) -> None:
         """The epoch is over: whoever waits, or asks from now on, hears that."""
         self._closed = True
         await self._link.close()
 
-    def _wait(self, request: int, pending: _Pending, shapes: dict[int, tuple[int, int]], like: Tensor) -> dict[int, Tensor]:
+    def _wait_for_copies(
+        self,
+        request: int,
+        pending: _Pending,
+        shapes: dict[int, tuple[int, int]],
+        like: Tensor,
+        here: Callable[[], dict[int, Tensor]],
+    ) -> dict[int, Tensor]:
+        """The answer, or, where it does not come soon, what the copies here give."""
+        amount = sum(work(n) for n, _ in shapes.values())
+        self._holder.asked(request)
+        try:
+            outputs = self._wait(request, pending, shapes, like, self._holder.patience_s(amount))
+        except StepError:
+            if pending.ready():
+                self._holder.failed(time.monotonic())
+            return here()
+        self._holder.answered(request)
+        self._holder.took(amount, pending.ready_at - pending.asked_at)
+        return outputs
+
+    def _wait(
+        self, request: int, pending: _Pending, shapes: dict[int, tuple[int, int]], like: Tensor, patience_s: float
+    ) -> dict[int, Tensor]:
         started = time.monotonic()
-        answered = self._compute.wait_for(pending.ready, started + PATIENCE_S)
+        answered = self._compute.wait_for(pending.ready, started + patience_s)
         self.waited_s += time.monotonic() - started
         self._pending.pop(request, None)  # where nothing came
         if self._closed or (pending.reply is not None and pending.reply.code == pb.MOVED):
@@ -102,10 +140,12 @@ class RemoteExperts:
 
     def _arrived(self, reply: pb.ExpertReply) -> None:
         if (pending := self._pending.pop(reply.id, None)) is not None:
-            pending.reply = reply
+            pending.reply, pending.ready_at = reply, time.monotonic()
             self._compute.wake()
+        self._holder.answered(reply.id)
 
     def _broken(self, why: str) -> None:
+        self._holder.failed(time.monotonic())
         for request in list(self._pending):
             if (pending := self._pending.pop(request, None)) is not None:
                 pending.failure = why

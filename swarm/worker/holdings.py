@@ -38,23 +38,19 @@ class Part:
 
 
 def parts_of(plan: Plan, name: str) -> list[Part]:
-    """What a Worker must hold for a Plan, in the order in which it is loaded."""
+    """What a Worker must hold for a Plan, in the order in which it is loaded: what serves first, then what it stands by for."""
     model = (plan.model.model_id, plan.model.dtype)
-    parts: list[Part] = []
-    blocks: set[int] = set()
-    for route in range(len(plan.routes)):
-        stage = plan.stage_of(name, route)
-        if stage is None:
-            continue
-        if stage.first == 0:
-            parts.append(Part(model, "embedding"))
-        for block in stage.blocks:
-            blocks.add(block)
-            parts.append(Part(model, "core", block))
-        if stage.end == plan.model.config.num_blocks:
-            parts.append(Part(model, "head"))
-    blocks |= {s.block for s in plan.shards_of(name)}
-    parts += [Part(model, "expert", b, e) for b in sorted(blocks) for e in plan.local_experts(name, b)]
+    route = plan.route_of(name)
+    stage = plan.stage_of(name, route) if route is not None else None
+    blocks = stage.blocks if stage else range(0)
+    parts = [Part(model, "embedding")] if 0 in blocks else []
+    parts += [Part(model, "core", b) for b in blocks]
+    parts += [Part(model, "head")] if plan.model.config.num_blocks - 1 in blocks else []
+    parts += [Part(model, "expert", b, e) for b in blocks for e in plan.local_experts(name, b)]
+    parts += [Part(model, "expert", s.block, e) for s in plan.shards_of(name) for e in s.experts]
+    for block in (b for s in plan.standbys if s.worker == name for b in s.blocks):
+        parts.append(Part(model, "core", block))
+        parts += [Part(model, "expert", block, e) for e in plan.local_experts(name, block)]
     return list(dict.fromkeys(parts))
 
 

@@ -12,22 +12,18 @@ import torch
 
 from swarm.config import Sizes
 from swarm.errors import DeviceError, DoesNotFit, ModelError, Refused
-from swarm.model.block import Block
-from swarm.model.cache import PagedCache
 from swarm.model.dtypes import TORCH_DTYPES
-from swarm.model.experts import ExpertPort, LocalExperts
-from swarm.model.stage import Stage
 from swarm.plan import Plan
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.load import Loader
 from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import worker_pb2 as pb
+from swarm.worker.assembly import Assembly
 from swarm.worker.compute import Compute
 from swarm.worker.device_memory import ran_out, too_little
 from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs
-from swarm.worker.experts import RemoteExperts
 from swarm.worker.flow import Flow
 from swarm.worker.holdings import Holdings, Weights, part_bytes, parts_of, read_part, release_memory
 from swarm.worker.hops import Hops
@@ -98,7 +94,7 @@ class Worker:
             try:
                 async for progress in self._load(plan, folder):
                     yield progress
-                self.epochs.add(self._build(plan))
+                self.epochs.add(self._assembled(plan))
             except (MemoryError, RuntimeError) as error:
                 if not ran_out(error):
                     raise
@@ -171,46 +167,9 @@ class Worker:
         finally:
             self.loading = []
 
-    def _build(self, plan: Plan) -> Epoch:
-        """Put an epoch together from parts that are all there."""
-        parts, model = parts_of(plan, self.name), (plan.model.model_id, plan.model.dtype)
-        route = next((r for r in range(len(plan.routes)) if plan.stage_of(self.name, r)), 0)
-        stage = plan.stage_of(self.name, route)
-        experts = LocalExperts(self._holdings.experts(parts))
-        remotes: dict[str, RemoteExperts] = {}
-        pool = self._pool(plan)
-        built = None
-        if stage is not None:
-            blocks = {b: self._block(plan, b, experts, remotes) for b in stage.blocks}
-            embedding = self._holdings.embedding(model) if stage.first == 0 else None
-            head = self._holdings.head(model) if stage.end == plan.model.config.num_blocks else None
-            built = Stage(plan.model.config, blocks, embedding, head)
-            for block in stage.blocks:
-                pool.cache.add_block(block)
-        return Epoch(plan, self.name, self.device, pool, experts, tuple(remotes.values()), built, route)
-
-    def _block(self, plan: Plan, index: int, local: LocalExperts, remotes: dict[str, RemoteExperts]) -> Block:
-        ports: dict[int, ExpertPort] = dict.fromkeys(plan.local_experts(self.name, index), local)
-        for expert, worker in plan.remote_experts(self.name, index).items():
-            if worker not in remotes:
-                stub = self.peers.stub(plan.worker(worker).address)
-                frame = (plan.model.model_id, plan.epoch)
-                remotes[worker] = RemoteExperts(worker, stub.Experts, self.compute, asyncio.get_running_loop(), frame)
-            ports[expert] = remotes[worker]
-        core = self._holdings.core((plan.model.model_id, plan.model.dtype), index)
-        counts = self._router_counts.of(plan.model.model_id, index, plan.model.config.num_experts)
-        return Block.of(plan.model.config, index, core, ports, counts)
-
-    def _pool(self, plan: Plan) -> KVPool:
-        """The KV pool of an older epoch where it fits this Plan, so that Sessions keep what they have; else a new one."""
-        dtype = TORCH_DTYPES[plan.model.dtype]
-        for pool in self.epochs.pools():
-            cache = pool.cache
-            same_pages = (cache.num_pages, cache.page_positions, cache.dtype) == (plan.kv_pages, plan.page_positions, dtype)
-            if same_pages and pool.model_id == plan.model.model_id:
-                return pool
-        cache = PagedCache(plan.model.config, plan.kv_pages, plan.page_positions, dtype, self.device)
-        return KVPool(plan.model.model_id, cache)
+    def _assembled(self, plan: Plan) -> Epoch:
+        pools, counts = self.epochs.pools(), self._router_counts
+        return Assembly(plan, self.name, self.device, self._holdings, pools, self.peers, self.compute, counts).epoch()
 
     async def _retire(self, number: int, deadline_s: float, keep: Plan | None = None) -> None:
         epoch = self.epochs.get(number)

@@ -118,3 +118,41 @@ def test_what_the_router_chooses_is_counted_for_one_row_and_for_many() -> None:
     chosen = torch.cat([x, x[:1]]) @ ROUTER.T
     want = chosen.topk(2).indices.flatten().bincount(minlength=E).tolist()
     assert counts == [want[0] + 100, *want[1:]]
+
+
+class Holder(Watched):
+    """A holder of copies; `there` says whether asking it is worth it."""
+
+    there = True
+
+    def willing(self) -> bool:
+        return self.there
+
+
+def test_copies_share_the_work_and_change_no_bit() -> None:
+    here, there = LocalExperts(experts()), LocalExperts(experts())
+    alone = MoE(4, 3, ROUTER, dict.fromkeys(range(E), here))
+    for size in (1, 2, 50):
+        x, log = rows(size), []
+        shared = MoE(4, 3, ROUTER, dict.fromkeys(range(E), here), copies=dict.fromkeys(range(E), Holder("far", there, log)))
+        assert torch.equal(shared.forward(x), alone.forward(x))
+        assert [line.split()[0] for line in log] == ["ask", "wait"]
+
+
+def test_one_who_holds_shards_and_copies_of_a_block_is_asked_once() -> None:
+    log: list[str] = []
+    local, far = LocalExperts(experts()), Holder("far", LocalExperts(experts()), log)
+    moe = MoE(4, 5, ROUTER, {e: far if e == 0 else local for e in range(E)}, copies=dict.fromkeys(range(1, E), far))
+    x = rows(40)
+    assert torch.equal(moe.forward(x), MoE(4, 5, ROUTER, dict.fromkeys(range(E), local)).forward(x))
+    [asked] = [line for line in log if line.startswith("ask")]
+    assert asked.startswith("ask far 4 [0, ") and len(asked.split(",")) == 3
+
+
+def test_a_holder_that_is_gone_is_not_asked_for_copies() -> None:
+    log: list[str] = []
+    local, far = LocalExperts(experts()), Holder("far", LocalExperts(experts()), log)
+    far.there = False
+    moe = MoE(4, 3, ROUTER, dict.fromkeys(range(E), local), copies=dict.fromkeys(range(E), far))
+    moe.forward(rows(40))
+    assert not log

@@ -115,3 +115,6 @@ def test_as_many_micro_batches_as_keep_every_stage_busy_and_never_more_than_sess
     assert group_limit(2, 3) == 2
     assert group_limit(50, 3) == 4
     assert group_limit(50, 3, fixed=1) == 1
+    assert group_limit(50, 3, fixed=9) == 9
+    assert group_limit(2, 3, fixed=9) == 2
+    assert group_limit(0, 3, fixed=9) == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from plans import each_others_experts, odd_experts_on, plan_of
+from plans import each_others_experts, free_addresses, odd_experts_on, plan_of
 from raw_client import RawClient, bits, raw, step
 from swarm_processes import processes, workers_here
+from wider_plans import with_copies
 
 from swarm.plan import Plan
 from swarm.wire.v1 import stage_pb2 as pb
@@ -65,3 +67,22 @@ async def test_stages_and_experts_in_processes_of_their_own_answer_the_same_bits
     with processes(plan, tmp_path):
         async with raw(plan) as client:
             assert await a_conversation(client) == want
+
+
+COPIES = {
+    "copies of all experts": ([8], (), [("w1", b, range(8)) for b in range(8)]),
+    "copies on each other's workers": ([5, 8], (), [("w1", b, range(8)) for b in range(5)] + [("w0", b, (1, 2)) for b in (5, 7)]),
+    "copies beside shards on the same worker": ([8], odd_experts_on("w1"), [("w1", b, (0, 4)) for b in range(8)]),
+    "copies on two others": ([8], (), [("w1", b, (0, 1, 2, 3)) for b in range(8)] + [("w2", b, (5, 6, 7)) for b in range(8)]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+async def test_copies_of_experts_answer_the_same_bits_wherever_they_are_computed(dtype: str) -> None:
+    want = await answers_of(plan_of([8], dtype=dtype, in_flight=1))
+    for name, (ends, shards, copies) in COPIES.items():
+        addresses = free_addresses(["w0", "w1", "w2"])
+        everyone = plan_of([1, 2, 8], names=["w0", "w1", "w2"], addresses=addresses, dtype=dtype)
+        plan = replace(plan_of(ends, shards, addresses=addresses, dtype=dtype, in_flight=1), workers=everyone.workers)
+        got = await answers_of(with_copies(plan, copies))
+        assert got == want, name
