@@ -92,7 +92,17 @@ class Between:
     def _beats(self, fresh: Plan) -> list[Beat]:
         return [beat for beat in self.clock.beats if beat.in_flight == fresh.in_flight] or [self.clock.beats[-1]]
 
-    def _routes(self, routes: Sequence[Sequence[int]], beat: Beat, share: float, most_s: float) -> Routes | None:
+    def _shifts(self, routes: Sequence[Sequence[int]]) -> Sequence[int]:
+        """Places for new Devices, counted from their nearest neighbour: all of them where there are few."""
+        longest = max(len(route) for route in routes)
+        few = len(self.table.devices) - sum(len(route) for route in routes) <= FEW_NEW and longest <= FEW_STAGES
+        if not few:
+            return (0,)
+        spare = [d for d in range(len(self.table.devices)) if all(d not in r for r in routes)]
+        orders = {tuple(tuple(self._with_spare(r, spare, s)) for r in routes): s for s in range(longest, -longest - 1, -1)}
+        return sorted(orders.values(), key=lambda shift: (abs(shift), shift))
+
+    def _routes(self, routes: Sequence[Sequence[int]], aim: _Aim) -> Routes | None:
         spare = [d for d in range(len(self.table.devices)) if all(d not in r for r in routes)]
         found = []
         for route in routes:
