@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from swarm.config import Sizes
@@ -13,18 +13,21 @@ Part = tuple[str, int, int]
 
 
 def parts(plan: Plan, name: str) -> dict[Part, int]:
-    """The bytes of every part that a Worker keeps under a Plan; empty where the Plan does not have it."""
+    """The bytes of every part that a Worker keeps under a Plan; empty where the Plan does not have it.
+
+    Experts count whether they are its own Blocks', held for others, or copies. The KV of what it only stands by for is
+    not taken before the Worker serves it: it is no part.
+    """
     sizes = Sizes(plan.model.config, plan.model.dtype)
     num_blocks = plan.model.config.num_blocks
-    found: dict[Part, int] = {}
-    for route in range(len(plan.routes)):
-        stage = plan.stage_of(name, route)
-        if stage is None:
-            continue
-        kv = sizes.kv(plan.kv_pages * plan.page_positions)
-        found |= {("core", b, 0): sizes.block_core for b in stage.blocks} | {("kv", b, plan.kv_pages): kv for b in stage.blocks}
-        found |= {("embedding", 0, 0): sizes.embedding} if stage.first == 0 else {}
-        found |= {("head", 0, 0): sizes.head} if stage.end == num_blocks else {}
+    route = plan.route_of(name)
+    stage = plan.stage_of(name, route) if route is not None else None
+    blocks = stage.blocks if stage else range(0)
+    kv = sizes.kv(plan.kv_pages * plan.page_positions)
+    found: dict[Part, int] = {("core", b, 0): sizes.block_core for b in (*blocks, *_standing_by(plan, name))}
+    found |= {("kv", b, plan.kv_pages): kv for b in blocks}
+    found |= {("embedding", 0, 0): sizes.embedding} if 0 in blocks else {}
+    found |= {("head", 0, 0): sizes.head} if num_blocks - 1 in blocks else {}
     return found | {("expert", b, e): sizes.expert for b in range(num_blocks) for e in plan.local_experts(name, b)}
 
 
@@ -48,23 +51,37 @@ def release_first(held: Iterable[Plan | None], new: Plan, name: str) -> bool:
 
 
 def holding(plan: Plan | None, name: str, where: str) -> str:
-    """What a Worker holds, for people: `stage 0 · blocks 0-11 · rig-a cuda:0`."""
-    words: list[str] = []
-    routes = plan.routes if plan else ()
-    for number, route in enumerate(routes):
-        for place, stage in enumerate(route.stages):
-            if stage.worker == name:
-                label = f"stage {place}" if len(routes) == 1 else f"route {number} stage {place}"
-                words.append(f"{label} · {_blocks(list(stage.blocks))}")
-    shards = sorted({s.block for s in plan.shards_of(name)}) if plan else []
-    if shards:
-        words.append(f"shards of {_blocks(shards)}")
+    """What a Worker holds, for people: `stage 0 · blocks 0-11 · standby for blocks 12-15 · rig-a cuda:0`."""
+    words = [*_stages(plan, name), *_shards(plan, name)] if plan else []
+    if plan and (blocks := _standing_by(plan, name)):
+        words.append(f"standby for {_blocks(blocks)}")
     return " · ".join([*(words or ["idle"]), where])
 
 
+def _stages(plan: Plan, name: str) -> Iterator[str]:
+    for number, route in enumerate(plan.routes):
+        for place, stage in enumerate(route.stages):
+            if stage.worker == name:
+                label = f"stage {place}" if len(plan.routes) == 1 else f"route {number} stage {place}"
+                yield f"{label} · {_blocks(list(stage.blocks))}"
+
+
+def _shards(plan: Plan, name: str) -> Iterator[str]:
+    for what, copy in (("shards of", False), ("copies of experts of", True)):
+        if blocks := sorted({s.block for s in plan.shards_of(name) if s.copy is copy}):
+            yield f"{what} {_blocks(blocks)}"
+
+
+def _standing_by(plan: Plan, name: str) -> list[int]:
+    return sorted({b for s in plan.standbys if s.worker == name for b in s.blocks})
+
+
 def same_assignment(old: Plan | None, new: Plan) -> bool:
-    """Whether two Plans give the same parts to the same Workers."""
-    return old is not None and replace(new, epoch=old.epoch, notes=old.notes) == old
+    """Whether two Plans give the same parts to the same Workers, whatever they were decided for and are expected to do."""
+    if old is None:
+        return False
+    said = replace(new, epoch=old.epoch, notes=old.notes, objective=old.objective, predicted=old.predicted)
+    return said == old
 
 
 def _blocks(blocks: list[int]) -> str:

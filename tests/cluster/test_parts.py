@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fake_worker import MIB, MODELS
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.parts import holding, parts, release_first, same_assignment
 from cluster.planner import Load, budget_of, make_plan
-from swarm.plan import ExpertShard, Plan, WorkerSpec
+from swarm.plan import ExpertShard, Plan, Route, Stage, Standby, WorkerSpec
 
 LOAD = Load(1, 64, spread=True)
 
@@ -77,3 +78,52 @@ def test_notes_and_epoch_are_no_part_of_an_assignment() -> None:
     made = plan("nano", 64 * MIB)
     assert same_assignment(made, replace(made, epoch=9, notes=("new",)))
     assert not same_assignment(made, replace(made, sessions=2)) and not same_assignment(None, made)
+
+
+def two_routes(**changed: Any) -> Plan:
+    """Blocks 0-8 twice, on w0 and w1 and on w2; w3 has nothing yet."""
+    made = plan("nano", 64 * MIB)
+    stages = (Stage("w0", 0, 5), Stage("w1", 5, 8)), (Stage("w2", 0, 8),)
+    everyone = tuple(replace(worker, memory_bytes=64 * MIB) for worker in workers(*[64 * MIB] * 4))
+    return replace(made, workers=everyone, routes=tuple(Route(s) for s in stages), sessions=4, **changed)
+
+
+def test_the_name_says_on_which_route_what_is_copied_and_what_is_stood_by_for() -> None:
+    copies = tuple(ExpertShard("w3", block, (0, 1), 0, copy=True) for block in (0, 1))
+    made = two_routes(shards=(*copies, ExpertShard("w3", 7, (3,), 0)), standbys=(Standby("w3", 4, 7), Standby("w2", 0, 8)))
+    assert holding(made, "w1", "x") == "route 0 stage 1 · blocks 5-7 · x"
+    assert holding(made, "w3", "x") == "shards of block 7 · copies of experts of blocks 0-1 · standby for blocks 4-6 · x"
+
+
+def test_each_route_has_the_kv_of_its_share_of_the_sessions() -> None:
+    one, two = plan("nano", 64 * MIB), two_routes()
+    kv = sum(size for part, size in parts(replace(one, sessions=2), "w0").items() if part[0] == "kv")
+    assert kv == sum(size for part, size in parts(two, "w2").items() if part[0] == "kv")
+    assert {b for kind, b, _ in parts(two, "w1") if kind == "core"} == {5, 6, 7}
+
+
+def test_a_copy_is_held_by_both_and_a_shard_by_one() -> None:
+    made = two_routes(shards=(ExpertShard("w3", 0, (1, 2), 0, copy=True), ExpertShard("w3", 6, (3,), 0)))
+    experts = {name: {p[1:] for p in parts(made, name) if p[0] == "expert"} for name in ("w0", "w1", "w2", "w3")}
+    assert {(0, 1), (0, 2)} <= experts["w0"] and experts["w3"] == {(0, 1), (0, 2), (6, 3)}
+    assert (6, 3) not in experts["w1"] and (6, 3) in experts["w2"]
+
+
+def test_standing_by_takes_weights_and_reserves_kv_that_is_taken_only_when_it_serves() -> None:
+    alone, standing = two_routes(), two_routes(standbys=(Standby("w1", 0, 3),))
+    more = parts(standing, "w1").keys() - parts(alone, "w1").keys()
+    assert {kind for kind, _, _ in more} == {"core", "expert"} and {b for _, b, _ in more} == {0, 1, 2}
+    budget, weighs = budget_of(standing, "w1"), sum(size for part, size in parts(standing, "w1").items() if part[0] != "kv")
+    assert budget.weights_bytes == weighs
+    assert budget.kv_bytes == 2 * sum(size for part, size in parts(alone, "w1").items() if part[0] == "kv")
+
+
+def test_a_standby_that_becomes_a_stage_has_only_its_kv_and_the_ends_to_make_room_for() -> None:
+    old = two_routes(standbys=(Standby("w3", 5, 8),))
+    stages = (Stage("w0", 0, 5), Stage("w3", 5, 8)), (Stage("w2", 0, 8),)
+    new = replace(old, epoch=2, standbys=(), routes=tuple(Route(s) for s in stages))
+    assert {kind for kind, _, _ in parts(new, "w3").keys() - parts(old, "w3").keys()} == {"kv", "head"}
+    exact = sum(parts(new, "w3").values()) + new.worker("w3").workspace_bytes
+    for memory, needed in ((exact, False), (exact - 1, True)):
+        tight = replace(new, workers=tuple(replace(w, memory_bytes=memory) for w in new.workers))
+        assert release_first([old], tight, "w3") is needed
