@@ -67,7 +67,8 @@ class CoordinatorActor:
         restarted = settings.restarted or ray.get_runtime_context().was_current_actor_reconstructed
         target = (memo.read() if restarted else None) or settings.target
         memo.write(target)
-        coordinator = Coordinator(target, RayAgents(credentials), settings.head, time.time, memo.write, restarted)
+        book = memo.measurements(forget=not restarted)
+        coordinator = Coordinator(target, RayAgents(credentials), settings.head, time.time, memo.write, restarted, book)
         server = credentials.server()
         door = Door(coordinator, settings.address, RayDoor(settings.ray_address, settings.ray_token))
         swarm_pb2_grpc.add_SwarmServiceServicer_to_server(door, server)

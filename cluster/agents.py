@@ -12,9 +12,12 @@ from typing import Protocol, TypeVar
 import grpc
 import grpc.aio
 
+from cluster.measurements import Figures, Shape
+from cluster.planner.costs import KERNELS_CORE, KERNELS_EXPERT
+from cluster.planner.hardware import Link, Speed
 from cluster.roster import Device
 from swarm.config import ModelConfig
-from swarm.errors import NoSwarm
+from swarm.errors import DeviceError, NoSwarm
 from swarm.plan import Model
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
@@ -24,6 +27,10 @@ from swarm.wire.v1 import worker_pb2_grpc
 DESCRIBE_S = 600.0
 """How long a Rig may take to look a model up (its config and headers may come from the Hub)."""
 ORDER_S = 30.0
+MEASURE_S = 2.0
+"""How long measuring one Device may take."""
+PATIENCE_S = 1.0
+"""How long a measurement waits for a Worker that serves to be idle."""
 T = TypeVar("T")
 
 
@@ -52,6 +59,14 @@ class PrepareOrder:
     release_first: bool
 
 
+@dataclass(frozen=True)
+class LinkOrder:
+    """Which way to measure: to the Worker at an address (host:port), in so many seconds."""
+
+    address: str
+    budget_s: float
+
+
 class Agent(Protocol):
     """Passes orders to one Worker. All methods raise SwarmError: NoSwarm or Expired where the Worker does not answer."""
 
@@ -68,6 +83,14 @@ class Agent(Protocol):
     async def drain(self, epoch: int, deadline_s: float) -> None: ...
 
     async def status(self, timeout_s: float) -> pb.WorkerStatus: ...
+
+    async def measure(self, shape: Shape) -> Figures:
+        """How fast the Device computes, in at most `MEASURE_S`. Raises Full where its Worker serves."""
+        ...
+
+    async def measure_link(self, order: LinkOrder) -> Link:
+        """The way to another Worker. Raises Unreachable where that one does not answer."""
+        ...
 
     async def close(self) -> None:
         """Give the Agent up; its Worker goes on."""
@@ -118,6 +141,18 @@ class WorkerAgent:
     async def status(self, timeout_s: float) -> pb.WorkerStatus:
         return await self._ask(lambda: self._stub.Status(pb.WorkerStatusRequest(), timeout=timeout_s))
 
+    async def measure(self, shape: Shape) -> Figures:
+        request = pb.MeasureRequest(
+            dtype=shape.dtype, hidden=shape.hidden, ffn=shape.ffn, budget_s=MEASURE_S, patience_s=PATIENCE_S,
+            kernels_core=KERNELS_CORE, kernels_expert=KERNELS_EXPERT,
+        )  # fmt: skip
+        return read_figures(await self._ask(lambda: self._stub.Measure(request, timeout=ORDER_S)))
+
+    async def measure_link(self, order: LinkOrder) -> Link:
+        request = pb.LinkRequest(address=order.address, budget_s=order.budget_s)
+        reply = await self._ask(lambda: self._stub.MeasureLink(request, timeout=order.budget_s + ORDER_S))
+        return Link(reply.rtt_s, reply.bytes_per_s)
+
     async def close(self) -> None:
         self._closed = True
         await self._channel.close(None)
@@ -156,3 +191,11 @@ def read_description(reply: pb.DescribeReply) -> Description:
     raw = json.loads(reply.model)
     model = Model(**{**raw, "config": ModelConfig.from_json(raw["config"])})
     return Description(model, {a.name: a.data for a in reply.assets})
+
+
+def read_figures(reply: pb.MeasureReply) -> Figures:
+    """What a Worker answered to Measure. Raises DeviceError where there is no figure in it."""
+    products = tuple((p.rows, p.seconds_a_byte) for p in reply.products)
+    if not products or min(rows for rows, _ in products) < 1 or min(seconds for _, seconds in products) <= 0:
+        raise DeviceError("measuring it gave no figures: look at its worker's log")
+    return Figures(Speed(products, reply.start_s), tuple(reply.dtypes))

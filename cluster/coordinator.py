@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from cluster.absence import Absence
 from cluster.adoption import Adoption
 from cluster.agents import Agents
+from cluster.deciding import Deciding
+from cluster.measurements import Measurements
+from cluster.measuring import Measuring
 from cluster.naming import Naming
 from cluster.patrol import Patrol
 from cluster.replanning import Replanning
 from cluster.roster import Device, Rig, RigOffer, Roster
 from cluster.status import status_document
 from cluster.target import Progress, Published, Target
-from swarm.errors import DoorError, ModelError
+from swarm.errors import DoorError, ModelError, SwarmError
 
 ABSENCE_LOOK_S = 1.0
 NAME_KEPT_S = 7 * 86400.0
@@ -32,6 +36,7 @@ class Coordinator:
         clock: seconds since 1970; epochs start from it, so that a restarted Coordinator never uses one twice.
         remember: takes what to hold whenever that changes, as it was asked for.
         restarted: there was a Coordinator before: wait a while for all Workers of the Plan that one of them serves.
+        book: what was measured before, and where it is kept.
     """
 
     def __init__(
@@ -42,10 +47,15 @@ class Coordinator:
         clock: Callable[[], float],
         remember: Callable[[Target], None] = lambda target: None,
         restarted: bool = False,
+        book: Measurements | None = None,
     ) -> None:
         self._roster = Roster(clock)
         self._agents, self._head = agents, head
-        self._replanning = Replanning(self._roster, target, head, clock, remember, Adoption(self._roster, clock, restarted))
+        book = book or Measurements()
+        self._measuring = Measuring(self._roster, agents, book, clock, self._say, lambda: self._replanning.want())
+        self._deciding = Deciding(self._roster, self._measuring, head, clock)
+        adoption = Adoption(self._roster, clock, restarted)
+        self._replanning = Replanning(self._roster, target, head, self._deciding, self._measuring, remember, adoption)
         self._naming = Naming(self._roster, agents, self._replanning.holding, self._replanning.bell, self._replanning.ordering)
         self._patrol = Patrol(lambda: list(self._roster.devices()), self._replanning.want)
         self._absence = Absence(clock)
@@ -54,7 +64,7 @@ class Coordinator:
 
     async def start(self) -> None:
         """Begin to plan and to watch the Workers."""
-        runs = (self._replanning.run(), self._patrol.run(), self._naming.run(), self._forget_absent())
+        runs = (self._replanning.run(), self._patrol.run(), self._naming.run(), self._forget_absent(), self._measuring.run())
         self._tasks = [asyncio.create_task(run) for run in runs]
 
     async def failed(self) -> None:
@@ -69,6 +79,7 @@ class Coordinator:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._measuring.stop()
         await asyncio.gather(*(d.agent.close() for d in self._roster.devices() if d.agent), return_exceptions=True)
 
     @property
@@ -80,7 +91,9 @@ class Coordinator:
         return self._roster.promise(rig_id, wanted)
 
     async def join(self, offer: RigOffer) -> Published:
-        """Count a Rig's Devices in; answers when they are in a Plan, or known to wait. Joining again is no harm.
+        """Count a Rig's Devices in; answers when they are measured and in a Plan, or known to wait. Joining again is no harm.
+
+        Measuring takes `MEASURE_S` a Device of one Rig, beside what other Rigs do, and `LINKS_S` at most for its links.
 
         Raises:
             ModelError: the head Rig cannot use the model that the swarm is asked to hold.
@@ -88,6 +101,7 @@ class Coordinator:
         rig, before = self._roster.admit(offer)
         await asyncio.gather(*(self._admit(device) for device in rig.devices))
         await asyncio.gather(*(d.agent.close() for d in before if d.agent), return_exceptions=True)
+        await self._measure(rig)
         await self._replanning.settled()
         if rig.offer.rig_id == self._head and isinstance(self._replanning.problem, ModelError):
             raise self._replanning.problem
@@ -95,8 +109,9 @@ class Coordinator:
 
     def left_out(self, rig_id: str) -> list[str]:
         """Which of a Rig's Devices are not planned on because something is wrong with them, and what."""
-        rig = self._roster.rigs.get(rig_id)
-        return [f"{d.name} is left out: {d.out}" for d in rig.devices if d.out] if rig else []
+        rig, unfit = self._roster.rigs.get(rig_id), self._unfit()
+        out = {d.name: d.out or unfit.get(d.name, "") for d in rig.devices} if rig else {}
+        return [f"{name} is left out: {why}" for name, why in out.items() if why]
 
     async def leave(self, rig_id: str) -> AsyncIterator[Progress]:
         """Move a Rig's Blocks elsewhere, then let it go. Raises DoorError for a Rig that is not here."""
@@ -147,7 +162,7 @@ class Coordinator:
 
     def status(self) -> dict[str, Any]:
         """The document of `swarm status --json`."""
-        return status_document(self._roster, self._replanning)
+        return status_document(self._roster, self._replanning, self._measuring.book, self._unfit())
 
     async def _let_go(self, rig: Rig) -> None:
         await self._replanning.drained()
@@ -167,6 +182,19 @@ class Coordinator:
         del self._roster.rigs[rig.offer.rig_id]
         await asyncio.gather(*(d.agent.close() for d in rig.devices if d.agent), return_exceptions=True)
         self._replanning.want()
+
+    def _say(self, what: str) -> None:
+        self._replanning.say(what)
+
+    def _unfit(self) -> dict[str, str]:
+        plan = self.published.plan
+        return self._deciding.unfit(plan.model if plan else None)
+
+    async def _measure(self, rig: Rig) -> None:
+        """What was never measured of a Rig; without a model there is nothing to measure in, and planning says why."""
+        with contextlib.suppress(SwarmError):
+            description = await self._deciding.describe(self.target, again=False)
+            await self._measuring.rig(rig.offer.rig_id, description.model)
 
     async def _admit(self, device: Device) -> None:
         device.agent = self._agents.plain(device)

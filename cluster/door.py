@@ -17,6 +17,7 @@ from cluster.target import Progress, Published, Target
 from cluster.versions import check_versions, own_versions
 from swarm.config import DTYPE_BYTES
 from swarm.errors import ModelError, SwarmError, Unreachable, UsageError
+from swarm.plan_check import OBJECTIVES
 from swarm.wire.status import to_rpc
 from swarm.wire.v1 import assets_pb2, swarm_pb2_grpc
 from swarm.wire.v1 import swarm_pb2 as pb
@@ -61,7 +62,7 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:
         devices = tuple(DeviceOffer(d.device, d.memory_bytes, d.worker_address, d.threads, d.label) for d in request.devices)
         versions = _versions(request.versions)
-        offer = RigOffer(request.rig_id, request.rig_name, devices, versions, request.spread)
+        offer = RigOffer(request.rig_id, request.rig_name, devices, versions, request.spread, request.ram_bytes)
         async with _errors(context):
             check_versions(versions, self._versions, request.rig_name)
             published = await self._coordinator.join(offer)
@@ -137,12 +138,16 @@ async def _errors(context: Context) -> AsyncIterator[None]:
 def _target(request: pb.LoadRequest, now: Target) -> Target:
     if request.dtype and request.dtype not in ("auto", *DTYPE_BYTES):
         raise UsageError(f"--dtype {request.dtype} is none of auto, {', '.join(DTYPE_BYTES)}")
+    if request.objective and request.objective not in OBJECTIVES:
+        raise UsageError(f"--objective {request.objective} is none of {', '.join(OBJECTIVES)}")
     return replace(
         now,
         source=request.model or now.source,
         dtype=request.dtype or now.dtype,
         sessions=request.sessions or now.sessions,
         context=request.context or now.context,
+        objective=request.objective or now.objective,
+        standby=request.standby if request.HasField("standby") else now.standby,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a swarm was last asked to hold, in a file: a Coordinator that is made anew goes on with it."""
+"""What a swarm was last asked to hold, and what was measured, in files: a Coordinator that is made anew goes on with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from cluster.measurements import Measurements
 from cluster.target import Target
+
+MEASURED = "measured.json"
 
 
 class Memo:
@@ -18,12 +21,7 @@ class Memo:
 
     def write(self, target: Target) -> None:
         """Keep it. A disk that does not take it is no reason to stop serving: it is said in the log."""
-        fresh = self._path.with_name(f"{self._path.name}.new")
-        try:
-            fresh.write_text(json.dumps(asdict(target)), encoding="utf-8")
-            fresh.replace(self._path)
-        except OSError as error:
-            print(f"{self._path} cannot be written ({error.strerror}): a restart forgets {target.source}", file=sys.stderr)
+        _write(self._path, json.dumps(asdict(target)), f"a restart forgets {target.source}")
 
     def read(self) -> Target | None:
         """What was kept; None where there is nothing, or nothing that can be read."""
@@ -31,3 +29,24 @@ class Memo:
             return Target(**json.loads(self._path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
+
+    def measurements(self, forget: bool) -> Measurements:
+        """What was measured before; nothing where that is to be forgotten. Kept in a file beside this one from now on."""
+        path = self._path.with_name(MEASURED)
+
+        def keep(text: str) -> None:
+            _write(path, text, "a restart measures again")
+
+        try:
+            return Measurements("" if forget else path.read_text(encoding="utf-8"), keep)
+        except (OSError, ValueError, TypeError, KeyError):
+            return Measurements(keep=keep)
+
+
+def _write(path: Path, text: str, otherwise: str) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        print(f"{path} cannot be written ({error.strerror}): {otherwise}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from cluster.pace import Work
 from cluster.roster import Device
 from swarm.errors import Expired, NoSwarm, SwarmError
 from swarm.wire.v1 import worker_pb2 as pb
@@ -17,7 +18,7 @@ AGAIN_S = 0.2
 
 
 class Patrol:
-    """Watches the Devices; tells `changed` when one was lost, came back or lost what it held.
+    """Watches the Devices; tells `changed` when one was lost, came back, lost what it held or got slower.
 
     Args:
         devices: the Devices of now.
@@ -82,10 +83,18 @@ class Patrol:
         restarted = before is not None and before.pid != status.pid
         if before is not None and not restarted and status.up_s > before.up_s:
             device.tokens_per_s = (status.tokens - before.tokens) / (status.up_s - before.up_s)
+        slowed = device.pace.slowed
+        device.pace = device.pace.seen(status.epoch, _work(status))
         if before is None or restarted or device.silent:
             device.epochs = set(status.epochs)
         if device.silent or (restarted and device.out):
             device.readmit()
             self._changed()
-        elif restarted:
+        elif restarted or device.pace.slowed != slowed:
             self._changed()
+
+
+def _work(status: pb.WorkerStatus) -> Work:
+    """What its Stage computed, or its ExpertShards where it has no Stage."""
+    work = status.steps if status.end > status.first else status.shard_steps
+    return Work(work.count, work.seconds, work.bytes)

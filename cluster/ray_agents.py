@@ -10,10 +10,13 @@ from typing import Any, TypeVar
 import grpc.aio
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.metrics import Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.agents import DESCRIBE_S, ORDER_S, Agent, Description, PrepareOrder, WorkerAgent, read_description
+from cluster.agents import DESCRIBE_S, ORDER_S, Agent, Description, LinkOrder, PrepareOrder, WorkerAgent, read_description
+from cluster.measurements import Figures, Shape
+from cluster.metrics import Readings
+from cluster.planner.hardware import Link
+from cluster.ray_metrics import RayMetrics
 from cluster.ray_node import LABEL, NAMESPACE
 from cluster.roster import Device
 from swarm.errors import NoSwarm, SwarmError
@@ -61,23 +64,20 @@ class AgentActor:
         await self._stub.Drain(pb.EpochRequest(epoch=epoch, deadline_s=deadline_s), timeout=deadline_s + ORDER_S)
 
     async def _report(self) -> None:
-        names = ("blocks", "weights_bytes", "kv_bytes", "kv_used_bytes", "sessions", "tokens")
-        gauges = {name: Gauge(f"swarm_{name}", f"{name} of a Worker", tag_keys=("worker",)) for name in names}
+        metrics, readings = RayMetrics(), Readings(self._worker)
         while True:
             try:
-                status = await self._stub.Status(pb.WorkerStatusRequest(), timeout=GAUGE_S)
+                status: pb.WorkerStatus | None = await self._stub.Status(pb.WorkerStatusRequest(), timeout=GAUGE_S)
             except grpc.aio.AioRpcError:
-                status = pb.WorkerStatus()  # gone: it holds nothing
-            gauges["blocks"].set(status.end - status.first, {"worker": self._worker})
-            for name in names[1:]:
-                gauges[name].set(getattr(status, name), {"worker": self._worker})
+                status = None
+            metrics.report(readings.of(status))
             await asyncio.sleep(GAUGE_S)
 
 
 class RayAgent:
     """Orders go through the actor, and straight to the Worker where the actor is gone: losing Ray is not losing a Worker.
 
-    Status is always asked of the Worker itself.
+    Status and measurements are always asked of the Worker itself.
     """
 
     def __init__(self, actor: Any, direct: WorkerAgent, name: str) -> None:
@@ -124,6 +124,12 @@ class RayAgent:
 
     async def status(self, timeout_s: float) -> pb.WorkerStatus:
         return await self._direct.status(timeout_s)
+
+    async def measure(self, shape: Shape) -> Figures:
+        return await self._direct.measure(shape)
+
+    async def measure_link(self, order: LinkOrder) -> Link:
+        return await self._direct.measure_link(order)
 
     async def close(self) -> None:
         with contextlib.suppress(RayError):  # an actor that cannot be reached ends with its Ray node

@@ -10,12 +10,13 @@ from cluster.adoption import Adoption, answers
 from cluster.agents import Description
 from cluster.bell import Bell
 from cluster.changeover import Changeover, WorkerFailed, drain
+from cluster.deciding import Deciding
+from cluster.measuring import Measuring
 from cluster.parts import holding, same_assignment
-from cluster.planner import make_plan
 from cluster.roster import Device, Roster
 from cluster.target import Progress, Published, Target
-from swarm.errors import DoesNotFit, NoSwarm, SwarmError, gib
-from swarm.plan import Plan
+from swarm.errors import DoesNotFit, SwarmError, gib
+from swarm.plan import Model, Plan
 
 REPORT_S = 0.25
 """Between two reports of what is going on: people read no faster."""
@@ -42,7 +43,8 @@ class Replanning:
         roster: Roster,
         target: Target,
         head: str,
-        clock: Callable[[], float],
+        deciding: Deciding,
+        measuring: Measuring,
         remember: Callable[[Target], None],
         adoption: Adoption,
     ) -> None:
@@ -50,15 +52,14 @@ class Replanning:
         self.target = target
         self.activity = Progress("")
         self.problem: SwarmError | None = None
-        self._roster, self._head, self._clock = roster, head, clock
+        self._roster, self._head = roster, head
+        self._deciding, self._measuring = deciding, measuring
         self._remember, self._adoption = remember, adoption
         self.bell = Bell()
         self.ordering = asyncio.Lock()  # held while orders are under way: no Agent is given up meanwhile
         self._wanted = asyncio.Event()
         self._asked = self._answered = self._finished = 0
         self._wish: Wish | None = None
-        self._described: dict[tuple[str, str], Description] = {}
-        self._epoch = 0
         self._last: Plan | None = None  # what the Workers hold, published or withdrawn
         self._reported = 0.0
         self._adopting = False  # waits for the Workers of a Plan that was found
@@ -105,6 +106,13 @@ class Replanning:
             await rung.wait()
             await self.bell.until(lambda seen=published: self.published is not seen)  # type: ignore[misc]
 
+    def say(self, message: str) -> None:
+        """Show what goes on beside planning; empty: nothing any more."""
+        self.activity = Progress(message)
+        if message and self.published.plan is None and not self._wish:
+            self.published = replace(self.published, waiting=f"is {message}")
+        self.bell.ring()
+
     def holding(self, device: Device) -> str:
         """What a Device's Worker holds, for people."""
         return holding(self.published.plan, device.name, device.name.replace("/", " "))
@@ -136,18 +144,38 @@ class Replanning:
         if (adopted := await self._adopt(patient=wish is None)) is not None:
             return adopted
         target = wish.target if wish else self.target
+        description = None
         try:
             description = await self._describe(target, again=wish is not None)
-            plan = self._decide(target, description)
+            if wish:
+                await self._measuring.everything(description.model)
+            elif self._must_measure(description.model):
+                return True
+            description = self._deciding.resolved(target, description, self._last)
+            plan = await self._deciding.decide(target, description.model, self._last)
         except SwarmError as error:
-            return self._give_up(error, wish)
+            return await self._give_up(error, wish, description)
+        if not {w.name for w in plan.workers} <= {d.name for d in self._roster.usable()}:
+            return False  # somebody went while the planner thought
         if self._in_force(plan) and self.published.plan:
             self._hold(target)
-            self._publish(Published(replace(self.published.plan, notes=plan.notes), "", description))
+            now = replace(self.published.plan, notes=plan.notes, objective=plan.objective, predicted=plan.predicted)
+            self._publish(Published(now, "", description))
             if wish:
                 wish.made = True
             return True
         return await self._change(plan, description, target, wish)
+
+    def _must_measure(self, model: Model) -> bool:
+        """Whether to wait for measurements: there is nothing to plan on yet, or a Plan in force that they could change."""
+        self._measuring.begin(model)
+        if self.published.plan and self._deciding.missing(self.published.plan, model):
+            return True
+        under_way = self._measuring.names_under_way
+        if under_way and not self._deciding.hardware(model).devices:
+            self._publish(replace(self.published, plan=None, waiting=f"is measuring {', '.join(under_way)}"))
+            return True
+        return False
 
     async def _change(self, plan: Plan, description: Description, target: Target, wish: Wish | None) -> bool:
         await self._drain()  # what Workers hold that came back from silence or from another Coordinator
@@ -173,7 +201,7 @@ class Replanning:
         self._publish(Published(change.new, "", description))
         return True
 
-    def _give_up(self, error: SwarmError, wish: Wish | None) -> bool:
+    async def _give_up(self, error: SwarmError, wish: Wish | None, description: Description | None) -> bool:
         """No Plan can be made: refuse the wish, or wait for what is missing with the old Plan withdrawn."""
         if wish:
             wish.error = error
@@ -186,7 +214,10 @@ class Replanning:
         if isinstance(error, DoesNotFit):
             text = f"needs {gib(error.needed_bytes)}, has {gib(error.available_bytes)}: waiting for `swarm join ...`"
         text = "; ".join([text, *(f"{d.name} is left out: {d.out}" for d in refusals)])
-        self._publish(Published(None, text, self._described.get((self.target.source, self.target.dtype))))
+        self._publish(Published(None, text, description))
+        if isinstance(error, DoesNotFit) and description:
+            hint = await self._deciding.ram_hint(self.target, description.model, error)
+            self._publish(Published(None, "; ".join([text, *hint]), description))
         return True
 
     def _hold(self, target: Target) -> None:
@@ -203,7 +234,7 @@ class Replanning:
         self._adopting = plan is not None and not complete and patient and self._adoption.waits_for(self.want)
         if plan is None:
             return None
-        self._epoch = max(self._epoch, plan.epoch)
+        self._deciding.epoch = max(self._deciding.epoch, plan.epoch)
         if self._adopting:
             self._publish(Published(None, "waits for its rigs to come back"))
             return True
@@ -214,29 +245,14 @@ class Replanning:
             description = await self._describe(self.target, again=False)
         except SwarmError:
             return None
+        description = self._deciding.resolved(self.target, description, plan)
         if not answers(plan, description.model, self.target.load):
             return None
         self._publish(Published(plan, "", description))
         return False
 
     async def _describe(self, target: Target, again: bool) -> Description:
-        """Ask the head Rig what the model is; any other Rig where that has no Worker. Raises SwarmError."""
-        key = (target.source, target.dtype)
-        if again or key not in self._described:
-            devices = sorted(self._roster.usable(), key=lambda d: d.rig_id != self._head)
-            agent = next((d.agent for d in devices if d.agent), None)
-            if agent is None:
-                raise NoSwarm(f"the swarm has no worker that answers, so it cannot look at {target.source}: see `swarm status`")
-            self._report(f"looking at {target.source}", 0.0)
-            self._described[key] = await agent.describe(target.source, target.dtype)
-        return self._described[key]
-
-    def _decide(self, target: Target, description: Description) -> Plan:
-        usable = self._roster.usable()
-        spread = target.spread or any(r.offer.spread for r in self._roster.rigs.values() if not r.leaving)
-        self._epoch = max(self._epoch + 1, int(self._clock()))
-        load = replace(target.load, spread=spread)
-        return make_plan(description.model, [d.spec for d in usable], load, self._epoch, self._last)
+        return await self._deciding.describe(target, again, lambda message: self._report(message, 0.0))
 
     def _in_force(self, plan: Plan) -> bool:
         here = {d.name: d.epochs for d in self._roster.devices()}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cluster.pace import Pace
 from swarm.errors import SwarmError
 from swarm.plan import WorkerSpec
 from swarm.wire.v1 import worker_pb2 as pb
@@ -44,6 +45,7 @@ class RigOffer:
 
     Args:
         spread: use every Device, also where fewer would do.
+        ram_bytes: host RAM that is free beside what the Devices give.
     """
 
     rig_id: str
@@ -51,6 +53,7 @@ class RigOffer:
     devices: tuple[DeviceOffer, ...]
     versions: Versions
     spread: bool = False
+    ram_bytes: int = 0
 
 
 @dataclass
@@ -74,6 +77,14 @@ class Device:
     epochs: set[int] = field(default_factory=set)
     """Epochs that its Worker may still hold, served or only prepared; empty while nothing is known of it."""
     tokens_per_s: float = 0.0
+    pace: Pace = field(default_factory=Pace)
+    """How fast it reads while it serves."""
+
+    @property
+    def key(self) -> str:
+        """What is measured of it is kept under: the same after a restart, another one for another card or thread count."""
+        place = self.name.removeprefix(self.rig)
+        return f"{self.rig_id}{place} {self.offer.label} {self.offer.threads}".strip()
 
     @property
     def address(self) -> str:

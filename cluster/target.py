@@ -11,17 +11,19 @@ from swarm.plan import Plan
 
 @dataclass(frozen=True)
 class Target:
-    """A model and what to budget KV for."""
+    """A model, what to budget KV for, and what to decide the Plan for (see `Load`)."""
 
     source: str
     dtype: str = "auto"
     sessions: int = 4
     context: int = 8192
     spread: bool = False
+    objective: str = "balanced"
+    standby: bool = False
 
     @property
     def load(self) -> Load:
-        return Load(self.sessions, self.context, self.spread)
+        return Load(self.sessions, self.context, self.spread, self.objective, self.standby)
 
 
 @dataclass(frozen=True)

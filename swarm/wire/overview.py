@@ -22,8 +22,21 @@ def overview(plan: Plan, statuses: Mapping[str, pb.WorkerStatus]) -> dict[str, A
         "dtype": plan.model.dtype,
         "sessions": plan.sessions,
         "context": plan.context,
+        "objective": plan.objective,
+        **planned(plan),
         "workers": [worker_entry(plan, spec, statuses.get(spec.name)) for spec in plan.workers],
         "notes": list(plan.notes),
+    }
+
+
+def planned(plan: Plan | None) -> dict[str, Any]:
+    """What a Plan is expected to do, what all Sessions wait for, and the copies that it keeps."""
+    prediction = plan.predicted if plan else None
+    figures = ("ttft_s", "tokens_per_s", "total_tokens_per_s")
+    return {
+        "predicted": {name: getattr(prediction, name) for name in figures} if prediction else None,
+        "bottleneck": prediction.bottleneck if prediction else "",
+        "standbys": [{"worker": s.worker, "blocks": [s.first, s.end]} for s in plan.standbys] if plan else [],
     }
 
 

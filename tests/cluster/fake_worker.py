@@ -14,7 +14,9 @@ from dataclasses import asdict, replace
 
 import grpc.aio
 
-from cluster.agents import Agent, Description, PrepareOrder
+from cluster.agents import Agent, Description, LinkOrder, PrepareOrder
+from cluster.measurements import Figures, Shape
+from cluster.planner.hardware import Link, Speed
 from cluster.roster import Device
 from swarm.config import ModelConfig
 from swarm.errors import CorruptWeights, Expired, MissingWeights, NoSwarm, SwarmError
@@ -34,6 +36,7 @@ MODELS = {
     "other": Model("other", "other", "id-other", "fp32", replace(CONFIG, ffn=192)),
 }
 MIB = 2**20
+SPEED = Speed.of(20e9, 500e9, 10e-6, 4)
 
 
 class FakeWorker:
@@ -52,6 +55,16 @@ class FakeWorker:
         self.hold_prepare.set()
         self.plans: dict[int, Plan] = {}
         self.epoch = 0
+        self.speed = SPEED
+        self.dtypes: tuple[str, ...] = ("fp32", "fp16", "bf16")
+        self.fail_measure: SwarmError | None = None
+        self.hold_measure = asyncio.Event()
+        self.hold_measure.set()
+        self.link: Link | SwarmError = Link(0.5e-3, 100e6)
+        self.measured: list[str] = []
+        """What was asked to be measured: dtypes, and addresses of other Workers."""
+        self.sessions = 0
+        self.steps = worker_pb2.Work()
         self.pid = os.getpid()
         self.started = time.monotonic()
 
@@ -112,9 +125,28 @@ class FakeWorker:
             epoch=self.epoch,
             weights_bytes=held.weights_bytes if held else 0,
             kv_bytes=held.kv_bytes if held else 0,
+            sessions=self.sessions,
+            steps=self.steps,
+            end=max((s.end for r in plan.routes for s in r.stages if s.worker == self.name), default=0) if plan else 0,
             up_s=time.monotonic() - self.started,
             plan=plan.to_json() if plan else "",
         )
+
+    async def measure(self, shape: Shape) -> Figures:
+        self._answer()
+        self.measured.append(shape.dtype)
+        await self.hold_measure.wait()
+        self._answer()
+        if self.fail_measure:
+            raise self.fail_measure
+        return Figures(self.speed, self.dtypes)
+
+    async def measure_link(self, order: LinkOrder) -> Link:
+        self._answer()
+        self.measured.append(order.address)
+        if isinstance(self.link, SwarmError):
+            raise self.link
+        return self.link
 
     async def close(self) -> None:
         """Nothing to give up."""
@@ -173,6 +205,15 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Status(self, request, context):  # type: ignore[no-untyped-def]
         return await self._worker.status(1.0)
+
+    async def Measure(self, request, context):  # type: ignore[no-untyped-def]
+        found = await self._worker.measure(Shape(request.dtype, request.hidden, request.ffn))
+        products = [worker_pb2.Product(rows=rows, seconds_a_byte=each) for rows, each in found.speed.products]
+        return worker_pb2.MeasureReply(products=products, start_s=found.speed.start_s, dtypes=found.dtypes)
+
+    async def MeasureLink(self, request, context):  # type: ignore[no-untyped-def]
+        found = await self._worker.measure_link(LinkOrder(request.address, request.budget_s))
+        return worker_pb2.LinkReply(rtt_s=found.rtt_s, bytes_per_s=found.bytes_per_s)
 
 
 async def serve(worker: FakeWorker, credentials: Credentials, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:

@@ -63,18 +63,20 @@ class DeviceOffer(_message.Message):
     def __init__(self, device: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., worker_address: _Optional[str] = ..., threads: _Optional[int] = ..., label: _Optional[str] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("rig_id", "rig_name", "devices", "versions", "spread")
+    __slots__ = ("rig_id", "rig_name", "devices", "versions", "spread", "ram_bytes")
     RIG_ID_FIELD_NUMBER: _ClassVar[int]
     RIG_NAME_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     SPREAD_FIELD_NUMBER: _ClassVar[int]
+    RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
     rig_id: str
     rig_name: str
     devices: _containers.RepeatedCompositeFieldContainer[DeviceOffer]
     versions: Versions
     spread: bool
-    def __init__(self, rig_id: _Optional[str] = ..., rig_name: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceOffer, _Mapping]]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., spread: bool = ...) -> None: ...
+    ram_bytes: int
+    def __init__(self, rig_id: _Optional[str] = ..., rig_name: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceOffer, _Mapping]]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., spread: bool = ..., ram_bytes: _Optional[int] = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("epoch", "message")
@@ -143,16 +145,20 @@ class AssetsReply(_message.Message):
     def __init__(self, assets: _Optional[_Iterable[_Union[_assets_pb2.Asset, _Mapping]]] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
-    __slots__ = ("model", "dtype", "sessions", "context")
+    __slots__ = ("model", "dtype", "sessions", "context", "objective", "standby")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    STANDBY_FIELD_NUMBER: _ClassVar[int]
     model: str
     dtype: str
     sessions: int
     context: int
-    def __init__(self, model: _Optional[str] = ..., dtype: _Optional[str] = ..., sessions: _Optional[int] = ..., context: _Optional[int] = ...) -> None: ...
+    objective: str
+    standby: bool
+    def __init__(self, model: _Optional[str] = ..., dtype: _Optional[str] = ..., sessions: _Optional[int] = ..., context: _Optional[int] = ..., objective: _Optional[str] = ..., standby: bool = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,151 @@
+"""What was measured: how fast each Device computes, and the links between Rigs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cluster.planner.hardware import Link, Speed
+from swarm.config import DTYPE_BYTES
+from swarm.plan import Model
+
+SHAPES_KEPT = 4
+"""Figures of so many models are kept for each Device: the newest."""
+ALIKE = 0.15
+"""Two measurements that differ by less are the same: nothing moves for noise."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a Device's speed depends on: dtype, and the shape of one expert."""
+
+    dtype: str
+    hidden: int
+    ffn: int
+
+    @classmethod
+    def of(cls, model: Model) -> Shape:
+        return cls(model.dtype, model.config.hidden, model.config.ffn)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How fast a Device computes.
+
+    Args:
+        dtypes: those that it computes well.
+        at: when that was measured, seconds.
+    """
+
+    speed: Speed
+    dtypes: tuple[str, ...]
+    at: float = 0.0
+
+    def is_like(self, other: Figures) -> bool:
+        """Whether two measurements of one Device differ by noise only."""
+        pairs = [(self.speed.bandwidth, other.speed.bandwidth), (self.speed.flops(1), other.speed.flops(1))]
+        return self.dtypes == other.dtypes and all(_alike(a, b) for a, b in pairs)
+
+
+@dataclass(frozen=True)
+class LinkFigures:
+    """The way between two Rigs, or inside one.
+
+    Args:
+        link: None where it could not be measured, and `why`.
+    """
+
+    link: Link | None
+    why: str = ""
+    at: float = 0.0
+
+    def is_like(self, other: LinkFigures) -> bool:
+        if self.link is None or other.link is None:
+            return self.link == other.link
+        return _alike(self.link.rtt_s, other.link.rtt_s) and _alike(self.link.bytes_per_s, other.link.bytes_per_s)
+
+
+class Measurements:
+    """Figures of Devices by their keys (see `roster.Device.key`), and of links by the ids of two Rigs in order.
+
+    Args:
+        keep: takes all of it as JSON whenever it changes.
+    """
+
+    def __init__(self, text: str = "", keep: Callable[[str], None] = lambda text: None) -> None:
+        self._devices: dict[str, dict[Shape, Figures]] = {}
+        self._links: dict[tuple[str, str], LinkFigures] = {}
+        self._keep = keep
+        if text:
+            self._read(json.loads(text))
+
+    def figures(self, key: str, shape: Shape) -> Figures | None:
+        """Of a Device, for this shape or else for the one nearest to it; None where it was never measured."""
+        known = self._devices.get(key, {})
+        return known[min(known, key=lambda s: _distance(s, shape))] if known else None
+
+    def exact(self, key: str, shape: Shape) -> Figures | None:
+        """Of a Device, for just this shape."""
+        return self._devices.get(key, {}).get(shape)
+
+    def took(self, key: str, shape: Shape, figures: Figures) -> bool:
+        """Keep what was measured; returns whether it says something new."""
+        known = self._devices.setdefault(key, {})
+        before = known.pop(shape, None)
+        same = before is not None and before.is_like(figures)
+        known[shape] = Figures(before.speed, before.dtypes, figures.at) if before and same else figures
+        for old in list(known)[:-SHAPES_KEPT]:
+            del known[old]
+        self._keep(self.to_json())
+        return not same
+
+    def link(self, a: str, b: str) -> LinkFigures | None:
+        """Between two Rigs by their ids; inside one by its id twice."""
+        return self._links.get(_pair(a, b))
+
+    def took_link(self, a: str, b: str, figures: LinkFigures) -> bool:
+        """Keep what was measured; returns whether it says something new."""
+        before = self._links.get(_pair(a, b))
+        same = before is not None and before.is_like(figures)
+        self._links[_pair(a, b)] = LinkFigures(before.link, before.why, figures.at) if before and same else figures
+        self._keep(self.to_json())
+        return not same
+
+    def links(self) -> Mapping[tuple[str, str], LinkFigures]:
+        return self._links
+
+    def to_json(self) -> str:
+        devices = [
+            {"device": key, "shape": asdict(shape), "figures": asdict(figures)}
+            for key, known in self._devices.items()
+            for shape, figures in known.items()
+        ]
+        links = [{"between": list(pair), "figures": asdict(figures)} for pair, figures in self._links.items()]
+        return json.dumps({"devices": devices, "links": links})
+
+    def _read(self, raw: Any) -> None:
+        for entry in raw["devices"]:
+            f = entry["figures"]
+            speed = Speed(tuple((int(rows), float(s)) for rows, s in f["speed"]["products"]), float(f["speed"]["start_s"]))
+            shape = Shape(**entry["shape"])
+            self._devices.setdefault(entry["device"], {})[shape] = Figures(speed, tuple(f["dtypes"]), float(f["at"]))
+        for entry in raw["links"]:
+            f = entry["figures"]
+            a, b = entry["between"]
+            self._links[a, b] = LinkFigures(Link(**f["link"]) if f["link"] else None, f["why"], float(f["at"]))
+
+
+def _pair(a: str, b: str) -> tuple[str, str]:
+    return (a, b) if a <= b else (b, a)
+
+
+def _alike(a: float, b: float) -> bool:
+    return abs(a - b) <= ALIKE * max(a, b)
+
+
+def _distance(one: Shape, other: Shape) -> tuple[bool, bool, int]:
+    """How little one shape's speed says about another's: first the dtype, then its width, then the sizes."""
+    widths = DTYPE_BYTES.get(one.dtype, 2) != DTYPE_BYTES.get(other.dtype, 2)
+    return one.dtype != other.dtype, widths, abs(one.hidden * one.ffn - other.hidden * other.ffn)
