@@ -1,9 +1,10 @@
-"""The gRPC face of a Worker's control: Describe, Prepare, Commit, Drain, Status."""
+"""The gRPC face of a Worker's control: Describe, Prepare, Commit, Drain, Status, and what measures it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import aclosing
 from dataclasses import asdict
 from json import dumps
 from typing import Any
@@ -14,8 +15,11 @@ from swarm.errors import SwarmError
 from swarm.plan import Plan
 from swarm.weights.describe import assets, describe
 from swarm.weights.source import small_files
+from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceServicer
+from swarm.worker.echo import Echo, measure_link
+from swarm.worker.measure_turns import measure
 from swarm.worker.stage_servicer import refuse
 from swarm.worker.worker import Worker
 
@@ -23,10 +27,18 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ControlServicer(WorkerServiceServicer):
-    """`WorkerService` of one Worker."""
+    """`WorkerService` of one Worker.
 
-    def __init__(self, worker: Worker) -> None:
+    Args:
+        address: where it listens, for messages.
+        credentials: for measuring the way to others.
+    """
+
+    def __init__(self, worker: Worker, address: str, credentials: Credentials) -> None:
         self._worker = worker
+        self._address = address
+        self._credentials = credentials
+        self._echo = Echo(worker.name)
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeReply:
         try:
@@ -56,6 +68,28 @@ class ControlServicer(WorkerServiceServicer):
 
     async def Status(self, request: pb.WorkerStatusRequest, context: Context) -> pb.WorkerStatus:
         return self._worker.status()
+
+    async def Measure(self, request: pb.MeasureRequest, context: Context) -> pb.MeasureReply:
+        try:
+            return await measure(self._worker, request)
+        except SwarmError as error:
+            await refuse(context, error)
+            raise
+
+    async def Echo(self, requests: AsyncIterable[pb.EchoFrame], context: Context) -> AsyncIterator[pb.EchoFrame]:
+        try:
+            async with aclosing(self._echo.answers(requests)) as answers:
+                async for answer in answers:
+                    yield answer
+        except SwarmError as error:
+            await refuse(context, error)
+
+    async def MeasureLink(self, request: pb.LinkRequest, context: Context) -> pb.LinkReply:
+        try:
+            return await measure_link(self._credentials, self._address, request.address, request.budget_s)
+        except SwarmError as error:
+            await refuse(context, error)
+            raise
 
 
 def _describe(request: pb.DescribeRequest) -> pb.DescribeReply:

@@ -53,20 +53,22 @@ class Products:
     def filling(
         cls, hidden: int, ffn: int, dtype: torch.dtype, device: torch.device, room_bytes: int, until: float
     ) -> Generator[None, None, Products]:
-        """Make them, at most half of `room_bytes` large and until then (of `time.perf_counter`); a turn for each matrix."""
+        """Make them, at most half of `room_bytes` large and until then (of `time.perf_counter`), in turns."""
         total = max(LEAST_BYTES, min(CYCLE_BYTES, room_bytes // 2))
         noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(dtype).to(device)
         weights: list[Tensor] = []
-        size = 0
+        size, turn = 0, time.perf_counter()
         for rows, inputs in itertools.cycle(((2 * ffn, hidden), (hidden, ffn))):
             most = min(MATRIX_BYTES, total // 4) // (inputs * noise.element_size())
             weights.append(torch.empty(max(1, min(rows, most)), inputs, dtype=dtype, device=device))
             size += weights[-1].nbytes
             for piece in weights[-1].view(-1).split(NOISE):
                 piece.copy_(noise[: piece.numel()])
-            yield
             if size >= total or (len(weights) > 1 and time.perf_counter() > until):
                 break
+            if time.perf_counter() - turn > JOB_S:
+                yield
+                turn = time.perf_counter()
         return cls(tuple(weights), itertools.cycle(weights))
 
     def run(self, rows: int, seconds_a_byte: float) -> Taken:

@@ -41,12 +41,13 @@ async def serving(settings: WorkerSettings) -> AsyncIterator[tuple[Worker, str]]
     """A Worker that serves, and its address. Raises PortInUse."""
     worker = Worker(settings.name, settings.device, settings.threads, settings.memory_bytes, settings.credentials)
     server = settings.credentials.server()
-    add_StageServiceServicer_to_server(StageServicer(worker), server)
-    add_WorkerServiceServicer_to_server(ControlServicer(worker), server)
     try:
         port = settings.credentials.bind(server, settings.listen)
+        address = f"{settings.listen.rsplit(':', 1)[0]}:{port}"
+        add_StageServiceServicer_to_server(StageServicer(worker), server)
+        add_WorkerServiceServicer_to_server(ControlServicer(worker, address, settings.credentials), server)
         await server.start()
-        yield worker, f"{settings.listen.rsplit(':', 1)[0]}:{port}"
+        yield worker, address
     finally:
         await server.stop(GRACE_S)
         await worker.close()

@@ -1,0 +1,128 @@
+"""A Worker measures its own Device: in its compute thread, a turn at a time, and never beside the work that it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator
+
+from swarm.errors import Full, Refused, SwarmError
+from swarm.model.dtypes import TORCH_DTYPES
+from swarm.wire.v1 import worker_pb2 as pb
+from swarm.worker.device_memory import free_bytes, ran_out, too_little
+from swarm.worker.holdings import release_memory
+from swarm.worker.measure import BUDGET_S, Figures, Wanted, dtypes_of, measuring
+from swarm.worker.worker import Worker
+
+QUIET_S = 0.5
+"""A Worker that computed for somebody this recently is serving."""
+MOST_BUDGET_S = 30.0
+MOST_PATIENCE_S = 600.0
+MOST_WIDTH = 1 << 17
+"""The widest expert that is measured: what comes over the wire must not decide how much memory is taken."""
+POLL_S = 0.05
+
+
+async def measure(worker: Worker, request: pb.MeasureRequest) -> pb.MeasureReply:
+    """Measure as asked; without products where the Device does not compute that dtype well.
+
+    Raises:
+        Refused: no such dtype or width.
+        Full: it serves, loads or is being measured, and goes on so for `patience_s`; or it began to while being measured.
+        DeviceError: the Device's memory was used up.
+    """
+    wanted = _wanted(worker, request)
+    began = time.monotonic()
+    await _idle(worker, began + min(request.patience_s, MOST_PATIENCE_S))
+    async with worker.ordering:
+        dtypes = dtypes_of(worker.device)
+        reply = pb.MeasureReply(dtypes=dtypes, free_bytes=_free_bytes(worker))
+        if wanted.dtype in dtypes:
+            try:
+                figures = await _in_turns(worker, wanted)
+            finally:
+                release_memory()
+            reply.start_s = figures.start_s
+            for rows, seconds_a_byte in figures.products:
+                reply.products.add(rows=rows, seconds_a_byte=seconds_a_byte)
+    reply.took_s = time.monotonic() - began
+    return reply
+
+
+def _wanted(worker: Worker, request: pb.MeasureRequest) -> Wanted:
+    default = Wanted()
+    if request.dtype not in TORCH_DTYPES or max(request.hidden, request.ffn) > MOST_WIDTH:
+        raise Refused(
+            f"cannot measure dtype {request.dtype!r} at {request.hidden} x {request.ffn}: "
+            f"ask {', '.join(TORCH_DTYPES)}, at most {MOST_WIDTH} wide",
+            worker.name,
+        )
+    return Wanted(
+        request.dtype,
+        request.hidden or default.hidden,
+        request.ffn or default.ffn,
+        request.kernels_core or default.kernels_core,
+        request.kernels_expert or default.kernels_expert,
+        min(request.budget_s, MOST_BUDGET_S) if request.budget_s > 0 else BUDGET_S,
+    )
+
+
+async def _idle(worker: Worker, until: float) -> None:
+    """Return when a Worker has nothing to do; raise Full when it still has at that moment of the monotonic clock."""
+    while what := _busy(worker):
+        if time.monotonic() >= until:
+            raise Full(f"it {what}, and is not measured meanwhile: ask again when it is idle", worker.name)
+        await asyncio.sleep(POLL_S)
+
+
+def _busy(worker: Worker) -> str:
+    if worker.ordering.locked():
+        return "loads weights, gives some back or is being measured"
+    flow = worker.flow
+    if flow.started > flow.micro_batches or time.monotonic() - flow.rates.worked_at < QUIET_S:
+        return "serves sessions"
+    return ""
+
+
+def _free_bytes(worker: Worker) -> int:
+    return free_bytes(worker.device) if worker.device.type == "cuda" else worker.memory_bytes
+
+
+async def _in_turns(worker: Worker, wanted: Wanted) -> Figures:
+    """Measure, while nobody asks for anything else."""
+    status, begun = worker.status(), worker.flow.rates.requests
+    room = min(worker.memory_bytes - status.weights_bytes - status.kv_bytes, free_bytes(worker.device))
+    turns = measuring(wanted, worker.device, max(room, 0))
+    while (figures := await _turn(worker, turns)) is None:
+        if worker.flow.rates.requests != begun:
+            raise Full("it began to serve while it was measured: ask again when it is idle", worker.name)
+    return figures
+
+
+async def _turn(worker: Worker, turns: Generator[None, None, Figures]) -> Figures | None:
+    """One turn on the compute thread; the Figures after the last."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Figures | BaseException | None] = loop.create_future()
+
+    def job() -> None:
+        outcome: Figures | BaseException | None = None
+        try:
+            next(turns)
+        except StopIteration as done:
+            outcome = done.value
+        except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no measuring may end it)
+            outcome = error
+        loop.call_soon_threadsafe(_end, ended, outcome)
+
+    worker.compute.submit(job)
+    outcome = await ended
+    if isinstance(outcome, Exception):
+        if ran_out(outcome):
+            raise too_little(worker.device, 0, "what it is measured with") from None
+        raise SwarmError(f"{worker.name} could not be measured: {outcome!r}") from None
+    return outcome if isinstance(outcome, Figures) else None
+
+
+def _end(ended: asyncio.Future[Figures | BaseException | None], outcome: Figures | BaseException | None) -> None:
+    if not ended.done():  # whoever asked may be gone
+        ended.set_result(outcome)

@@ -1,0 +1,178 @@
+"""What a Worker says of its Device, and that it says it only while nobody needs the Device."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+import torch
+from plans import plan_of
+from raw_client import raw, step
+from swarm_processes import OPEN, until, workers_here
+
+from cluster.planner.costs import KERNELS_CORE, KERNELS_EXPERT
+from swarm.errors import DeviceError, Full, Refused
+from swarm.wire.status import from_rpc
+from swarm.wire.v1 import worker_pb2 as pb
+from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
+from swarm.worker import measure as measure_file
+from swarm.worker.measure import ROWS, Wanted, at_once, dtypes_of, measuring
+from swarm.worker.measure_turns import measure
+from swarm.worker.worker import Worker
+
+CPU = torch.device("cpu")
+SMALL = {"dtype": "fp32", "hidden": 64, "ffn": 128, "budget_s": 0.5}
+
+
+@asynccontextmanager
+async def one_worker() -> AsyncIterator[tuple[Worker, WorkerServiceStub]]:
+    plan = plan_of([8])
+    async with workers_here(plan) as workers, OPEN.channel(plan.workers[0].address) as channel:
+        yield workers["w0"], WorkerServiceStub(channel)
+
+
+def test_the_planner_counts_the_kernels_that_a_block_is_divided_by() -> None:
+    assert (Wanted.kernels_core, Wanted.kernels_expert) == (KERNELS_CORE, KERNELS_EXPERT)
+
+
+async def test_a_worker_answers_products_at_growing_rows_the_time_to_start_a_kernel_and_its_memory() -> None:
+    async with one_worker() as (worker, stub):
+        reply = await stub.Measure(pb.MeasureRequest(**SMALL | {"budget_s": 4}, patience_s=5))
+        assert [p.rows for p in reply.products] == list(ROWS)
+        assert all(1e-13 < p.seconds_a_byte < 1e-5 for p in reply.products)
+        assert 1e-7 < reply.start_s < 1e-2
+        assert reply.free_bytes == worker.memory_bytes
+        assert set(reply.dtypes) == {"fp32", "fp16", "bf16"}
+
+
+async def test_measuring_keeps_to_its_budget_and_gives_the_thread_back_in_between() -> None:
+    async with one_worker() as (worker, stub):
+        asked = asyncio.ensure_future(stub.Measure(pb.MeasureRequest(dtype="fp32", hidden=512, ffn=1024, budget_s=1, patience_s=5)))
+        waits = []
+        while not asked.done():
+            began, served = time.monotonic(), threading.Event()
+            worker.compute.submit_shard(served.set)
+            await until(served.is_set, "no turn")
+            waits.append(time.monotonic() - began)
+        assert (await asked).took_s < 3  # a busy machine's; the budget is 1
+        assert len(waits) > 5
+        assert sorted(waits)[len(waits) // 2] < 0.1
+
+
+async def test_a_worker_that_serves_is_not_measured_unless_it_falls_idle_in_time() -> None:
+    async with one_worker() as (worker, stub):
+        plan = worker.epochs.current.plan  # type: ignore[union-attr]
+        async with raw(plan) as client:
+            session = await client.open(64)
+            await client.ask(step(session, [5, 6, 7], 0, 1))
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await stub.Measure(pb.MeasureRequest(**SMALL))
+            assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert isinstance(told := from_rpc(raised.value, "w0"), Full)
+            assert "serves sessions" in str(told)
+            assert (await stub.Measure(pb.MeasureRequest(**SMALL, patience_s=10))).products
+
+
+async def test_measuring_ends_when_somebody_asks_for_a_step_and_the_step_is_served() -> None:
+    async with one_worker() as (worker, _):
+        plan = worker.epochs.current.plan  # type: ignore[union-attr]
+        async with raw(plan) as client:
+            session = await client.open(64)
+            request = pb.MeasureRequest(dtype="fp32", hidden=512, ffn=1024, budget_s=20, patience_s=5)
+            asked = asyncio.ensure_future(measure(worker, request))
+            await until(worker.ordering.locked, "measuring does not start")
+            assert await client.ask(step(session, [5, 6, 7], 0, 1))
+            with pytest.raises(Full, match="began to serve"):
+                await asked
+
+
+async def test_two_do_not_measure_at_once_and_one_who_gave_up_is_no_hindrance() -> None:
+    async with one_worker() as (worker, _):
+        long = pb.MeasureRequest(dtype="fp32", hidden=64, ffn=128, budget_s=20, patience_s=5)
+        first = asyncio.ensure_future(measure(worker, long))
+        await until(worker.ordering.locked, "measuring does not start")
+        with pytest.raises(Full, match="being measured"):
+            await measure(worker, pb.MeasureRequest(**SMALL))
+        first.cancel()
+        await asyncio.wait({first})
+        assert (await measure(worker, pb.MeasureRequest(**SMALL, patience_s=5))).products
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": "int3"}, {"hidden": 2**30}, {"ffn": 2**30}], ids=str)
+async def test_a_measurement_that_cannot_be_is_refused(wrong: dict[str, int]) -> None:
+    async with one_worker() as (worker, _):
+        with pytest.raises(Refused, match="cannot measure"):
+            await measure(worker, pb.MeasureRequest(**(SMALL | wrong)))  # type: ignore[arg-type]
+
+
+async def test_a_device_that_runs_out_while_it_is_measured_says_so_and_serves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with one_worker() as (worker, _):
+
+        def runs_out(*_: object) -> None:
+            monkeypatch.undo()
+            raise MemoryError
+
+        monkeypatch.setattr(measure_file.Products, "run", runs_out)
+        with pytest.raises(DeviceError, match="ran out of memory"):
+            await measure(worker, pb.MeasureRequest(**SMALL, patience_s=5))
+        assert (await measure(worker, pb.MeasureRequest(**SMALL, patience_s=5))).products
+
+
+def test_a_dtype_without_units_of_its_own_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert set(dtypes_of(torch.device("cuda:0"))) == {"fp16", "fp32"}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+    assert "bf16" in dtypes_of(torch.device("cuda:0"))
+
+
+def test_little_memory_makes_a_rough_measurement_and_no_failure() -> None:
+    wanted = Wanted("fp32", 4096, 14336, budget_s=0.3)
+    figures = at_once(wanted, CPU, room_bytes=0)
+    assert figures.products[0][0] == 1
+    assert figures.start_s > 0
+
+
+def test_weights_are_read_in_turn_and_fill_no_more_than_half_of_what_is_free() -> None:
+    with torch.inference_mode():
+        turns = measure_file.Products.filling(256, 512, torch.float32, CPU, 64 * 2**20, time.perf_counter() + 60)
+        while True:
+            try:
+                next(turns)
+            except StopIteration as done:
+                products: measure_file.Products = done.value
+                break
+        size = sum(w.nbytes for w in products.weights)
+        assert 30 * 2**20 <= size <= 33 * 2**20
+        assert {tuple(w.shape) for w in products.weights} == {(1024, 256), (256, 512)}
+
+
+def test_a_turn_on_the_compute_thread_is_short() -> None:
+    turns = measuring(Wanted("fp32", 1024, 2048, budget_s=1.0), CPU, 2**30)
+    taken = []
+    with torch.inference_mode():
+        while True:
+            began = time.perf_counter()
+            if next(turns, "over") is not None:
+                break
+            taken.append(time.perf_counter() - began)
+    assert sorted(taken)[int(0.9 * len(taken))] < 0.15  # aims at 0.03; this machine may be busy
+
+
+def test_the_command_prints_one_line_of_json_without_a_swarm() -> None:
+    command = [sys.executable, "-m", "swarm.worker.measure", "--device", "cpu", "--threads", "1", "--dtype", "bf16"]
+    command += ["--hidden", "64", "--ffn", "128", "--budget-s", "0.5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    said = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert said["products"][0][0] == 1
+    assert said["start_s"] > 0
+    assert said["free_bytes"] > 0
+    assert "bf16" in said["dtypes"]
