@@ -20,7 +20,7 @@ from swarm.worker.frames import Batch, Outcome
 
 @dataclass
 class Work:
-    """Work of one kind since the process began. Only the compute thread adds."""
+    """Work of one kind since the process began. Only one thread adds."""
 
     count: int = 0
     seconds: float = 0.0

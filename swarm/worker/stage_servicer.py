@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -30,7 +31,12 @@ async def refuse(context: Context, error: SwarmError) -> None:
 
 
 def _report_to(reports: Outbox[pb.Report], number: int) -> Report:
-    return lambda failed, done: reports.put(pb.Report(id=number, failed=failed, done=done))
+    since = time.monotonic()
+
+    def report(failed: list[pb.StepStatus], done: bool) -> None:
+        reports.put(pb.Report(id=number, failed=failed, done=done, held_s=time.monotonic() - since if done else 0.0))
+
+    return report
 
 
 class StageServicer(StageServiceServicer):

@@ -126,6 +126,7 @@ class Worker:
             micro_batches=self.flow.micro_batches, loading=self.loading,
         )  # fmt: skip
         self.flow.rates.tell(status)
+        status.hops.CopyFrom(self.flow.hops.work.to_wire())
         for pool in self.epochs.pools():
             used = 1 - pool.cache.free_pages / pool.cache.num_pages
             status.kv_used_bytes += int(pool.cache.num_bytes * used)
