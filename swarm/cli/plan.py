@@ -2,70 +2,141 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from cluster.advice import Adviser
 from cluster.device_spec import parse_device, parse_size
-from cluster.hardware import Device, detect
-from cluster.planner import Load, Prices, left_out, make_plan, needed_bytes, reads
+from cluster.dry_run import DryRun, dry_run
+from cluster.hardware import detect
+from cluster.planner import Load, left_out, make_plan, needed_bytes, reads
+from cluster.planner.hardware import Hardware
+from cluster.planner.predict import predict
 from cluster.ports import DEFAULT_PORTS, parse_ports
+from cluster.rigs_file import read_rigs
 from swarm.cli import options, output, settings
-from swarm.cli.tables import plan_picture
-from swarm.errors import SwarmError, UsageError, gib
-from swarm.plan import Plan, WorkerSpec
-from swarm.weights.describe import describe
+from swarm.cli.plan_document import Unused, document
+from swarm.cli.plan_here import measured_here
+from swarm.cli.plan_model import DTYPES, MODELS, check_can_be_loaded, model_to_plan
+from swarm.cli.plan_picture import rigs_picture
+from swarm.cli.tables import parts_text
+from swarm.errors import DoesNotFit, PlacementError, SwarmError, UsageError, gib
+from swarm.plan import Model, Plan
 
-HERE = "127.0.0.1"
+LESS = "--context, --sessions or --dtype"
 
 
 def plan(
-    model: Annotated[str, typer.Argument(help="A folder, a Hub id, or nano.")] = "nano",
+    model: Annotated[str, typer.Argument(help=MODELS)] = "nano",
+    rigs: Annotated[
+        Path | None, typer.Option("--rigs", metavar="FILE", help="Plan on the rigs of a file, not on this machine.")
+    ] = None,
     device: Annotated[list[str] | None, typer.Option("--device", metavar="SPEC", help="cuda:0, cuda:1=20GiB, cpu=4GiB.")] = None,
     ram: Annotated[str | None, typer.Option("--ram", metavar="SIZE", help="Host RAM beside the GPUs, such as 48GiB.")] = None,
     exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="DEVICE", help="A device to leave out.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="torch threads of each CPU device.")] = None,
     spread: Annotated[bool, typer.Option("--spread", help="Use every device, even where fewer would do.")] = False,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, fp16 or bf16.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help=DTYPES)] = "auto",
     sessions: Annotated[int, typer.Option("--sessions", help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", help="Positions of each session.")] = 8192,
+    objective: Annotated[str, typer.Option("--objective", help="latency, throughput or balanced.")] = "balanced",
+    standby: Annotated[bool, typer.Option("--standby", help="A second copy of every block, on another rig.")] = False,
     ports: Annotated[str, typer.Option("--ports", metavar="FIRST-LAST", help="Ports of the Workers in --out.")] = DEFAULT_PORTS,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the Plan, for `swarm worker --plan-file`.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Where everything would go on this machine, and why, without starting anything."""
-    load = Load(sessions, context, spread)
-    shape = describe(model, dtype)
-    specs = [parse_device(text) for text in device or ()]
-    found = detect(specs, parse_size(ram, "--ram") if ram else None, exclude or (), threads)
-    workers = name_workers(found, parse_ports(ports))
-    made = make_plan(shape, workers, load, epoch=1)
+    """Where everything would go, on this machine or on the rigs of a file, and why, without starting anything."""
+    load = Load(sessions, context, spread, objective, standby)
+    shape = model_to_plan(model, dtype)
     if out is not None:
-        write_plan(out, made)
+        check_can_be_loaded(model, dtype)
+    if rigs is not None:
+        own = {"--device": device, "--ram": ram, "--exclude": exclude, "--threads": threads, "--out": out}
+        _refuse(own)
+        planned = on_rigs(dry_run(read_rigs(rigs), shape, dtype), load)
+    else:
+        specs = [parse_device(text) for text in device or ()]
+        found = detect(specs, parse_size(ram, "--ram") if ram else None, exclude or (), threads)
+        hardware = measured_here(found, parse_ports(ports), shape)
+        planned = Planned(decide(shape, hardware, load), hardware, load)
+    if out is not None:
+        write_plan(out, planned.plan)
     if as_json:
-        output.print_json(document(made, workers, load))
-        return
+        output.print_json(document(planned.plan, list(planned.unused()), planned.advice, load))
+    else:
+        show(planned)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A Plan, what it was made of, and what else is to be said.
+
+    Args:
+        dry: the rigs file it was made from, where it was one.
+    """
+
+    plan: Plan
+    hardware: Hardware
+    load: Load
+    dry: DryRun | None = None
+    advice: tuple[str, ...] = ()
+
+    def unused(self) -> Iterator[Unused]:
+        """Devices that the Plan leaves out, and those that torch could not use."""
+        for worker, why in left_out(self.plan, [d.spec for d in self.hardware.devices], self.load):
+            yield Unused(worker.name, worker.rig, worker.device, worker.memory_bytes, why)
+        for device, why in self.dry.left if self.dry else ():
+            yield Unused(device.name, device.rig, device.torch_device, device.memory_bytes, f"{device.card.name}: {why}")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What is printed on each Device, by the name of its Worker."""
+        return {d.name: d.card.name for d in self.dry.rigs.devices if d.card.name not in d.name} if self.dry else {}
+
+
+def decide(model: Model, hardware: Hardware, load: Load) -> Plan:
+    """A Plan with its prediction. Raises DoesNotFit."""
+    made = make_plan(model, [d.spec for d in hardware.devices], load, epoch=1)
+    return replace(made, predicted=predict(made, hardware, load))
+
+
+def on_rigs(dry: DryRun, load: Load) -> Planned:
+    """Plan on the Rigs of a file. Raises PlacementError, which says what would help, where the model does not fit."""
+    adviser = Adviser(dry, load, decide)
+    try:
+        made = decide(dry.model, dry.hardware, load)
+    except DoesNotFit as error:
+        cure = adviser.cures(error)
+        if not cure:
+            raise
+        needs = f"{dry.model.name} in {dry.model.dtype} needs {gib(error.needed_bytes)}"
+        raise PlacementError(
+            f"{needs}, the devices hold {gib(error.available_bytes)}; {cure}; or ask for less with {LESS}"
+        ) from None
+    advice = tuple(adviser.gains(made.predicted)) if made.predicted else ()
+    return Planned(made, dry.hardware, load, dry, advice)
+
+
+def show(planned: Planned) -> None:
+    """Print a Plan for people."""
     console = output.stdout()
-    console.print(plan_picture(made))
-    console.print(Text(_sums(made, load), style="dim"))
-
-
-def name_workers(devices: Sequence[Device], ports: range) -> list[WorkerSpec]:
-    """Workers w0, w1, ... of this machine, one a Device. Raises UsageError where the ports do not go round."""
-    if len(ports) < len(devices):
-        raise UsageError(f"{len(devices)} devices need as many ports, --ports gives {len(ports)}: give a longer range")
-    rig = platform.node().partition(".")[0] or "here"
-    return [
-        WorkerSpec(f"w{i}", rig, d.torch_device, f"{HERE}:{ports[i]}", d.memory_bytes, threads=d.threads)
-        for i, d in enumerate(devices)
-    ]
+    made = planned.plan
+    console.print(rigs_picture(made, planned.labels))
+    for line in (parts_text(made), _sums(made, planned.load)):
+        console.print(Text(line, style="dim"))
+    for line in _expected(made):
+        console.print(Text(line))
+    for device, why in planned.dry.left if planned.dry else ():
+        console.print(Text(f"{device.name} ({device.card.name}) not used: {why}", style="yellow"))
+    for line in (*made.notes, *planned.advice):
+        console.print(Text(line, style="dim"))
 
 
 def write_plan(path: Path, made: Plan) -> None:
@@ -76,49 +147,20 @@ def write_plan(path: Path, made: Plan) -> None:
         raise SwarmError(f"the plan cannot be written to {path} ({error.strerror}): give another --out") from None
 
 
-def document(made: Plan, devices: Sequence[WorkerSpec], load: Load) -> dict[str, Any]:
-    """What `swarm plan --json` prints; all sizes in bytes, Blocks as [first, end)."""
-    expert = Prices.of(made.model, load).expert
-    held = {w.name: sum(len(s.experts) for s in made.shards_of(w.name)) * expert for w in made.workers}
-    by_name = {w.name: w for w in made.workers}
-    return {
-        "model": made.model.name,
-        "dtype": made.model.dtype,
-        "sessions": made.sessions,
-        "context": made.context,
-        "needed_bytes": needed_bytes(made.model, load),
-        "stages": [
-            {
-                "worker": s.worker,
-                "rig": by_name[s.worker].rig,
-                "device": by_name[s.worker].device,
-                "blocks": [s.first, s.end],
-                "bytes": by_name[s.worker].planned_bytes - held[s.worker],
-            }
-            for s in made.routes[0].stages
-        ],
-        "shards": [
-            {"worker": s.worker, "block": s.block, "experts": list(s.experts), "bytes": len(s.experts) * expert}
-            for s in made.shards
-        ],
-        "workers": [{**asdict(w), "free_bytes": w.memory_bytes - w.planned_bytes} for w in made.workers],
-        "predicted": predicted(made),
-        "unused": [
-            {"worker": w.name, "rig": w.rig, "device": w.device, "memory_bytes": w.memory_bytes, "why": why}
-            for w, why in left_out(made, devices, load)
-        ],
-        "notes": list(made.notes),
-    }
+def _refuse(own: Mapping[str, object]) -> None:
+    """Raise UsageError for an option that is about this machine."""
+    given = next((name for name, value in own.items() if value), None)
+    if given:
+        raise UsageError(f"{given} is about this machine and --rigs about those of a file: leave one of the two out")
 
 
-def predicted(made: Plan) -> dict[str, Any]:
-    """What the Plan alone tells of one token of one Session; times need measured Devices."""
-    split = len({s.block for s in made.shards})
-    return {
-        "one_way_transfers_per_token": len(made.routes[0].stages) + 1,
-        "shard_round_trips_per_token": split,
-        "reads_per_token": [asdict(r) for r in reads(made)],
-    }
+def _expected(made: Plan) -> Sequence[str]:
+    if made.predicted is None:
+        return ()
+    p = made.predicted
+    many = f", {p.total_tokens_per_s:.1f} tok/s for {made.sessions} sessions" if made.sessions > 1 else ""
+    first = f"first token after {p.ttft_s:.2f} s (a prompt of {made.chunk_rows} tokens)"
+    return (f"predicted: {p.tokens_per_s:.1f} tok/s for one stream{many}; {first}", f"bottleneck: {p.bottleneck}")
 
 
 def _sums(made: Plan, load: Load) -> str:

@@ -1,0 +1,86 @@
+"""This machine's own Devices, measured, for `swarm plan` without a rigs file."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from cluster.hardware import Device
+from cluster.hardware.known_cards import known_card
+from cluster.planner.hardware import Hardware, Measured, Speed
+from swarm.config import QUANTIZED, Sizes
+from swarm.errors import DeviceError, UsageError
+from swarm.plan import Model, WorkerSpec
+
+HERE = "127.0.0.1"
+BUDGET_S = 1.0
+"""For measuring one kind of Device; a swarm that joins takes longer over it."""
+PROCESS_S = 120.0
+"""How long torch may take to start beside that."""
+
+
+def measured_here(devices: Sequence[Device], ports: range, model: Model) -> Hardware:
+    """The Devices of this machine, each kind measured once, in a process of its own.
+
+    Raises:
+        UsageError: the ports do not go round.
+        DeviceError: a Device that cannot be measured and whose makers' figures are not known either.
+    """
+    specs = name_workers(devices, ports)
+    speeds: dict[tuple[str, int], Speed] = {}
+    for device in devices:
+        kind = device.torch_device, device.threads
+        if kind not in speeds:
+            speeds[kind] = _speed(device, model)
+    found = tuple(Measured(spec, speeds[d.torch_device, d.threads]) for spec, d in zip(specs, devices, strict=True))
+    return Hardware(found, client=specs[0].rig)
+
+
+def name_workers(devices: Sequence[Device], ports: range) -> list[WorkerSpec]:
+    """Workers w0, w1, ... of this machine, one a Device. Raises UsageError where the ports do not go round."""
+    if len(ports) < len(devices):
+        raise UsageError(f"{len(devices)} devices need as many ports, --ports gives {len(ports)}: give a longer range")
+    rig = platform.node().partition(".")[0] or "here"
+    return [
+        WorkerSpec(f"w{i}", rig, d.torch_device, f"{HERE}:{ports[i]}", d.memory_bytes, threads=d.threads)
+        for i, d in enumerate(devices)
+    ]
+
+
+def _speed(device: Device, model: Model) -> Speed:
+    """What it measures; by its maker's figures where torch is not installed."""
+    element = Sizes(model.config, model.dtype).weight_element
+    if find_spec("torch") is not None:
+        return _measure(device, model, element)
+    card = known_card("desktop CPU" if device.torch_device == "cpu" else device.label)
+    if card is None:
+        raise DeviceError(f"{device.name} ({device.label}) cannot be measured without torch: install it, or give --rigs FILE")
+    return card.speed(model.dtype, element)
+
+
+def _measure(device: Device, model: Model, element: float) -> Speed:
+    shape = {"hidden": model.config.hidden, "ffn": model.config.ffn, "threads": device.threads, "budget-s": BUDGET_S}
+    dtype = "bf16" if model.dtype in QUANTIZED else model.dtype
+    command = [sys.executable, "-m", "swarm.worker.measure", "--device", device.torch_device, "--dtype", dtype]
+    command += [word for name, value in shape.items() for word in (f"--{name}", str(value))]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_S, check=True)
+        raw = json.loads(done.stdout)
+        speed = Speed(tuple((int(rows), float(each)) for rows, each in raw["products"]), float(raw["start_s"]))
+    except subprocess.TimeoutExpired:
+        raise DeviceError(
+            f"{device.name} was not measured in {PROCESS_S:.0f} s: leave it out with --exclude {device.name}"
+        ) from None
+    except (subprocess.CalledProcessError, ValueError, KeyError, TypeError) as error:
+        said = [line for line in (getattr(error, "stderr", "") or "nothing").splitlines() if line.strip()] or ["nothing"]
+        raise DeviceError(
+            f"{device.name} cannot be measured (torch said: {said[-1]}): leave it out with --exclude {device.name}"
+        ) from None
+    if model.dtype not in QUANTIZED:
+        return speed
+    # Read at the same bandwidth in bytes; for many rows unpacked, and multiplied at the rate of bf16.
+    return Speed.of(speed.bandwidth, speed.flops(2), speed.start_s, element)

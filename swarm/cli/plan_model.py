@@ -1,0 +1,37 @@
+"""Which model `swarm plan` plans: one whose files can be looked at, or a shape alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from swarm.config import PLAN_DTYPES, QUANTIZED
+from swarm.errors import UsageError
+from swarm.plan import Model
+from swarm.shapes import SHAPES, known_shape
+from swarm.weights.describe import describe
+
+MODELS = f"A folder (its config.json is enough), a Hub id, nano, {' or '.join(SHAPES)}."
+DTYPES = f"auto, {', '.join(PLAN_DTYPES[:-1])} or {PLAN_DTYPES[-1]}."
+
+
+def model_to_plan(model: str, dtype: str) -> Model:
+    """Its shape and dtype; no weights are read.
+
+    Raises:
+        UsageError: the dtype, or a model that is nothing known.
+        ModelError: its files contradict themselves.
+    """
+    if dtype not in ("auto", *PLAN_DTYPES):
+        raise UsageError(f"--dtype {dtype} is not known: give auto, {', '.join(PLAN_DTYPES)}")
+    shape = known_shape(model, dtype)
+    if shape is not None:
+        return shape
+    return replace(describe(model), dtype=dtype) if dtype in QUANTIZED else describe(model, dtype)
+
+
+def check_can_be_loaded(model: str, dtype: str) -> None:
+    """Raise UsageError where no Worker could serve a Plan of it, so that none is written."""
+    if known_shape(model) is not None:
+        raise UsageError(f"{model} has no weights that a worker could load: leave --out away, or give a folder or a Hub id")
+    if dtype in QUANTIZED:
+        raise UsageError(f"no worker runs {dtype} yet: leave --out away, or plan with --dtype bf16")
