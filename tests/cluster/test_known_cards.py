@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from cluster.hardware.known_cards import KNOWN_CARDS, known_card, nearest_names
+from cluster.hardware.known_cards import BANDWIDTH_SHARE, KNOWN_CARDS, RATE_SHARE, START_S, known_card, nearest_names
 
 GEFORCE = ("RTX 2080 Ti", "RTX 3060 12GB", "RTX 3080", "RTX 3090", "RTX 4060 Ti 16GB", "RTX 4070", "RTX 4080", "RTX 4090")
 NEWER = ("RTX 5070 Ti", "RTX 5090", "A4000", "A6000", "P40", "desktop CPU", "server CPU", "laptop CPU")
@@ -54,3 +56,14 @@ def test_a_3090_reads_at_its_bandwidth_and_multiplies_at_its_rate_and_int4_only_
     assert half.flops(2) == pytest.approx(0.6 * 71.2e12) == pytest.approx(four.flops(0.5625))
     assert card.speed("fp32", 4).flops(4) == pytest.approx(0.6 * 35.6e12)
     assert 0.5625 * four.seconds_a_byte(1) < 0.3 * 2 * half.seconds_a_byte(1)
+
+
+def test_the_documentation_has_the_figures_of_every_card() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "placement.md").read_text(encoding="utf-8")
+    for card in KNOWN_CARDS:
+        kind = f"sm_{card.capability[0]}{card.capability[1]}" if card.capability else "CPU"
+        figures = f"{card.memory_gib:g} GiB | {card.bandwidth_gb_s:g} | {card.tflops:g} | {card.fp32_tflops:g}"
+        assert f"| {card.name} | {figures} | {kind} |" in text
+    for share in (BANDWIDTH_SHARE, RATE_SHARE):
+        assert f"| {share:.0%} |" in text
+    assert f"| {START_S * 1e6:.0f} µs |" in text

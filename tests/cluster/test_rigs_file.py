@@ -225,3 +225,13 @@ def test_lines_are_those_of_the_text_whatever_it_is_made_of() -> None:
     assert line_at(lines, ("h", "i", 1, "k", "l", "m", 1)) == 11
     assert line_at(lines, ("h", "i", 1, "nothing")) == 10
     assert line_at(lines, ("nothing",)) == 1
+
+
+PLACEMENT = (Path(__file__).parents[2] / "docs" / "placement.md").read_text(encoding="utf-8")
+
+
+def test_the_file_in_the_documentation_is_one() -> None:
+    text = PLACEMENT.split("```toml\n")[1].split("```")[0]
+    rigs = parse_rigs(text, "docs/placement.md")
+    assert rigs.names == ("attic", "desk")
+    assert [d.card.name for d in rigs.devices] == ["RTX 3090", "RTX 3060 12GB", "odd", "desktop CPU"]
