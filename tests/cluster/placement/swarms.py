@@ -1,0 +1,111 @@
+"""Random swarms: a model, Devices on Rigs with links between them, and a load, all drawn from one `Random`.
+
+Hypothesis hands in a `Random` of its own, so that what fails is made smaller; seeded loops hand in a plain one.
+Memories lie at, just under and just above what a few Blocks and experts take, where plans change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
+from random import Random
+
+from cluster.planner import Load, Prices
+from cluster.planner.hardware import Hardware, Link, Links, Measured, Speed
+from swarm.config import ModelConfig
+from swarm.plan import Model, WorkerSpec
+
+OBJECTIVES = ("latency", "throughput", "balanced")
+LINKS = (Link(20e-6, 5e9), Link(0.1e-3, 1.2e9), Link(0.4e-3, 1e9), Link(0.6e-3, 117e6), Link(3e-3, 20e6))
+"""Cards of one Rig side by side, 10 GbE, a Rig's loopback, gigabit Ethernet, Wi-Fi."""
+SPEEDS = (
+    (40e9, 0.5e12, 30e-6), (200e9, 2e12, 15e-6), (350e9, 12e12, 10e-6), (450e9, 40e12, 8e-6), (900e9, 70e12, 6e-6),
+    (1700e9, 200e12, 5e-6), (900e9, 5e12, 90e-6),
+)  # fmt: skip
+"""Bytes/s, FLOP/s, seconds to start a kernel: from a laptop's RAM to the newest card, and one with a slow host."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """The largest swarm to draw."""
+
+    devices: int
+    blocks: int
+    experts: int
+    sessions: int
+
+
+@dataclass(frozen=True)
+class Swarm:
+    """What `make_plan` is asked."""
+
+    model: Model
+    hardware: Hardware
+    load: Load
+
+    def with_devices(self, devices: Sequence[Measured]) -> Swarm:
+        return replace(self, hardware=replace(self.hardware, devices=tuple(devices)))
+
+
+def swarm(random: Random, size: Size) -> Swarm:
+    """A swarm of 2 Devices up to `size`, and one in eight of a single Device."""
+    model = shape(random.randint(1, size.blocks), random.choice([e for e in (1, 2, 3, 4, 8) if e <= size.experts]), random)
+    load = Load(
+        sessions=random.randint(1, size.sessions),
+        context=random.choice((512, 8192, 32768)),
+        objective=random.choice(OBJECTIVES),
+        standby=random.random() < 0.2,
+    )
+    count = 1 if random.random() < 0.125 else random.randint(2, size.devices)
+    rigs = [random.choice("abcd"[: max(1, count)]) for _ in range(count)]
+    generous = random.choice((0.3, 0.6, 1.0, 2.2))
+    devices: list[Measured] = []
+    for index, rig in enumerate(rigs):
+        if devices and random.random() < 0.25:
+            twin = random.choice(devices)
+            devices.append(device(index, random.choice((rig, twin.rig)), twin.spec.memory_bytes, twin.speed))
+        else:
+            devices.append(device(index, rig, _memory(random, model, load, count, generous), _speed(random)))
+    return Swarm(model, Hardware(tuple(devices), _links(random, rigs), random.choice(["", *rigs])), load)
+
+
+def shape(blocks: int, experts: int, random: Random | None = None) -> Model:
+    """A model of that many Blocks and experts: Mixtral's widths, or narrower ones and another top-k where `random` says so."""
+    hidden, ffn, vocab, top_k = 4096, 14336, 32000, min(2, experts)
+    if random:
+        hidden, ffn = random.choice(((4096, 14336), (4096, 2048), (1024, 3584)))
+        vocab, top_k = random.choice((512, 32000)), random.randint(1, min(2, experts))
+    config = ModelConfig(
+        "MixtralForCausalLM", hidden, ffn, blocks, 32, 8, 128, experts, top_k, vocab, 32768, 1e-5, 1e6, False, "bf16", 1, (2,)
+    )
+    return Model("random", "random", "0" * 16, "bf16", config)
+
+
+def device(index: int, rig: str, memory: int, speed: Speed) -> Measured:
+    """The Device w0, w1, .. of a Rig."""
+    return Measured(WorkerSpec(f"w{index}", rig, f"cuda:{index}", f"127.0.0.1:{7700 + index}", memory), speed)
+
+
+def _memory(random: Random, model: Model, load: Load, count: int, generous: float) -> int:
+    """Room for some cores and experts, by accident to the byte: about the share of one of `count` Devices, times `generous`."""
+    prices = Prices.of(model, load, random.choice((1, 1, 2)))
+    share = generous * prices.num_blocks / max(1, count - 1)
+    blocks = random.choice((0, int(share), int(share) + 1, prices.num_blocks))
+    ends = random.choice(((False, False), (True, False), (False, True), (True, True)))
+    fixed = prices.fixed(*ends) if blocks or random.random() < 0.5 else prices.helper
+    experts = random.randint(-min(blocks, 1) * prices.num_experts, 2 * prices.num_experts)
+    jitter = random.choice((0, 0, -1, 1, random.randint(0, prices.expert)))
+    return max(0, fixed + blocks * prices.whole + experts * prices.expert + jitter)
+
+
+def _speed(random: Random) -> Speed:
+    bandwidth, flops, start_s = random.choice(SPEEDS)
+    speed = Speed.of(bandwidth * random.uniform(0.8, 1.2), flops, start_s, 2)
+    return replace(speed, slowed=3.0) if random.random() < 0.1 else speed
+
+
+def _links(random: Random, rigs: Sequence[str]) -> Links:
+    pairs = [pair for pair in combinations_with_replacement(sorted(set(rigs)), 2) if random.random() < 0.7]
+    known = {(a, b): random.choice(LINKS[:3] if a == b else LINKS) for a, b in pairs}
+    return Links(known, random.choice(LINKS), random.choice(LINKS[:3]))
