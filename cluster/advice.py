@@ -68,7 +68,7 @@ class Adviser:
         assert card is not None
         tried = []
         for rig in self.dry.rigs.names[:RIGS_TRIED]:
-            more = RigDevice(f"{rig}/one more", rig, "cuda:99", int(card.usable_gib * 2**30), card)
+            more = RigDevice(f"{rig}/one/more", rig, "cuda:99", int(card.usable_gib * 2**30), card)
             tried.append((f"one more {CARD} in {rig}", self._predicted(self.dry.with_device(more))))
         fits = [(what, found) for what, found in tried if found is not None]
         return min(fits, key=lambda each: objective_s(each[1], self.load), default=(f"one more {CARD}", None))

@@ -16,6 +16,8 @@ from swarm.errors import UsageError
 
 MOST_BYTES = 1 << 20
 """The largest rigs file that is read."""
+MOST_DEVICES = 256
+"""More than anybody's home has, and than a search over them ends soon for."""
 GRPC_RTT_S = 0.3e-3
 """gRPC's own share of a round trip, on both ends together: `ping` knows only the network's."""
 PAYLOAD_SHARE = 0.94
@@ -85,10 +87,12 @@ def parse_rigs(text: str, where: str = "rigs.toml") -> Rigs:
     document = read_table(text, where)
     document.only(("default_link", "client", "rig", "link"), RIG)
     rigs = document.tables("rig", RIG)
-    names = [rig.text("name", 'name = "attic"') for rig in rigs]
+    names = [_name(rig, 'name = "attic"') for rig in rigs]
     for place in repeated(names):
         raise rigs[place].wrong("name", f'there are two rigs named {names[place]}: write another name, such as "{names[place]}-2"')
     devices = tuple(device for rig, name in zip(rigs, names, strict=True) for device in _devices(rig, name))
+    if len(devices) > MOST_DEVICES:
+        raise document.wrong("rig", f"there are {len(devices)} devices and {MOST_DEVICES} are planned at most: write fewer")
     spare = {name: ram for rig, name in zip(rigs, names, strict=True) for ram in _spare(rig, name, devices)}
     client = document.text("client", f'client = "{names[0]}"') if document.has("client") else ""
     if client and client not in names:
@@ -96,12 +100,19 @@ def parse_rigs(text: str, where: str = "rigs.toml") -> Rigs:
     return Rigs(devices, _links(document, names), client, spare)
 
 
+def _name(table: Table, example: str) -> str:
+    name = table.text("name", example)
+    if "/" in name:
+        raise table.wrong("name", f"name has a slash in it, which stands between a rig and its device: write {example}")
+    return name
+
+
 def _devices(rig: Table, name: str) -> Iterator[RigDevice]:
     rig.only(("name", "devices", "ram_gib", "cpu"), RIG)
     tables = rig.tables("devices", DEVICES)
     cards = [_card(table) for table in tables]
     torch_names = list(_torch_names(tables, cards))
-    labels = [t.text("name", 'name = "odd"') if t.has("name") else own for t, own in zip(tables, torch_names, strict=True)]
+    labels = [_name(t, 'name = "odd"') if t.has("name") else own for t, own in zip(tables, torch_names, strict=True)]
     for place in repeated(labels):
         raise tables[place].wrong("name", f"rig {name} has two devices named {labels[place]}: write another name")
     for table, card, label, torch_name in zip(tables, cards, labels, torch_names, strict=True):
@@ -157,8 +168,7 @@ def _spare(rig: Table, name: str, devices: tuple[RigDevice, ...]) -> Iterator[Ri
     if offered > ram:
         raise rig.wrong("ram_gib", f"the CPU devices of {name} offer more than its ram_gib: write less free_gib or more ram_gib")
     if ram > offered:
-        label = "ram" if any(d.name == f"{name}/cpu" for d in devices) else "cpu"
-        yield RigDevice(f"{name}/{label}", name, "cpu", ram - offered, cpu)
+        yield RigDevice(f"{name}/cpu/ram", name, "cpu", ram - offered, cpu)
 
 
 def _links(document: Table, names: list[str]) -> Links:

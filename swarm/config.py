@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +176,12 @@ class Sizes:
             return rows * (-(-columns // 2) + 4 * -(-columns // INT4_GROUP))
         return rows * columns * self.element
 
-    @property
+    @cached_property
     def expert(self) -> int:
         """One expert: w1 and w3 [F, H], w2 [H, F]."""
         return 2 * self.matrix(self.config.ffn, self.config.hidden) + self.matrix(self.config.hidden, self.config.ffn)
 
-    @property
+    @cached_property
     def block_core(self) -> int:
         """A Block without its experts: q, k, v, o, the router and two norms."""
         c = self.config

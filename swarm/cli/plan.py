@@ -135,8 +135,10 @@ def show(planned: Planned) -> None:
         console.print(Text(line))
     for device, why in planned.dry.left if planned.dry else ():
         console.print(Text(f"{device.name} ({device.card.name}) not used: {why}", style="yellow"))
-    for line in (*made.notes, *planned.advice):
+    for line in made.notes:
         console.print(Text(line, style="dim"))
+    for line in planned.advice:
+        console.print(Text(f"with {line}"))
 
 
 def write_plan(path: Path, made: Plan) -> None:

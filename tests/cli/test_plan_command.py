@@ -9,19 +9,23 @@ from pathlib import Path
 
 import pytest
 from commands import is_one_sentence, swarm
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from cluster.dry_run import dry_run
+from cluster.hardware.known_cards import KNOWN_CARDS
 from cluster.planner import Load
 from cluster.ports import parse_ports
-from cluster.rigs_file import read_rigs
+from cluster.rigs_file import parse_rigs, read_rigs
 from swarm.cli.plan import Planned, on_rigs
 from swarm.cli.plan_model import model_to_plan
 from swarm.cli.plan_picture import rigs_picture
 from swarm.cli.tables import plan_picture, spans
 from swarm.config import PLAN_DTYPES
-from swarm.errors import UsageError
+from swarm.errors import SwarmError, UsageError
 from swarm.plan import Plan
+from swarm.plan_check import OBJECTIVES
 from swarm.weights.source import NANO_FOLDER
 
 DEMO = ("--spread", "--device", "cpu=51MiB", "--device", "cpu=27MiB", "--device", "cpu=22MiB")
@@ -291,3 +295,33 @@ def test_the_picture_of_a_file_names_its_cards_and_says_what_more_would_bring() 
     for words in ("attic", "desk", "cuda:0 RTX 3090", "GiB free", "█", "tok/s for one stream", "bottleneck: ", "one more RTX 3090"):
         assert words in ran.out
     assert "\x1b" not in ran.out
+
+
+device_lines = st.one_of(
+    st.sampled_from([card.name for card in KNOWN_CARDS]).map(lambda name: f'{{ card = "{name}" }}'),
+    st.tuples(st.floats(1.1, 200), st.floats(1, 2000), st.floats(0.1, 500)).map(
+        lambda n: f'{{ name = "odd", memory_gib = {n[0]}, bandwidth_gb_s = {n[1]}, tflops = {n[2]} }}'
+    ),
+)
+rig_lines = st.lists(device_lines, min_size=1, max_size=3, unique=True).map(lambda d: f"ram_gib = 70\ndevices = [{', '.join(d)}]")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(rig_lines, min_size=1, max_size=3),
+    st.sampled_from(["nano", "mixtral-8x7b"]),
+    st.sampled_from(["auto", *PLAN_DTYPES]),
+    st.sampled_from(OBJECTIVES),
+)
+def test_any_home_gets_a_plan_within_its_memory_or_one_sentence(rigs: list[str], model: str, dtype: str, objective: str) -> None:
+    text = "".join(f'[[rig]]\nname = "rig-{i}"\n{rig}\n' for i, rig in enumerate(rigs))
+    try:
+        read = parse_rigs(text)
+        planned = on_rigs(dry_run(read, model_to_plan(model, dtype), dtype), Load(2, 1024, objective=objective))
+    except SwarmError as error:
+        assert "\n" not in str(error)
+        return
+    planned.plan.check()
+    assert planned.plan.predicted and planned.plan.predicted.tokens_per_s > 0
+    assert {w.name for w in planned.plan.workers} | {u.name for u in planned.unused()} == {d.name for d in read.devices}
+    Console(file=io.StringIO(), width=80).print(rigs_picture(planned.plan, planned.labels))

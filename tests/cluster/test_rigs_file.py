@@ -51,7 +51,7 @@ def test_a_file_like_the_documented_one_is_read_whole() -> None:
     assert rigs.devices[2].card.bandwidth_gb_s == 448
     assert (rigs.names, rigs.client) == (("attic", "desk"), "desk")
     spare = {name: (d.name, d.memory_bytes >> 30, d.card.name) for name, d in rigs.spare.items()}
-    assert spare == {"attic": ("attic/cpu", 64, "desktop CPU"), "desk": ("desk/ram", 24, "server CPU")}
+    assert spare == {"attic": ("attic/cpu/ram", 64, "desktop CPU"), "desk": ("desk/cpu/ram", 24, "server CPU")}
 
 
 def test_links_are_in_seconds_and_bytes_with_grpcs_share() -> None:
@@ -81,6 +81,8 @@ def test_links_are_in_seconds_and_bytes_with_grpcs_share() -> None:
         ('name = "desk"', 'name = "attic"', 13, "two rigs named attic"),
         ('name = "desk"', 'name = ""', 13, "1 to 64 characters"),
         ('name = "desk"', "nam = 3", 12, "name is missing"),
+        ('name = "desk"', 'name = "up/desk"', 13, "slash"),
+        ('  { card = "RTX 3090" },', '{ card = "RTX 3090" },' * 257, 4, "260 devices"),
         ('{ card = "desktop CPU"', '{ card = "desktop CPU", name = "odd"', 16, "two devices named odd"),
         ('client = "desk"', 'client = "sofa"', 2, "no rig sofa"),
         ('["attic", "desk"]', '["attic", "sofa"]', 19, "no rig sofa"),
@@ -200,6 +202,15 @@ def test_any_value_of_any_key_is_read_or_refused_in_one_sentence(key: str, value
     lines = [line for line in FILE.splitlines() if not line.startswith(f"{key} =")]
     where = next((n for n, line in enumerate(FILE.splitlines()) if line.startswith(f"{key} =")), 0)
     refused_or_read("\n".join([*lines[:where], f"{key} = {toml(value)}", *lines[where:]]))
+
+
+@given(st.lists(values, max_size=6))
+def test_each_value_has_its_own_line(found: list[object]) -> None:
+    text = "".join(f"key-{place} = {toml(value)}\n" for place, value in enumerate(found))
+    tomllib.loads(text)
+    lines = lines_of(text)
+    assert [lines[f"key-{place}",] for place in range(len(found))] == list(range(1, len(found) + 1))
+    assert max(lines.values(), default=0) == len(found)
 
 
 ODD = '''\
