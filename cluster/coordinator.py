@@ -150,6 +150,11 @@ class Coordinator:
     def target(self) -> Target:
         return self._replanning.target
 
+    @property
+    def measurements(self) -> Measurements:
+        """What is known of Devices and links."""
+        return self._measuring.book
+
     def report_failure(self, worker: str) -> None:
         """A client saw a Worker fail: look at once."""
         self._patrol.look_now()

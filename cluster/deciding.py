@@ -22,7 +22,7 @@ Say = Callable[[str], None]
 
 
 def _make(model: Model, hardware: Hardware, load: Load, epoch: int, before: Plan | None) -> Plan:
-    return make_plan(model, [d.spec for d in hardware.devices], load, epoch, before)
+    return replace(make_plan(model, [d.spec for d in hardware.devices], load, epoch, before), objective=load.objective)
 
 
 class Deciding:

@@ -51,6 +51,7 @@ class Measuring:
         self._say, self._changed = say, changed
         self._shape: Shape | None = None
         self._first: dict[str, asyncio.Task[None]] = {}  # by Rig, while it is measured for the first time
+        self._computing: set[str] = set()  # of those, the Rigs whose links have not begun
         self._locks: dict[str, asyncio.Lock] = {}  # by Rig: two measurements would share its cores and its cable
         self._busy_at, self._rows = clock(), 0
         self._due: dict[Key, float] = {}  # when what could not be measured, or is slow, was tried last
@@ -118,8 +119,14 @@ class Measuring:
         return here and self.book.exact(device.key, shape) is None
 
     async def _new_rig(self, rig: Rig, shape: Shape) -> None:
-        await self._devices(self._unmeasured(rig, shape), shape)
-        others = [r for r in self._roster.rigs.values() if not r.leaving and self._voice(r)]
+        self._computing.add(rig.offer.rig_id)
+        try:
+            await self._devices(self._unmeasured(rig, shape), shape)
+        finally:
+            self._computing.discard(rig.offer.rig_id)
+        # Rigs whose Devices are still measured come to this one when they are done: nobody waits for them.
+        there = [r for i, r in self._roster.rigs.items() if i not in self._computing and not r.leaving]
+        others = [r for r in there if self._voice(r)]
         missing = [other for other in others if self.book.link(rig.offer.rig_id, other.offer.rig_id) is None]
         for other in missing:
             if self.book.link(rig.offer.rig_id, other.offer.rig_id) is None:  # nor did the other one, meanwhile

@@ -46,6 +46,7 @@ class RigSettings:
         state_dir: keeps this Rig's id and its Workers' logs.
         environment: for the processes started here.
         spread: use every Device, also where fewer would do.
+        ram_bytes: host RAM that is free beside what the Devices give.
         notify: takes what people should know while the Rig runs.
         worker_command: the Worker program.
     """
@@ -58,6 +59,7 @@ class RigSettings:
     environment: Mapping[str, str]
     ports: str = DEFAULT_PORTS
     spread: bool = False
+    ram_bytes: int = 0
     notify: Callable[[str], None] = field(default=lambda message: None)
     worker_command: tuple[str, ...] = (sys.executable, "-m", "swarm.worker")
 
@@ -196,7 +198,12 @@ class Rig:
         ]
         versions = pb.Versions(**asdict(own_versions()))
         return pb.JoinRequest(
-            rig_id=self.rig_id, rig_name=self.name, devices=offers, versions=versions, spread=self.settings.spread
+            rig_id=self.rig_id,
+            rig_name=self.name,
+            devices=offers,
+            versions=versions,
+            spread=self.settings.spread,
+            ram_bytes=self.settings.ram_bytes,
         )
 
     def _open_membership(self, address: str, come_back: Callable[[], Awaitable[None]] | None = None) -> None:

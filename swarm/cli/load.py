@@ -22,12 +22,21 @@ def load(
     dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, fp16 or bf16. [default: as before]")] = "",
     sessions: Annotated[int, typer.Option("--sessions", min=0, help="Sessions to have KV for. [default: as before]")] = 0,
     context: Annotated[int, typer.Option("--context", min=0, help="Positions of each Session. [default: as before]")] = 0,
+    objective: options.Objective = "",
+    standby: Annotated[
+        bool | None, typer.Option("--standby/--no-standby", help="Keep a copy of every Block on another rig. [default: as before]")
+    ] = None,
     swarm: options.Swarm = None,
     key: options.Key = None,
     key_file: options.KeyFile = None,
 ) -> None:
     """Give the swarm another model; rigs, key and processes stay, the memory of the old one comes back."""
-    request = pb.LoadRequest(model=_as_the_head_sees_it(model), dtype=dtype, sessions=sessions, context=context)
+    options.check_objective(objective)
+    request = pb.LoadRequest(
+        model=_as_the_head_sees_it(model), dtype=dtype, sessions=sessions, context=context, objective=objective
+    )
+    if standby is not None:
+        request.standby = standby
     done = asyncio.run(_load(options.target(swarm, key, key_file), request))
     output.stdout().print(done)
 

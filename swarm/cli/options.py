@@ -14,6 +14,7 @@ import typer
 from swarm.cli import settings
 from swarm.errors import UsageError
 from swarm.plan import Plan
+from swarm.plan_check import OBJECTIVES
 from swarm.wire.credentials import Credentials
 
 if TYPE_CHECKING:
@@ -29,7 +30,16 @@ KeyFile = Annotated[Path | None, typer.Option("--key-file", metavar="FILE", help
 PlanFile = Annotated[
     Path | None, typer.Option("--plan-file", metavar="FILE", help="Talk to Workers started with `swarm worker` from this Plan.")
 ]
+Objective = Annotated[
+    str, typer.Option("--objective", metavar="WHAT", help="What Plans are for: latency (one chat), throughput (many) or balanced.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def check_objective(given: str) -> None:
+    """Raise UsageError where --objective says nothing known; empty is as before."""
+    if given and given not in OBJECTIVES:
+        raise UsageError(f"--objective {given} is none of {', '.join(OBJECTIVES)}")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import typer
 
 from cluster.device_spec import parse_device, parse_size
 from cluster.hardware import detect
+from cluster.hardware.host import read_host
 from cluster.rig import RigSettings
 from swarm.cli import settings
 from swarm.cli.screen import Screen
@@ -46,6 +47,7 @@ def rig_settings(
     return RigSettings(
         name=name or platform.node().partition(".")[0] or "rig",
         devices=devices,
+        ram_bytes=max(0, read_host().available_bytes - sum(d.memory_bytes for d in devices if d.torch_device == "cpu")),
         state_dir=settings.state_dir(),
         environment=dict(os.environ),
         **rest,

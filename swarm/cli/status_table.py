@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from swarm.cli.status_measured import columns, measured
 from swarm.errors import gib
 
 
@@ -42,6 +43,7 @@ def picture(document: Mapping[str, Any], rates: Mapping[str, float] | None = Non
         parts.append(_rigs(rigs))
     if workers := document.get("workers"):
         parts.append(_workers(workers, rates or {}))
+    parts += measured(document)
     waiting = document.get("waiting")
     parts += [
         Text(line) for line in (f"the swarm {waiting}" if waiting else document.get("activity"), *document.get("notes", ())) if line
@@ -59,7 +61,7 @@ def _headline(document: Mapping[str, Any]) -> str:
 
 
 def _rigs(rigs: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("rig", "devices", "versions", "")
+    table = columns("rig", "devices", "versions", "")
     for rig in rigs:
         versions = ", ".join(f"{k} {v}" for k, v in dict(rig.get("versions") or {}).items() if v)
         devices = ", ".join(map(str, rig.get("devices", ())))
@@ -68,15 +70,13 @@ def _rigs(rigs: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _workers(workers: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -> Table:
-    table = _table("worker", "rig", "device", "blocks", "experts of others", "used", "free", "of", "sessions", "tok/s", "state")
+    table = columns("worker", "blocks", "experts of others", "used", "free", "of", "sessions", "tok/s", "state")
     for worker in workers:
         memory = worker["memory"]
         total, free = int(memory["total_bytes"]), int(memory["free_bytes"])
         rate = rates.get(worker["name"], worker.get("tokens_per_s"))
         table.add_row(
             str(worker["name"]),
-            str(worker["rig"]),
-            str(worker["device"]),
             _blocks(worker["blocks"]),
             _experts(worker["experts"]),
             gib(total - free),
@@ -86,13 +86,6 @@ def _workers(workers: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -
             "" if rate is None else f"{rate:.1f}",
             _state(worker),
         )
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in columns:
-        table.add_column(name, justify="right" if name in ("used", "free", "of", "sessions", "tok/s") else "left")
     return table
 
 

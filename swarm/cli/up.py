@@ -35,6 +35,8 @@ def up(
     dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, fp16 or bf16.")] = "auto",
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", min=1, help="Positions of each session.")] = 8192,
+    objective: options.Objective = "balanced",
+    standby: Annotated[bool, typer.Option("--standby", help="Keep a copy of every Block on another rig.")] = False,
     address: rig_options.Address = None,
     ports: rig_options.Ports = DEFAULT_PORTS,
     name: rig_options.Name = None,
@@ -46,6 +48,7 @@ def up(
     Too little memory is no error: it waits for `swarm join`.
     """
     need("torch", "ray")
+    options.check_objective(objective)
     describe(model, dtype)  # what is wrong with the model is said before anything starts
     source = model if model == NANO or not Path(model).expanduser().is_dir() else str(resolve(model))
     swarm_key = settings.explicit_key(key, key_file) or settings.own_key()
@@ -53,7 +56,7 @@ def up(
     where = {"host": address or own_address(), "key": swarm_key, "ports": ports, "spread": spread, "notify": screen.tell}
     rig = HeadRig(
         rig_options.rig_settings(device, ram, exclude, threads, name, **where),
-        Target(source, dtype, sessions, context, spread),
+        Target(source, dtype, sessions, context, spread, objective, standby),
         token=secrets.token_hex(32),
     )
     with one_head(rig.settings.state_dir, rig.address):

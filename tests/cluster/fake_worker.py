@@ -65,11 +65,18 @@ class FakeWorker:
         """What was asked to be measured: dtypes, and addresses of other Workers."""
         self.sessions = 0
         self.steps = worker_pb2.Work()
+        self.looked_at = 0
         self.pid = os.getpid()
         self.started = time.monotonic()
 
     def _say(self, order: str) -> None:
         self.orders.append(f"{self.name}: {order}")
+
+    def serves(self, rows: int, seconds_a_byte: float) -> None:
+        """Count so many rows more, each of a mebibyte."""
+        self.steps.count += rows
+        self.steps.bytes += rows * MIB
+        self.steps.seconds += rows * MIB * seconds_a_byte
 
     def _answer(self) -> None:
         if not self.alive:
@@ -116,6 +123,7 @@ class FakeWorker:
 
     async def status(self, timeout_s: float) -> worker_pb2.WorkerStatus:
         self._answer()
+        self.looked_at += 1
         plan = self.plans.get(self.epoch)
         held = plan.worker(self.name) if plan else None
         return worker_pb2.WorkerStatus(
