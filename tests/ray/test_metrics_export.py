@@ -1,0 +1,90 @@
+"""What Agents tell Ray's metrics, read back from where Prometheus reads it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from real_swarms import ROOT, TOKEN
+
+from cluster.metrics import METRICS
+from cluster.ports import Ports
+from cluster.ray_node import RayNode, RayNodeSettings
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+DEADLINE_S = 90.0
+CHOSEN = "ray_swarm_choices_total"
+Samples = Mapping[str, list[tuple[Mapping[str, str], float]]]
+
+
+async def test_prometheus_finds_every_metric_and_nothing_is_counted_twice_when_an_agent_is_replaced() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    folder = Path(tempfile.mkdtemp(prefix="swarm-", dir="/tmp"))
+    node = RayNode(RayNodeSettings("127.0.0.1", Ports.lay_out("22600-22631", 1), TOKEN, folder, "rig-id"), environment)
+    try:
+        await node.start()
+        driver = await asyncio.create_subprocess_exec(
+            sys.executable, str(Path(__file__).with_name("own_metrics.py")), node.settings.gcs, "rig-id",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=node.environment,
+        )  # fmt: skip
+        assert driver.stdin and driver.stdout
+        first = await exported(node.settings, lambda now: chosen(now) > 0)
+        for name, metric in METRICS.items():
+            (tags, _), *more = first[f"ray_{name}_total" if metric.counter else f"ray_{name}"]
+            assert not more and tags.items() >= {"rig": "desk", "device": "cuda:0", "worker": "desk/cuda:0"}.items()
+        assert {name: first[f"ray_swarm_{name}"][0][1] for name in ("up", "blocks", "weights_bytes", "kv_pages_used")} == {
+            "up": 1, "blocks": 1, "weights_bytes": 400, "kv_pages_used": 1,
+        }  # fmt: skip
+        assert first["ray_swarm_busy_share"][0][1] == pytest.approx(0.2)
+        assert first["ray_swarm_hop_s"][0][1] == pytest.approx(0.002)
+        assert first["ray_swarm_predicted_tokens_per_s"][0][1] == 20
+        tags, counted = first[CHOSEN][0]
+        assert tags.items() >= {"block": "1", "expert": "1"}.items()
+        driver.stdin.write(b"\n")
+        assert int(json.loads(await driver.stdout.readline())) >= 2
+        # Ray keeps the counter of the Agent that is gone, and forgets its gauges after some seconds.
+        again = await exported(node.settings, lambda now: len(now[CHOSEN]) > 1 and len(now["ray_swarm_blocks"]) == 1)
+        driver.stdin.write_eof()
+        looks = int(json.loads(await driver.stdout.readline()))
+        assert counted < chosen(again) <= 10 * looks
+        await driver.wait()
+    finally:
+        await node.stop()
+
+
+def chosen(now: Samples) -> float:
+    """All choices that are counted, whichever Agent did."""
+    return sum(value for _, value in now.get(CHOSEN, ()))
+
+
+async def exported(node: RayNodeSettings, there: Callable[[Samples], bool]) -> Samples:
+    """What the node exports once all that is awaited is there; found as Prometheus finds it, by Ray's own file."""
+    found: Samples = {}
+    async with asyncio.timeout(DEADLINE_S):
+        while not found.get(CHOSEN) or not there(found):
+            await asyncio.sleep(0.5)
+            found = await asyncio.to_thread(_scrape, node.session_folder / "prom_metrics_service_discovery.json")
+    return found
+
+
+def _scrape(discovery: Path) -> dict[str, list[tuple[Mapping[str, str], float]]]:
+    found: dict[str, list[tuple[Mapping[str, str], float]]] = {}
+    groups = json.loads(discovery.read_text()) if discovery.exists() else []
+    for target in {t for group in groups for t in group["targets"]}:
+        try:
+            with urllib.request.urlopen(f"http://{target}/metrics", timeout=5) as reply:
+                text = reply.read().decode()
+        except OSError:
+            continue  # in the file before it listens
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
