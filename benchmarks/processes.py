@@ -13,7 +13,7 @@ from pathlib import Path
 
 from swarm.client.pace import Pace
 from swarm.client.plan_source import FilePlan
-from swarm.client.route import RouteStreams
+from swarm.client.routes import Routes
 from swarm.plan import Model, Plan, Route, Stage, WorkerSpec
 from swarm.weights.describe import describe
 from swarm.wire.credentials import Credentials
@@ -80,20 +80,19 @@ class BareClient:
     def __init__(self, path: Path) -> None:
         self.source = FilePlan(path)
         self.pace = Pace()
-        self._streams: RouteStreams | None = None
+        self._routes: Routes | None = None
 
     def notify(self, message: str) -> None:
         print(message, file=sys.stderr)
 
-    async def streams(self) -> RouteStreams:
-        if self._streams is None:
-            self._streams = RouteStreams(await self.source.plan(), 0, Credentials(), os.urandom(16))
-            await self._streams.start()
-        return self._streams
+    async def routes(self) -> Routes:
+        if self._routes is None:
+            self._routes = Routes(await self.source.plan(), Credentials(), os.urandom(16))
+        return self._routes
 
     async def close(self) -> None:
-        if self._streams is not None:
-            await self._streams.close()
+        if self._routes is not None:
+            await self._routes.close()
 
 
 def described(folder: Path, dtype: str = "auto") -> Model:

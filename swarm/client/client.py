@@ -12,7 +12,7 @@ from swarm.client.conversation import Conversation
 from swarm.client.generation_config import GenerationConfig
 from swarm.client.pace import Pace
 from swarm.client.plan_source import PlanSource
-from swarm.client.route import RouteStreams
+from swarm.client.routes import Routes
 from swarm.client.sampling import Sampling
 from swarm.client.session import Session
 from swarm.client.tokenizer import Tokenizer
@@ -23,7 +23,7 @@ from swarm.wire.v1 import stage_pb2 as pb
 
 
 class Client:
-    """One process's view of a swarm. All its Sessions share two streams a Route."""
+    """One process's view of a swarm. All its Sessions share two streams a Route, opened when one is first used."""
 
     def __init__(
         self, plan: Plan, assets: dict[str, bytes], source: PlanSource, credentials: Credentials, notify: Callable[[str], None]
@@ -37,8 +37,8 @@ class Client:
         self._credentials = credentials
         self._notify = notify
         self._id = os.urandom(16)
-        self._streams: RouteStreams | None = None
-        self._connecting = asyncio.Lock()
+        self._routes: Routes | None = None
+        self._changing = asyncio.Lock()
 
     @property
     def chat_format(self) -> ChatFormat:
@@ -49,32 +49,25 @@ class Client:
         """Tell the person something that is not part of an answer."""
         self._notify(message)
 
-    async def streams(self) -> RouteStreams:
-        """The streams for the Plan in force, opened anew where the Plan changed or they broke.
+    async def routes(self) -> Routes:
+        """The Routes of the Plan in force; Sessions on those of an older one hear that it changed.
 
         Raises:
-            StepError: see `RouteStreams.start`. ModelError: the swarm was given another model, whose tokens are other ones.
+            SwarmError: see `PlanSource.plan`. ModelError: the swarm was given another model, whose tokens are other ones.
         """
-        async with self._connecting:
+        async with self._changing:
             plan = await self.source.plan()
             if plan.model.model_id != self.plan.model.model_id:
                 raise ModelError(
                     f"the swarm holds {plan.model.name} now, and this chat began with {self.plan.model.name}: start a new one"
                 )
-            old = self._streams
-            if old is not None and old.plan.epoch == plan.epoch and old.broken is None:
-                return old
-            if old is not None:
-                await old.close(Moved(plan.epoch))
-            self._streams = None
-            new = RouteStreams(plan, int.from_bytes(self._id, "big") % len(plan.routes), self._credentials, self._id)
-            try:
-                await new.start()
-            except BaseException:
-                await new.close()
-                raise
-            self.plan, self._streams = plan, new
-            return new
+            old = self._routes
+            if old is None or old.plan.epoch != plan.epoch:
+                self.plan, self._routes = plan, Routes(plan, self._credentials, self._id)
+                if old is not None:
+                    await old.close(Moved(plan.epoch))
+            assert self._routes is not None
+            return self._routes
 
     def conversation(self) -> Conversation:
         """A new one, with nothing said."""
@@ -103,8 +96,8 @@ class Client:
 
     async def close(self) -> None:
         """End the streams."""
-        if self._streams is not None:
-            await self._streams.close()
+        if self._routes is not None:
+            await self._routes.close()
 
 
 @asynccontextmanager

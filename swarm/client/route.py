@@ -83,6 +83,10 @@ class RouteStreams:
         self._sessions[session] = asyncio.Queue()
         return self._sessions[session]
 
+    def detach(self, session: bytes) -> None:
+        """The Session went elsewhere."""
+        self._sessions.pop(session, None)
+
     async def open(
         self, session: bytes, positions: int, lease_s: float, hashes: Sequence[int], queued: Callable[[int], None]
     ) -> int:

@@ -10,22 +10,22 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Protocol
 
 from swarm.client.pace import Pace
 from swarm.client.plan_source import PlanSource
+from swarm.client.room import RoomSearch
 from swarm.client.route import CLOSE_S, Event, RouteStreams
+from swarm.client.route_choice import home_of, left_behind, workers_of
+from swarm.client.routes import Routes
+from swarm.client.trouble import Trouble
 from swarm.errors import Expired, Gap, Lost, Moved, StepError, SwarmError, TooLong
-from swarm.plan import EMPTY_HASH, Plan, extend_hash
+from swarm.plan import EMPTY_HASH, Plan, Route, extend_hash
 from swarm.wire.v1 import stage_pb2 as pb
 
-LEASE_S = 600.0
-BACKOFF_S = (0.1, 0.2, 0.5, 1.0)
 MAX_GAPS = 64
 """In one traversal; each Stage of a Route may have lost something else, and each may be rewound step by step."""
-MOVED_S = 5.0
-"""How long a Plan that makes a Stage answer MOVED may take to arrive before the old one is tried again."""
 
 AskFor = Callable[[int, int], pb.Ask]
 """What to ask of the rows `start` to `end` of the Session."""
@@ -40,11 +40,14 @@ class Swarm(Protocol):
 
     def notify(self, message: str) -> None: ...
 
-    async def streams(self) -> RouteStreams: ...
+    async def routes(self) -> Routes: ...
 
 
 class Session:
-    """Token ids and their way through a Route. `positions` are reserved when it is first used."""
+    """Token ids and their way through a Route. `positions` are reserved when it is first used.
+
+    It stays on its Route; where a Worker of that is lost it goes on over another Route of the same Plan, if one is alive.
+    """
 
     def __init__(self, swarm: Swarm) -> None:
         self.id = os.urandom(16)
@@ -58,7 +61,13 @@ class Session:
         self._swarm = swarm
         self._hashes = [EMPTY_HASH]
         self._positions = self._reserved = 0
+        self._routes: Routes | None = None
+        """Those that it asked last."""
         self._streams: RouteStreams | None = None
+        self._home: Route | None = None
+        """Where its KV is."""
+        self._leaving: asyncio.Task[None] | None = None
+        self._reports: set[asyncio.Task[None]] = set()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     def replace(self, tokens: Sequence[int]) -> None:
@@ -102,7 +111,7 @@ class Session:
             Refused, Full, TooLong: for good. Lost: no Plan worked for as long as the source is patient.
             ModelError, WrongKey: the swarm has another model or key now.
         """
-        trouble, gaps = _Trouble(self._swarm), 0
+        trouble, gaps = Trouble(self._swarm.source, self._swarm.notify), 0
         while True:
             try:
                 if self._streams is None or self._reserved < self._positions:
@@ -114,10 +123,12 @@ class Session:
                     raise Lost(f"{gap}, and goes on losing it", gap.where) from None
                 self._rewind(gap)
             except (Moved, Lost, Expired) as error:
-                await trouble.wait(error, self._streams)
+                if not self._elsewhere(error):
+                    await trouble.wait(error, self._routes.plan.epoch if self._routes else 0)
                 self._streams = None
             else:
                 trouble.over()
+                self._answered()
                 return answers
 
     async def whole_row(self) -> bytes:
@@ -127,21 +138,77 @@ class Session:
 
     async def close(self) -> None:
         """Give the pages back, over whichever streams work now; where none do, the lease runs out."""
-        if self._streams is None and not self._reserved:
-            return
+        home, self._home = self._home, None
         self._streams, self._reserved, self.held = None, 0, 0
         with contextlib.suppress(SwarmError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                streams = await self._swarm.streams()
-            await streams.release(self.id)
+                await self._left()
+                if home is not None:
+                    await self._give_back(home)
+
+    async def _give_back(self, home: Route) -> None:
+        routes = await self._swarm.routes()
+        routes.forget(self.id)
+        if (route := home_of(home, routes.plan)) is not None:
+            await (await routes.streams(route)).release(self.id)
 
     async def _attach(self) -> None:
-        streams = await self._swarm.streams()
-        self._events = streams.attach(self.id)
-        self._streams = streams
+        await self._left()
+        self._routes = routes = await self._swarm.routes()
         positions = max(self._positions, len(self.tokens))
-        self.held = await streams.open(self.id, positions, LEASE_S, self._hashes, self._queued)
-        self._reserved = positions
+        search, home = RoomSearch(routes, self.id, positions, self._hashes, self._queued), home_of(self._home, routes.plan)
+        try:
+            room = await search.find(routes.order(self.id, home))
+        except BaseException:  # somebody cancelled, say: what was being opened may be open by now
+            routes.forget(self.id)
+            self._leave(routes, {w for r in search.asked if r != home for w in workers_of(routes.plan.routes[r])})
+            raise
+        for lost in room.lost:
+            self._report(lost)
+        self._move(routes, room.streams, room.asked)
+        self._events = room.streams.attach(self.id)
+        self.held, self._reserved = room.held, positions
+
+    def _move(self, routes: Routes, to: RouteStreams, asked: Iterable[int]) -> None:
+        """Be on a Route from now on; what others hold of this Session they give back."""
+        plan, route = routes.plan, to.plan.routes[to.route]
+        behind = left_behind(self._home, route, plan).union(*(left_behind(plan.routes[r], route, plan) for r in asked))
+        self._leave(routes, behind)
+        if self._streams is not None and self._streams is not to:
+            self._streams.detach(self.id)
+        self._streams, self._home = to, route
+        routes.settle(self.id, to.route)
+
+    def _leave(self, routes: Routes, workers: set[str]) -> None:
+        if workers:
+            self._leaving = asyncio.get_running_loop().create_task(routes.release(self.id, workers))
+
+    async def _left(self) -> None:
+        """Until the Workers that this Session left know: told later, they would close what it opened anew."""
+        if self._leaving is not None:
+            await asyncio.wait({self._leaving})
+            self._leaving = None
+
+    def _elsewhere(self, error: StepError) -> bool:
+        """Whether to go on at once over another Route, after a loss on this one."""
+        if not isinstance(error, Lost) or self._routes is None or self._streams is None:
+            return False
+        if not self._routes.lost(self._streams.route):
+            return False
+        self._report(error)
+        self._swarm.notify(f"{error}; continuing on another route")
+        return True
+
+    def _answered(self) -> None:
+        if self._routes is not None and self._streams is not None:
+            self._routes.found(self._streams.route)
+
+    def _report(self, error: StepError) -> None:
+        """Tell the swarm of a loss, without waiting for that."""
+        assert self._routes is not None
+        work: Coroutine[object, object, None] = self._swarm.source.report(self._routes.plan.epoch, error.where, str(error))
+        self._reports.add(task := asyncio.get_running_loop().create_task(work))
+        task.add_done_callback(self._reports.discard)
 
     def _queued(self, place: int) -> None:
         self._swarm.notify(f"the swarm is full: waiting for room, number {place} in the queue")
@@ -201,46 +268,3 @@ class Session:
         self.held = min(max(shared, default=0), self.held, gap.held)
         if self.held == 0:
             self._reserved = 0  # its lease may be over: open it again before sending
-
-
-class _Trouble:
-    """Waiting for the swarm to work again, with a word to the person when it begins and when it is over."""
-
-    def __init__(self, swarm: Swarm) -> None:
-        self._swarm = swarm
-        self._since = 0.0
-        self._attempts = 0
-        self._told = False
-
-    async def wait(self, error: StepError, streams: RouteStreams | None) -> None:
-        """Wait for a newer Plan, or a moment for the present one. Raises the error when patience is over."""
-        now = time.monotonic()
-        self._since = self._since or now
-        if now - self._since > self._swarm.source.patience_s:
-            raise error
-        epoch = streams.plan.epoch if streams is not None else 0
-        if isinstance(error, Moved) and error.epoch >= epoch:
-            if not await self._newer(max(epoch, error.epoch - 1), MOVED_S) and not self._told:
-                self._told = True
-                self._swarm.notify("the swarm is changing its plan: waiting for the new one")
-            return
-        if not self._told and self._attempts:
-            self._told = True
-            self._swarm.notify(f"{error}; waiting for the swarm to recover")
-        if not isinstance(error, Moved):  # a Worker that has yet to commit our Plan is none that failed
-            await self._swarm.source.report(epoch, error.where, str(error))
-        await self._newer(epoch, BACKOFF_S[min(self._attempts, len(BACKOFF_S) - 1)])
-        self._attempts += 1
-
-    def over(self) -> None:
-        if self._told:
-            self._swarm.notify(f"continuing after {time.monotonic() - self._since:.1f} s")
-
-    async def _newer(self, epoch: int, seconds: float) -> bool:
-        """Whether a newer Plan came within that time."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._swarm.source.newer_than(epoch)
-        except TimeoutError:
-            return False
-        return True
