@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol, TypeVar
 
@@ -85,7 +85,10 @@ class Agent(Protocol):
     async def status(self, timeout_s: float) -> pb.WorkerStatus: ...
 
     async def measure(self, shape: Shape) -> Figures:
-        """How fast the Device computes, in at most `MEASURE_S`. Raises Full where its Worker serves."""
+        """How fast the Device computes, in at most `MEASURE_S`; in its own first dtype where it does not do the one asked for.
+
+        Raises Full where its Worker serves.
+        """
         ...
 
     async def measure_link(self, order: LinkOrder) -> Link:
@@ -142,11 +145,17 @@ class WorkerAgent:
         return await self._ask(lambda: self._stub.Status(pb.WorkerStatusRequest(), timeout=timeout_s))
 
     async def measure(self, shape: Shape) -> Figures:
+        reply = await self._measure(shape)
+        if not reply.products and reply.dtypes and shape.dtype not in reply.dtypes:
+            return read_figures(await self._measure(replace(shape, dtype=reply.dtypes[0])))  # in what it does compute
+        return read_figures(reply)
+
+    async def _measure(self, shape: Shape) -> pb.MeasureReply:
         request = pb.MeasureRequest(
             dtype=shape.dtype, hidden=shape.hidden, ffn=shape.ffn, budget_s=MEASURE_S, patience_s=PATIENCE_S,
             kernels_core=KERNELS_CORE, kernels_expert=KERNELS_EXPERT,
         )  # fmt: skip
-        return read_figures(await self._ask(lambda: self._stub.Measure(request, timeout=ORDER_S)))
+        return await self._ask(lambda: self._stub.Measure(request, timeout=ORDER_S))
 
     async def measure_link(self, order: LinkOrder) -> Link:
         request = pb.LinkRequest(address=order.address, budget_s=order.budget_s)

@@ -48,9 +48,7 @@ def _expected(document: Mapping[str, Any]) -> Iterator[Text]:
         one, all_, first = (float(predicted[k]) for k in ("tokens_per_s", "total_tokens_per_s", "ttft_s"))
         now = float(document.get("tokens_per_s") or 0)
         yield Text(f"planned for {document.get('objective', 'balanced')}; all wait for {document.get('bottleneck') or 'nobody'}")
-        yield Text(
-            f"predicted: one stream {one:.1f} tok/s, all {all_:.1f} tok/s, first token {first:.2f} s; measured now: {now:.1f} tok/s"
-        )
+        yield Text(f"predicted: one stream {one:.1f} tok/s, all {all_:.1f}, first token {first:.2f} s; now: {now:.1f} tok/s")
     for copy in document.get("standbys") or ():
         first_block, end = copy["blocks"]
         yield Text(f"standby copy of blocks {first_block}-{end - 1} on {copy['worker']}")

@@ -70,7 +70,12 @@ def _rigs(rigs: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _workers(workers: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -> Table:
-    table = columns("worker", "blocks", "experts of others", "used", "free", "of", "sessions", "tok/s", "state")
+    """The experts of others stand last: few Workers hold any, and what everybody has shall fit a terminal's 80 columns."""
+    others = any(worker["experts"] for worker in workers)
+    table = columns(
+        "worker", "blocks", "used", "free", "of", "sessions", "tok/s", "state", *(["experts of others"] if others else [])
+    )
+    table.padding = (0, 1, 0, 0)
     for worker in workers:
         memory = worker["memory"]
         total, free = int(memory["total_bytes"]), int(memory["free_bytes"])
@@ -78,13 +83,13 @@ def _workers(workers: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -
         table.add_row(
             str(worker["name"]),
             _blocks(worker["blocks"]),
-            _experts(worker["experts"]),
             gib(total - free),
             gib(free),
             gib(total),
             str(worker["sessions"]),
             "" if rate is None else f"{rate:.1f}",
             _state(worker),
+            *([_experts(worker["experts"])] if others else []),
         )
     return table
 

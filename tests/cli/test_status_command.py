@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Ran, is_one_sentence, swarm
@@ -172,3 +173,76 @@ def watch(path: Path, worker: OneWorker) -> None:
         typist.type(CTRL_C)
         code, rest = typist.leave()
         assert code == 130 and "Traceback" not in rest
+
+
+MEASURED = {"bandwidth_gb_s": 782.4, "tflops": 61.2, "start_us": 6.1, "slowed": 1.0, "dtypes": ["bf16"], "at": 1795327870.0}
+
+
+def shown(document: dict[str, Any], width: int = 80) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(picture(document))
+    return console.export_text()
+
+
+def measured_document() -> dict[str, Any]:
+    """Two Rigs of which one serves slower than it was measured, and a third that nobody reaches."""
+    document = overview(plan_for({"w0": "127.0.0.1:1", "w1": "127.0.0.1:2"}), {"w1": serving("w1")})
+    first, second = document["workers"]
+    first |= {
+        "name": "gaming-pc/cuda:0",
+        "blocks": [0, 17],
+        "measured": MEASURED,
+        "tokens_per_s": 12.25,
+        "alive": True,
+        "experts": {},
+    }
+    second |= {"name": "attic/cuda:1", "blocks": [17, 32], "measured": MEASURED | {"slowed": 2.13}, "experts": {}}
+    for worker in (first, second):
+        worker["memory"] = {"total_bytes": 24 * GIB, "weights_bytes": 0, "kv_bytes": 0, "free_bytes": GIB // 2}
+    links = [
+        {"between": ["attic", "gaming-pc"], "rtt_ms": 0.612, "gbit_s": 0.94, "why": "", "at": 0.0},
+        {"between": ["attic", "attic"], "rtt_ms": 0.31, "gbit_s": 7.9, "why": "", "at": 0.0},
+        {"between": ["attic", "cellar"], "rtt_ms": None, "gbit_s": None, "why": "cellar does not answer", "at": 0.0},
+    ]
+    return document | {
+        "links": links,
+        "objective": "latency",
+        "tokens_per_s": 5.9,
+        "predicted": {"ttft_s": 0.8234, "tokens_per_s": 6.14, "total_tokens_per_s": 18.31},
+        "bottleneck": "attic/cuda:1",
+        "standbys": [{"worker": "attic/cuda:1", "blocks": [0, 12]}],
+    }
+
+
+def test_what_was_measured_and_what_was_predicted_is_shown_beside_what_is_so_now() -> None:
+    text = shown(measured_document())
+    rows = {" ".join(line.split()) for line in text.splitlines()}
+    assert "gaming-pc/cuda:0 782.4 61.20 6.1 as measured" in rows and "attic/cuda:1 782.4 61.20 6.1 2.1 times slower" in rows
+    assert any(row.startswith("attic - gaming-pc 0.61 0.94 ") for row in rows)
+    assert any(row.startswith("inside attic 0.31 7.90 ") for row in rows) and "cellar does not answer" in text
+    joined = " ".join(text.split())
+    assert "planned for latency; all wait for attic/cuda:1" in joined
+    assert "one stream 6.1 tok/s, all 18.3, first token 0.82 s; now: 5.9 tok/s" in joined
+    assert "standby copy of blocks 0-11 on attic/cuda:1" in joined
+
+
+def test_status_is_readable_at_80_columns() -> None:
+    lines = shown(measured_document()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("gaming-pc/cuda:0" in line and "0-16" in line and "24.0 GiB" in line and "12.2" in line for line in lines)
+
+
+@pytest.mark.parametrize("words", [("load", "nano"), ("up", "nano")])
+async def test_an_objective_that_is_none_is_one_sentence(words: tuple[str, ...]) -> None:
+    ran = await run(*words, "--objective", "speed")
+    assert ran.code == 2 and is_one_sentence(ran.err) and "latency, throughput, balanced" in ran.err
+
+
+async def test_load_sends_what_it_was_told_and_leaves_the_rest_as_before() -> None:
+    door = Door({})
+    async with listening(door, key="k") as address:
+        await run("load", "nano", "--swarm", address, "--key", "k")
+        await run("load", "nano", "--objective", "latency", "--no-standby", "--swarm", address, "--key", "k")
+    before, told = door.loads
+    assert (before.objective, before.HasField("standby")) == ("", False)
+    assert (told.objective, told.HasField("standby"), told.standby) == ("latency", True, False)

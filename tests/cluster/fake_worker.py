@@ -216,6 +216,8 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
 
     async def Measure(self, request, context):  # type: ignore[no-untyped-def]
         found = await self._worker.measure(Shape(request.dtype, request.hidden, request.ffn))
+        if request.dtype not in self._worker.dtypes:
+            return worker_pb2.MeasureReply(dtypes=found.dtypes)
         products = [worker_pb2.Product(rows=rows, seconds_a_byte=each) for rows, each in found.speed.products]
         return worker_pb2.MeasureReply(products=products, start_s=found.speed.start_s, dtypes=found.dtypes)
 

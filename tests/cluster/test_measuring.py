@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_worker import CONFIG, MIB, MODELS, SPEED, FakeWorker
+from fake_worker import CONFIG, MIB, MODELS, SPEED, FakeWorker, serve
 from memory_swarm import NEED, TARGET, Swarm, offer
 
 from cluster import measuring
+from cluster.agents import LinkOrder, WorkerAgent
 from cluster.measurements import Figures, LinkFigures, Measurements, Shape
 from cluster.memo import Memo
 from cluster.planner.hardware import Link, Speed
 from cluster.target import Target
 from swarm.errors import DeviceError, Full, Unreachable
 from swarm.plan import Model
+from swarm.wire.credentials import Credentials
 
 SHAPE = Shape("fp32", CONFIG.hidden, CONFIG.ffn)
 HALF = Model("half", "half", "id-half", "bf16", CONFIG)
@@ -229,6 +231,18 @@ async def test_objective_and_standby_are_kept_and_shown(swarm: Swarm) -> None:
     status = swarm.coordinator.status()
     assert (status["objective"], status["standby"]) == ("latency", True)
     assert swarm.remembered[-1].objective == "latency" and swarm.remembered[-1].standby
+
+
+async def test_a_device_that_lacks_a_dtype_is_measured_in_the_one_it_has() -> None:
+    there = FakeWorker("b/cpu")
+    there.dtypes = ("fp16", "fp32")
+    server, address = await serve(there, Credentials("k"))
+    agent = WorkerAgent(Credentials("k"), address, "b/cpu")
+    figures = await agent.measure(replace(SHAPE, dtype="bf16"))
+    assert (figures.speed, figures.dtypes, there.measured) == (SPEED, ("fp16", "fp32"), ["bf16", "fp16"])
+    assert await agent.measure_link(LinkOrder("a:7700", 0.1)) == there.link
+    await agent.close()
+    await server.stop(None)
 
 
 def test_two_measurements_that_differ_by_noise_are_one() -> None:
