@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from cluster.advice import Home
 from cluster.planner.hardware import Hardware, Measured
 from cluster.rigs_file import RigDevice, Rigs
 from swarm.config import Sizes
@@ -16,18 +17,13 @@ class DryRun:
     """What there is to plan with.
 
     Args:
-        model: in the dtype that was chosen.
+        home: with the model in the dtype that was chosen.
         left: Devices that torch cannot use for it, and why.
     """
 
     rigs: Rigs
-    model: Model
-    hardware: Hardware
+    home: Home
     left: tuple[tuple[RigDevice, str], ...]
-
-    def with_device(self, device: RigDevice) -> Hardware:
-        """The same hardware and one Device more."""
-        return replace(self.hardware, devices=(*self.hardware.devices, measured(device, self.model)))
 
 
 def dry_run(rigs: Rigs, model: Model, dtype: str) -> DryRun:
@@ -47,7 +43,8 @@ def dry_run(rigs: Rigs, model: Model, dtype: str) -> DryRun:
         raise DeviceError(f"none of the devices can be used: {left[0][0].name} ({left[0][0].card.name}): {left[0][1]}")
     out = {d.name for d, _ in left}
     devices = tuple(measured(d, model) for d in rigs.devices if d.name not in out)
-    return DryRun(rigs, model, Hardware(devices, rigs.links, rigs.client), left)
+    spare = tuple(measured(d, model) for d in rigs.spare.values())
+    return DryRun(rigs, Home(model, Hardware(devices, rigs.links, rigs.client), spare), left)
 
 
 def measured(device: RigDevice, model: Model) -> Measured:

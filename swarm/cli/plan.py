@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from cluster.advice import Adviser
+from cluster.advice import Adviser, Home
 from cluster.device_spec import parse_device, parse_size
 from cluster.dry_run import DryRun, dry_run
 from cluster.hardware import detect
@@ -18,10 +18,10 @@ from cluster.planner import Load, left_out, make_plan, needed_bytes, reads
 from cluster.planner.hardware import Hardware
 from cluster.planner.predict import predict
 from cluster.ports import DEFAULT_PORTS, parse_ports
-from cluster.rigs_file import read_rigs
+from cluster.rigs_file import RigDevice, read_rigs
 from swarm.cli import options, output, settings
 from swarm.cli.plan_document import Unused, document
-from swarm.cli.plan_here import measured_here
+from swarm.cli.plan_here import home
 from swarm.cli.plan_model import DTYPES, MODELS, check_can_be_loaded, model_to_plan
 from swarm.cli.plan_picture import rigs_picture
 from swarm.cli.tables import parts_text
@@ -58,14 +58,12 @@ def plan(
     if out is not None:
         check_can_be_loaded(model, dtype)
     if rigs is not None:
-        own = {"--device": device, "--ram": ram, "--exclude": exclude, "--threads": threads, "--out": out}
-        _refuse(own)
+        _refuse({"--device": device, "--ram": ram, "--exclude": exclude, "--threads": threads, "--out": out})
         planned = on_rigs(dry_run(read_rigs(rigs), shape, dtype), load)
     else:
         specs = [parse_device(text) for text in device or ()]
         found = detect(specs, parse_size(ram, "--ram") if ram else None, exclude or (), threads)
-        hardware = measured_here(found, parse_ports(ports), shape)
-        planned = Planned(decide(shape, hardware, load), hardware, load)
+        planned = on_home(home(found, parse_ports(ports), shape), load)
     if out is not None:
         write_plan(out, planned.plan)
     if as_json:
@@ -79,26 +77,23 @@ class Planned:
     """A Plan, what it was made of, and what else is to be said.
 
     Args:
-        dry: the rigs file it was made from, where it was one.
+        left: Devices that torch could not use, and why.
+        labels: what is printed on each Device, by the name of its Worker.
     """
 
     plan: Plan
-    hardware: Hardware
+    home: Home
     load: Load
-    dry: DryRun | None = None
-    advice: tuple[str, ...] = ()
+    advice: tuple[str, ...]
+    left: tuple[tuple[RigDevice, str], ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def unused(self) -> Iterator[Unused]:
         """Devices that the Plan leaves out, and those that torch could not use."""
-        for worker, why in left_out(self.plan, [d.spec for d in self.hardware.devices], self.load):
+        for worker, why in left_out(self.plan, [d.spec for d in self.home.hardware.devices], self.load):
             yield Unused(worker.name, worker.rig, worker.device, worker.memory_bytes, why)
-        for device, why in self.dry.left if self.dry else ():
+        for device, why in self.left:
             yield Unused(device.name, device.rig, device.torch_device, device.memory_bytes, f"{device.card.name}: {why}")
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """What is printed on each Device, by the name of its Worker."""
-        return {d.name: d.card.name for d in self.dry.rigs.devices if d.card.name not in d.name} if self.dry else {}
 
 
 def decide(model: Model, hardware: Hardware, load: Load) -> Plan:
@@ -107,21 +102,25 @@ def decide(model: Model, hardware: Hardware, load: Load) -> Plan:
     return replace(made, predicted=predict(made, hardware, load))
 
 
-def on_rigs(dry: DryRun, load: Load) -> Planned:
-    """Plan on the Rigs of a file. Raises PlacementError, which says what would help, where the model does not fit."""
-    adviser = Adviser(dry, load, decide)
+def on_home(home: Home, load: Load) -> Planned:
+    """Plan, with advice. Raises PlacementError, which says what would help, where the model does not fit."""
+    adviser = Adviser(home, load, decide)
     try:
-        made = decide(dry.model, dry.hardware, load)
+        made = decide(home.model, home.hardware, load)
     except DoesNotFit as error:
         cure = adviser.cures(error)
         if not cure:
             raise
-        needs = f"{dry.model.name} in {dry.model.dtype} needs {gib(error.needed_bytes)}"
-        raise PlacementError(
-            f"{needs}, the devices hold {gib(error.available_bytes)}; {cure}; or ask for less with {LESS}"
-        ) from None
-    advice = tuple(adviser.gains(made.predicted)) if made.predicted else ()
-    return Planned(made, dry.hardware, load, dry, advice)
+        needs = f"{home.model.name} in {home.model.dtype} needs {gib(error.needed_bytes)}"
+        have = f"the devices have {gib(error.available_bytes)}"
+        raise PlacementError(f"{needs}, {have}; {cure}; or ask for less with {LESS}") from None
+    return Planned(made, home, load, tuple(adviser.gains(made.predicted)) if made.predicted else ())
+
+
+def on_rigs(dry: DryRun, load: Load) -> Planned:
+    """Plan on the Rigs of a file; see `on_home`."""
+    labels = {d.name: d.card.name for d in dry.rigs.devices if d.card.name not in d.name}
+    return replace(on_home(dry.home, load), left=dry.left, labels=labels)
 
 
 def show(planned: Planned) -> None:
@@ -133,7 +132,7 @@ def show(planned: Planned) -> None:
         console.print(Text(line, style="dim"))
     for line in _expected(made):
         console.print(Text(line))
-    for device, why in planned.dry.left if planned.dry else ():
+    for device, why in planned.left:
         console.print(Text(f"{device.name} ({device.card.name}) not used: {why}", style="yellow"))
     for line in made.notes:
         console.print(Text(line, style="dim"))
@@ -153,7 +152,8 @@ def _refuse(own: Mapping[str, object]) -> None:
     """Raise UsageError for an option that is about this machine."""
     given = next((name for name, value in own.items() if value), None)
     if given:
-        raise UsageError(f"{given} is about this machine and --rigs about those of a file: leave one of the two out")
+        ram = ', or offer RAM in the file as { card = "desktop CPU", free_gib = 24 }' if given == "--ram" else ""
+        raise UsageError(f"{given} is about this machine and --rigs about those of a file: leave one of the two out{ram}")
 
 
 def _expected(made: Plan) -> Sequence[str]:

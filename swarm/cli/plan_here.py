@@ -6,10 +6,11 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from cluster.hardware import Device
+from cluster.advice import Home
+from cluster.hardware import Device, Host, read_host
 from cluster.hardware.known_cards import known_card
 from cluster.planner.hardware import Hardware, Measured, Speed
 from swarm.config import QUANTIZED, Sizes
@@ -23,8 +24,8 @@ PROCESS_S = 120.0
 """How long torch may take to start beside that."""
 
 
-def measured_here(devices: Sequence[Device], ports: range, model: Model) -> Hardware:
-    """The Devices of this machine, each kind measured once, in a process of its own.
+def home(devices: Sequence[Device], ports: range, model: Model, host: Callable[[], Host] = read_host) -> Home:
+    """The Devices of this machine, each kind measured once, in a process of its own; and the RAM that GPUs leave idle.
 
     Raises:
         UsageError: the ports do not go round.
@@ -32,12 +33,20 @@ def measured_here(devices: Sequence[Device], ports: range, model: Model) -> Hard
     """
     specs = name_workers(devices, ports)
     speeds: dict[tuple[str, int], Speed] = {}
-    for device in devices:
+    idle = [] if any(d.torch_device == "cpu" for d in devices) else [_ram(host())]
+    for device in (*devices, *idle):
         kind = device.torch_device, device.threads
         if kind not in speeds:
             speeds[kind] = _speed(device, model)
     found = tuple(Measured(spec, speeds[d.torch_device, d.threads]) for spec, d in zip(specs, devices, strict=True))
-    return Hardware(found, client=specs[0].rig)
+    rig = specs[0].rig
+    spare = (Measured(WorkerSpec("ram", rig, "cpu", "", d.memory_bytes), speeds[d.torch_device, d.threads]) for d in idle)
+    return Home(model, Hardware(found, client=rig), tuple(spare))
+
+
+def _ram(host: Host) -> Device:
+    """Half the RAM, as `--ram` could give it; it is used in advice only."""
+    return Device("cpu", "cpu", min(host.total_bytes // 2, host.available_bytes), host.cores, host.label)
 
 
 def name_workers(devices: Sequence[Device], ports: range) -> list[WorkerSpec]:
