@@ -6,13 +6,13 @@ of the model, and for how many experts they leave room, since an expert may sit 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.planner.budget import Prices
-from cluster.planner.counts import missing_bytes
-from cluster.planner.seats import Seat, largest_first, seat
+from cluster.planner.choice import Choice, Kind, StageChoice
 from swarm.plan import WorkerSpec
 
 MIDDLE, FIRST, LAST = 0, 1, 2
@@ -36,20 +36,35 @@ class _Partial(NamedTuple):
 
 @dataclass(frozen=True)
 class Packing:
-    """Seats and their Blocks; a Plan only where `missing_bytes` is 0."""
+    """The roles of all Devices; a Plan only where `missing_bytes` is 0."""
 
-    seats: list[Seat]
-    counts: list[int]
+    devices: tuple[WorkerSpec, ...]
+    roles: tuple[_Role, ...]
     missing_bytes: int
     """That much more on one of its Stages would be enough."""
+
+    def choice(self, prices: Prices) -> Choice:
+        """Blocks and experts where they fit: of each Stage, the last Blocks give theirs away, to Devices of its own Rig first."""
+        pairs = sorted(
+            ((d, role) for d, role in zip(self.devices, self.roles, strict=True) if role.blocks),
+            key=lambda p: (_place(p[1]), p[0].rig),
+        )
+        spare = Counter({d.name: r.experts - r.blocks * prices.num_experts for d, r in zip(self.devices, self.roles, strict=True)})
+        rigs = {d.name: d.rig for d in self.devices}
+        return Choice((tuple(_stage(d, role, spare, rigs, prices) for d, role in pairs),), 1, 0.0)
 
 
 def pack(devices: Sequence[WorkerSpec], prices: Prices) -> Packing | None:
     """The packing that lacks least; None where not even one Block finds a place between both ends of the model."""
-    ordered = largest_first(devices)
+    ordered = tuple(sorted(devices, key=lambda w: (-w.memory_bytes, w.name)))
     ways = [*_several(ordered, prices), *_alone(ordered, prices)]
-    packings = (_packing(ordered, roles, prices) for roles in ways)
-    return min(packings, key=lambda p: (p.missing_bytes, sum(n > 0 for n in p.counts)), default=None)
+    packings = (Packing(ordered, roles, _missing(roles, prices)) for roles in ways)
+    return min(packings, key=lambda p: (p.missing_bytes, sum(r.blocks > 0 for r in p.roles)), default=None)
+
+
+def _missing(roles: Sequence[_Role], prices: Prices) -> int:
+    experts = max(0, prices.num_blocks * prices.num_experts - sum(r.experts for r in roles))
+    return (prices.num_blocks - sum(r.blocks for r in roles)) * prices.core + experts * prices.expert
 
 
 def _several(devices: Sequence[WorkerSpec], prices: Prices) -> Iterator[tuple[_Role, ...]]:
@@ -92,14 +107,25 @@ def _alone(devices: Sequence[WorkerSpec], prices: Prices) -> Iterator[tuple[_Rol
             yield tuple(role if w is sole else _helping(w, prices) for w in devices)
 
 
-def _packing(devices: Sequence[WorkerSpec], roles: Sequence[_Role], prices: Prices) -> Packing:
-    pairs = list(zip(devices, roles, strict=True))
-    first = next(w for w, role in pairs if role.end & FIRST)
-    last = next(w for w, role in pairs if role.end & LAST)
-    middle = [w for w, role in pairs if role.blocks and role.end == MIDDLE]
-    middle.sort(key=lambda w: (w.rig != first.rig, w.rig == last.rig, w.rig))
-    stages = [first, *middle] + [last] * (last is not first)
-    blocks = {w.name: role.blocks for w, role in pairs}
-    seats = seat(stages, [w for w, role in pairs if not role.blocks], prices)
-    counts = [blocks[s.worker.name] for s in seats]
-    return Packing(seats, counts, missing_bytes(seats, counts, prices))
+def _place(role: _Role) -> int:
+    return {FIRST: 0, BOTH: 0, MIDDLE: 1, LAST: 2}[role.end]
+
+
+def _stage(device: WorkerSpec, role: _Role, spare: Counter[str], rigs: dict[str, str], prices: Prices) -> StageChoice:
+    short = max(0, role.blocks * prices.num_experts - role.experts)
+    kinds: Counter[Kind] = Counter()
+    for _ in range(role.blocks):
+        away = min(short, prices.num_experts)
+        short -= away
+        kinds[Kind(tuple(sorted(_taken(away, device, spare, rigs))))] += 1
+    return StageChoice(device.name, tuple(sorted(kinds.items(), key=lambda item: item[0].away)))
+
+
+def _taken(experts: int, owner: WorkerSpec, spare: Counter[str], rigs: dict[str, str]) -> Iterator[tuple[str, int]]:
+    """Places for so many experts, on the fewest Devices, of the owner's Rig first."""
+    for name in sorted((n for n in spare if n != owner.name), key=lambda n: (rigs[n] != owner.rig, -spare[n], n)):
+        count = min(experts, spare[name])
+        if count > 0:
+            experts -= count
+            spare[name] -= count
+            yield name, count

@@ -1,0 +1,120 @@
+"""How many Blocks each Device of a Stage gets, where every Block costs a Device the same: solved for many sets of owners at once.
+
+For each time that the slowest Worker may take, Blocks go to the quickest Devices that have room for them within it; that is best
+where a Device that is quicker with one row is quicker with many, and a bound where it is not.
+X: sets of owners   N: Devices   Z: times that the slowest Worker may take
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.planner.exact_ground import Floats, Ints
+
+CHUNK = 1_000_000
+"""Numbers in one array, at most."""
+SLACK = 1e-9
+"""Of a Block, so that rounding takes none away."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What is minimised: `alone` x one stream's seconds + `many` x those of all Sessions, of which there may be `most`."""
+
+    alone: float
+    many: float
+    most: float = np.inf
+
+    def of(self, alone_s: float, many_s: float) -> float:
+        return self.alone * alone_s + self.many * many_s if many_s <= self.most else np.inf
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Sets of owners, and what is the same for all Blocks on a Device; seconds.
+
+    Args:
+        owner: [X, N] 1 where a Device has a Stage: it gets at least one Block.
+        most: [X, N] Blocks that it has room for.
+        plenty: [X, N] Blocks that it holds without experts elsewhere; from there on each costs `dearer` in place of `alone`.
+        alone, many: [N] a Block with one row, and with those of a micro-batch.
+        dearer: [2, N] the same of further Blocks, at least.
+        ends: [X, N] busy beside its Blocks.
+        fixed: [X, 2] beside all Blocks, with one row and with those of a micro-batch.
+        link: [X] the busiest link.
+    """
+
+    owner: Ints
+    most: Ints
+    plenty: Floats
+    alone: Floats
+    many: Floats
+    dearer: Floats
+    ends: Floats
+    fixed: Floats
+    link: Floats
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The best of each set of owners: seconds [X], inf where the Blocks do not fit; Blocks [X, N]."""
+
+    seconds: Floats
+    blocks: Ints
+
+
+def fill(stages: Stages, num_blocks: int, in_flight: int, weights: Weights) -> Filled:
+    """The least `weights` of each set of owners."""
+    seconds, blocks = np.full(len(stages.owner), np.inf), np.zeros(stages.owner.shape, np.int64)
+    for at in _chunks(stages, num_blocks):
+        seconds[at], blocks[at] = _fill(stages, at, num_blocks, in_flight, weights)
+    return Filled(seconds, blocks)
+
+
+def _chunks(stages: Stages, num_blocks: int) -> Iterator[slice]:
+    rows, devices = stages.owner.shape
+    size = max(1, CHUNK // (2 * devices * devices * num_blocks))
+    return (slice(i, i + size) for i in range(0, rows, size))
+
+
+def _fill(stages: Stages, at: slice, num_blocks: int, in_flight: int, weights: Weights) -> tuple[Floats, Ints]:
+    owner, ends = stages.owner[at], stages.ends[at]
+    most = np.minimum(stages.most[at], num_blocks) * owner
+    steps = np.arange(1, num_blocks + 1)
+    times = np.where(steps <= most[..., None], ends[..., None] + steps * stages.many[:, None], np.inf).reshape(len(owner), -1)
+    times = np.sort(times, axis=1)  # [X, Z]
+    with np.errstate(invalid="ignore"):
+        within = np.floor((times[..., None] - ends[:, None, :]) / stages.many + SLACK)
+    caps = np.minimum(np.where(np.isfinite(times)[..., None], within, 0), most[:, None, :])  # [X, Z, N]
+    fits = (caps >= owner[:, None, :]).all(axis=2) & (caps.sum(axis=2) >= num_blocks)
+    plenty = np.minimum(caps, stages.plenty[at][:, None, :])
+    blocks, alone = _cheapest(owner, caps, plenty, stages.alone, stages.dearer[0], num_blocks)
+    _, around = _cheapest(owner, caps, plenty, stages.many, stages.dearer[1], num_blocks)
+    fixed = stages.fixed[at]
+    busiest = in_flight * np.maximum(times, stages.link[at][:, None])
+    many = np.maximum(busiest, fixed[:, 1:] + around)
+    value = weights.alone * (fixed[:, :1] + alone) + weights.many * np.where(fits, many, 0)
+    value = np.where(fits & (many <= weights.most), value, np.inf)
+    best = value.argmin(axis=1)
+    rows = np.arange(len(owner))
+    return value[rows, best], np.rint(blocks[rows, best]).astype(np.int64)
+
+
+def _cheapest(owner: Ints, caps: Floats, plenty: Floats, price: Floats, dearer: Floats, num_blocks: int) -> tuple[Floats, Floats]:
+    """Blocks [X, Z, N] on each Device, one at least on each owner, and their sum of prices [X, Z]."""
+    first = np.minimum(owner[:, None, :], plenty)
+    one = np.broadcast_to(owner[:, None, :], plenty.shape)
+    least = np.concatenate([first, one - first], axis=2)
+    room = np.maximum(np.concatenate([plenty, caps - plenty], axis=2) - least, 0)
+    prices = np.concatenate([price, dearer])
+    order = np.argsort(prices, kind="stable")
+    left = num_blocks - owner.sum(axis=1)[:, None, None]
+    before = np.cumsum(room[..., order], axis=2) - room[..., order]
+    taken = np.empty_like(room)
+    taken[..., order] = np.clip(left - before, 0, room[..., order])
+    taken += least
+    devices = taken.shape[2] // 2
+    return taken[..., :devices] + taken[..., devices:], taken @ prices

@@ -1,0 +1,302 @@
+"""The integer program of one set of owners: how many Blocks of each kind each owner has, and where standby copies are.
+
+min  weights.alone A + weights.many T,  A the seconds of one stream, T those of all Sessions:
+     T >= in_flight x busy seconds of each Worker and link,  T >= the seconds around
+Its relaxation's prices bound it for every first and last Stage at once, and say which kinds can be in a better Plan at all.
+N: Devices   O: owners   K: kinds of Block an owner   P: pairs of a first and a last Stage   Y: O x K, T, copies, who stands by
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+
+from cluster.planner.exact_fill import Weights
+from cluster.planner.exact_ground import Floats, Ground, Ints
+from cluster.planner.exact_times import Times
+
+SCALE = 1e5
+"""What the program minimises is about this much, so that the solver's tolerances are small beside it."""
+CLOSE = 1e-9
+"""Of the seconds: what is better by less than this is equal."""
+UNNOTICED = 1e-6
+"""A weight that only decides between equals, and that the solver would take for an error of its own."""
+NEVER = 1e12
+"""More than any scaled seconds."""
+NODES = 200_000
+"""Of one integer program, at most."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A first and a last Stage, by Device, and what comes with them whatever Blocks go where; seconds.
+
+    Args:
+        alone, around: beside all Blocks, with one row and with those of a micro-batch.
+        link: the busiest link.
+        busy: [N] embedding and head.
+        room: [N] bytes for Blocks and experts on each Device.
+    """
+
+    first: int
+    last: int
+    alone: float
+    around: float
+    link: float
+    busy: Floats
+    room: Ints
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """The linear program's bound for each pair of ends [P], and what one more of each variable adds to it [Y]."""
+
+    bounds: Floats
+    reduced: Floats
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Blocks of each owner and kind [O, K], copies [sets of Rigs, N], and the seconds of one stream and of all Sessions."""
+
+    blocks: Ints
+    copies: Ints
+    alone: float
+    many: float
+
+
+@dataclass(frozen=True)
+class Program:
+    """Of one set of owners with that many micro-batches under way.
+
+    Args:
+        alone, many: times with one row, and with those of a micro-batch.
+    """
+
+    ground: Ground
+    owners: tuple[int, ...]
+    in_flight: int
+    weights: Weights
+    alone: Times
+    many: Times
+
+    @cached_property
+    def others(self) -> list[list[int]]:
+        """The other Devices of each owner, in the order of `Kinds.places`."""
+        return [[d for d in range(len(self.ground.devices)) if d != o] for o in self.owners]
+
+    @cached_property
+    def held(self) -> Floats:
+        """[O, N, K] experts that each Device holds of a Block."""
+        kinds = self.many.kinds
+        held = np.zeros((len(self.owners), len(self.ground.devices) + 1, len(kinds.places)))
+        for o, others in enumerate(self.others):
+            for i in range(kinds.places.shape[1]):
+                held[o, np.array([*others, -1])[kinds.places[:, i]], np.arange(len(kinds.places))] += kinds.counts[:, i]
+        return held[:, :-1]
+
+    @cached_property
+    def alone_s(self) -> Floats:
+        """[O, K] a Block with one row, nobody else busy."""
+        return self.alone.owner[list(self.owners), 0]
+
+    @cached_property
+    def many_s(self) -> Floats:
+        """[O, K] a Block with the rows of a micro-batch, whoever has a Stage busy."""
+        kinds, size = self.many.kinds, len(self.ground.devices)
+        busy = np.isin(np.arange(size), self.owners).astype(np.int64)
+        found = []
+        for owner, others in zip(self.owners, self.others, strict=True):
+            status = np.append(busy[others], 0)
+            pattern = sum((status[kinds.places[:, i]] << i for i in range(kinds.places.shape[1])), np.zeros(len(kinds.places), int))
+            found.append(self.many.owner[owner, pattern, np.arange(len(kinds.places))])
+        return np.array(found)
+
+    @cached_property
+    def serving(self) -> list[list[frozenset[str]]]:
+        """[O, K] the Rigs that serve a Block."""
+        rigs = [d.rig for d in self.ground.devices]
+        return [
+            [frozenset({rigs[owner], *(rigs[d] for d in np.flatnonzero(self.held[o, :, k]))}) for k in range(self.held.shape[2])]
+            for o, owner in enumerate(self.owners)
+        ]
+
+    @cached_property
+    def rig_sets(self) -> list[frozenset[str]]:
+        """What different sets of Rigs serve Blocks; none where no copies are asked for."""
+        sets = {s for row in self.serving for s in row} if self.ground.load.standby else set()
+        return sorted(sets, key=sorted)
+
+    @cached_property
+    def _scale(self) -> float:
+        return SCALE / (self.ground.prices.num_blocks * float(self.many_s.min() + self.alone_s.min()))
+
+    @cached_property
+    def _cost(self) -> Floats:
+        cost = np.zeros(self._columns)
+        if self.weights.alone > UNNOTICED:
+            cost[: self.alone_s.size] = self.weights.alone * self._scale * self.alone_s.ravel()
+        if self.weights.many > UNNOTICED:
+            cost[self.alone_s.size] = self.weights.many
+        return cost
+
+    @property
+    def _columns(self) -> int:
+        size = len(self.ground.devices)
+        return self.alone_s.size + 1 + len(self.rig_sets) * size + (size if self.rig_sets else 0)
+
+    @cached_property
+    def _rows(self) -> Floats:
+        """Left sides of all that must not exceed `_right`."""
+        owners, size, kinds = len(self.owners), len(self.ground.devices), self.held.shape[2]
+        blocks = owners * kinds
+        at, mine = np.repeat(np.arange(owners), kinds), np.zeros((size, blocks))
+        mine[np.repeat(self.owners, kinds), np.arange(blocks)] = 1
+        held = self.held.transpose(1, 0, 2).reshape(size, blocks)
+        prices, rows = self.ground.prices, np.zeros((3 * size + owners + 3, self._columns))
+        weight = prices.core / prices.expert + prices.num_experts - self.held.sum(axis=1).ravel()
+        rows[:size, :blocks] = mine * weight + held
+        busy = mine * self.many_s.ravel() + held * self.many.work[:, None]
+        rows[size : 2 * size, :blocks] = self.in_flight * self._scale * busy
+        rows[2 * size, :blocks] = self._scale * self.many_s.ravel()
+        rows[size : 2 * size + 2, blocks] = -1
+        rows[2 * size + 2 : 2 * size + 2 + owners, :blocks] = -(at == np.arange(owners)[:, None]).astype(float)
+        rows[2 * size + 2 + owners : 3 * size + 2 + owners, :blocks] = -held
+        rows[-1, blocks] = 1
+        if self.rig_sets:
+            self._add_copies(rows, blocks)
+            rows = np.concatenate([rows, self._standing_by(blocks)])
+        return rows
+
+    def _add_copies(self, rows: Floats, blocks: int) -> None:
+        size, prices = len(self.ground.devices), self.ground.prices
+        helping = _attainable(self.ground.helper_room, self.ground)
+        standing = _attainable(self.ground.room(False, False), self.ground)
+        for d in range(size):
+            copies = blocks + 1 + np.arange(len(self.rig_sets)) * size + d
+            rows[d, copies] = prices.whole / prices.expert
+            rows[2 * size + 2 + len(self.owners) + d, copies] = -1
+            if d not in self.owners:
+                rows[d, self._columns - size + d] = (helping[d] - standing[d]) / prices.expert
+
+    def _standing_by(self, blocks: int) -> Floats:
+        """Whoever has a copy stands by."""
+        size = len(self.ground.devices)
+        rows = np.zeros((size, self._columns))
+        for d in range(size):
+            rows[d, blocks + 1 + np.arange(len(self.rig_sets)) * size + d] = 1
+            rows[d, self._columns - size + d] = -self.ground.prices.num_blocks
+        return rows
+
+    def _right(self, ends: Ends) -> Floats:
+        size, ground = len(self.ground.devices), self.ground
+        asked = [1.0 if d in ground.asked - set(self.owners) else 0.0 for d in range(size)]
+        most = min(self.weights.most * self._scale, NEVER)
+        return np.concatenate(
+            [
+                _attainable(ends.room, ground) / ground.prices.expert,
+                -self.in_flight * self._scale * ends.busy,
+                [-self._scale * ends.around, -self.in_flight * self._scale * ends.link],
+                -np.ones(len(self.owners)),
+                -np.array(asked),
+                [most],
+                np.zeros(size if self.rig_sets else 0),
+            ]
+        )
+
+    @cached_property
+    def _equal(self) -> tuple[Floats, Floats]:
+        """All Blocks have an owner; each has a copy, where that is asked for."""
+        blocks, size = self.alone_s.size, len(self.ground.devices)
+        rows, right = np.zeros((1 + len(self.rig_sets), self._columns)), np.zeros(1 + len(self.rig_sets))
+        rows[0, :blocks], right[0] = 1, self.ground.prices.num_blocks
+        flat = [s for row in self.serving for s in row] if self.rig_sets else []
+        for i, rigs in enumerate(self.rig_sets):
+            rows[1 + i, :blocks] = [float(s == rigs) for s in flat]
+            for d, device in enumerate(self.ground.devices):
+                if device.rig not in rigs:
+                    rows[1 + i, blocks + 1 + i * size + d] = -1
+        return rows, right
+
+    @cached_property
+    def _upper(self) -> Floats:
+        """The most of each variable: no copy on a Rig that serves the Block."""
+        upper = np.full(self._columns, np.inf)
+        size, start = len(self.ground.devices), self.alone_s.size + 1
+        for i, rigs in enumerate(self.rig_sets):
+            upper[start + i * size : start + (i + 1) * size] = [0 if d.rig in rigs else np.inf for d in self.ground.devices]
+        if self.rig_sets:
+            upper[-size:] = 1
+        return upper
+
+    def relaxed(self, ends: Sequence[Ends]) -> Relaxed | None:
+        """Bounds for each pair of ends from one linear program; None where it has no solution for any."""
+        rights = np.array([self._right(e) for e in ends])
+        right, (equal, equals) = rights.max(axis=0), self._equal
+        bounds = [(0.0, float(upper)) for upper in self._upper]
+        found = linprog(self._cost, self._rows, right, equal, equals, bounds, method="highs")
+        if found.status == 2:
+            return None
+        assert found.status == 0, f"the linear program ended with status {found.status}: {found.message}"
+        prices = np.minimum(found.ineqlin.marginals, 0)
+        reduced = self._cost - self._rows.T @ prices - equal.T @ found.eqlin.marginals
+        fixed = self.weights.alone * np.array([e.alone for e in ends])
+        return Relaxed(fixed + (found.fun + (rights - right) @ prices) / self._scale, reduced / self._scale)
+
+    def solve(self, ends: Ends, kept: Ints, cutoff: float) -> Solved | None:
+        """The best with these ends, of the variables `kept`; None where nothing is better than `cutoff` seconds."""
+        right, (equal, equals) = self._right(ends), self._equal
+        cost = self._cost[kept]
+        most = (cutoff - self.weights.alone * ends.alone) * self._scale
+        limits = [LinearConstraint(self._rows[:, kept], -np.inf, right), LinearConstraint(equal[:, kept], equals, equals)]
+        if np.isfinite(most):
+            limits.append(LinearConstraint(cost[None, :], -np.inf, most))
+        whole = (kept != self.alone_s.size).astype(int)
+        bounds = Bounds(0, self._upper[kept])
+        found = milp(cost, constraints=limits, integrality=whole, bounds=bounds, options={"mip_rel_gap": 0.0, "node_limit": NODES})
+        if found.x is None:
+            return None
+        full = np.zeros(self._columns)
+        full[kept] = found.x
+        return self.checked(ends, full)
+
+    def checked(self, ends: Ends, values: Floats) -> Solved | None:
+        """A solution in whole numbers with its exact seconds; None where rounding took it beyond somebody's memory."""
+        blocks, size = np.rint(values[: self.alone_s.size]).astype(np.int64).reshape(self.alone_s.shape), len(self.ground.devices)
+        copies = np.rint(values[self.alone_s.size + 1 :]).astype(np.int64)
+        placed = copies[: len(self.rig_sets) * size].reshape(-1, size)
+        return Solved(blocks, placed, *self.seconds(ends, blocks)) if self.fits(ends, blocks, placed) else None
+
+    def seconds(self, ends: Ends, blocks: Ints) -> tuple[float, float]:
+        """Of one stream, and of all Sessions."""
+        busy = ends.busy + np.einsum("odk,ok->d", self.held, blocks) * self.many.work
+        np.add.at(busy, list(self.owners), (blocks * self.many_s).sum(axis=1))
+        alone = ends.alone + float((blocks * self.alone_s).sum())
+        around = ends.around + float((blocks * self.many_s).sum())
+        return alone, max(self.in_flight * max(float(busy.max()), ends.link), around)
+
+    def fits(self, ends: Ends, blocks: Ints, copies: Ints) -> bool:
+        """Whether nobody holds more than there is room for, to the byte."""
+        prices, held = self.ground.prices, np.rint(np.einsum("odk,ok->d", self.held, blocks)).astype(np.int64)
+        used = held * prices.expert
+        for o, owner in enumerate(self.owners):
+            away = int((blocks[o] * self.many.kinds.away).sum())
+            used[owner] += int(blocks[o].sum()) * prices.whole - away * prices.expert
+        if len(copies):
+            standing = copies.sum(axis=0)
+            used += standing * prices.whole
+            extra = prices.fixed(False, False) - prices.helper
+            used += np.array([extra * (n > 0) * (d not in self.owners) for d, n in enumerate(standing)], np.int64)
+        return bool((used <= ends.room).all())
+
+
+def _attainable(room: Ints, ground: Ground) -> Ints:
+    """The most bytes within each room that whole numbers of cores and experts can take, so that rounding takes none beyond it."""
+    cores = np.arange(2 * ground.prices.num_blocks + 1) * ground.prices.core
+    left = room[:, None] - cores
+    taken = np.where(left >= 0, cores + left // ground.prices.expert * ground.prices.expert, -ground.prices.expert)
+    return np.asarray(taken.max(axis=1), np.int64)

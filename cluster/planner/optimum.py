@@ -1,0 +1,196 @@
+"""The optimum of a home's swarm over one Route or two, and over which Devices must be used.
+
+Two Routes share no Worker: the Devices are parted between them, and every parting that could be best is solved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from cluster.planner.budget import Load, Prices
+from cluster.planner.choice import Choice
+from cluster.planner.exact import Found, RouteSearch
+from cluster.planner.exact_choice import choice_of
+from cluster.planner.exact_fill import Weights
+from cluster.planner.exact_ground import Ground, classes
+from cluster.planner.exact_paths import Counts
+from cluster.planner.hardware import Hardware, Measured
+from swarm.plan import Model
+
+TIE = 1e-10
+"""The weight of what the objective does not ask for: it decides between equals."""
+WEIGHTS = {"latency": Weights(1.0, TIE), "throughput": Weights(TIE, 1.0), "balanced": Weights(0.5, 0.5)}
+"""Of one stream's seconds and of all Sessions', see `objective_s`."""
+BETTER = 1e-9
+"""A second Route must gain more than this share."""
+DISTINCT, DEVICES, SETS = 10, 16, 1100
+"""Devices that differ, Devices in all, and sets of owners, up to which the optimum is found."""
+ROUTES = 2
+"""At most."""
+
+
+def optimum(model: Model, hardware: Hardware, load: Load, must: frozenset[str] = frozenset()) -> Choice | None:
+    """The Choice with the least `objective_s`; to spread, of those with most Devices. None where nothing fits.
+
+    Args:
+        must: names of Devices that are to be used whatever it costs.
+    """
+    usable = replace(hardware, devices=able(hardware, Prices.of(model, load)))
+    if not load.spread:
+        return _best(Ground(model, usable, load, must=must))
+    for size in range(len(usable.devices), 0, -1):
+        parts = (Ground(model, part, load, must=frozenset(d.name for d in part.devices)) for part in _parts(usable, size))
+        found = [choice for ground in parts if (choice := _best(ground))]
+        if found:
+            return min(found, key=lambda c: c.seconds)
+    return None
+
+
+def in_reach(model: Model, hardware: Hardware, load: Load) -> bool:
+    """Whether the optimum can be found in reasonable time: up to ten Devices that differ, however many are alike."""
+    groups = classes(hardware, able(hardware, Prices.of(model, load)), frozenset())
+    sets = prod(len(g) + 1 for g in groups)
+    return len(groups) <= DISTINCT and sets <= SETS and sum(map(len, groups)) <= DEVICES
+
+
+def able(hardware: Hardware, prices: Prices) -> tuple[Measured, ...]:
+    """The Devices that could hold anything at all, by name."""
+    least = min(prices.helper + prices.expert, prices.fixed(False, False) + prices.core)
+    found = (d for d in hardware.devices if d.spec.memory_bytes >= least)
+    return tuple(sorted(found, key=lambda d: d.name))
+
+
+def _parts(hardware: Hardware, size: int) -> Iterator[Hardware]:
+    """So many of the Devices, those that are alike counted once."""
+    groups = classes(hardware, hardware.devices, frozenset())
+    for counts in product(*(range(len(g), -1, -1) for g in groups)):
+        if sum(counts) == size:
+            kept = {i for g, n in zip(groups, counts, strict=True) for i in g[:n]}
+            yield replace(hardware, devices=tuple(d for i, d in enumerate(hardware.devices) if i in kept))
+
+
+def _best(ground: Ground) -> Choice | None:
+    if not ground.devices:
+        return None
+    weights = WEIGHTS[ground.load.objective]
+    one = RouteSearch(ground, weights, tuple(ground.in_flights)).best()
+    two = None
+    if ground.load.sessions >= ROUTES and not ground.load.standby:
+        two = Pair(replace(ground, routes=ROUTES), weights).best(one.value * (1 - BETTER) if one else np.inf)
+    if two:
+        return choice_of(two.routes, two.value)
+    return choice_of([one], one.value) if one else None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Two Routes and what is minimised."""
+
+    value: float
+    routes: tuple[Found, Found]
+
+
+@dataclass
+class Pair:
+    """Two Routes on a ground that they part between them."""
+
+    ground: Ground
+    weights: Weights
+
+    def best(self, cutoff: float) -> Pairing | None:
+        """None where nothing is better than `cutoff`."""
+        self._known: dict[tuple[Counts, int, Weights, bool], Found | None] = {}
+        best: Pairing | None = None
+        for bound, part, number in self._partings():
+            if bound >= cutoff:
+                break
+            for found in self._solved(part, number, cutoff):
+                if found.value < cutoff:
+                    best, cutoff = found, found.value
+        return best
+
+    @property
+    def _all(self) -> Counts:
+        return tuple(len(c) for c in self.ground.classes)
+
+    def _partings(self) -> list[tuple[float, Counts, int]]:
+        """(bound, Devices of the Route that one stream takes, micro-batches under way), lowest first."""
+        alone, many = self._least(Weights(1.0, 0.0)), self._least(Weights(0.0, 1.0))
+        found = []
+        for part in product(*(range(n + 1) for n in self._all)):
+            rest = self._rest(part)
+            for number in self.ground.in_flights:
+                first, one, other = min(alone[part].values(), default=np.inf), *(many[p].get(number, np.inf) for p in (part, rest))
+                if max(first, one, other) < np.inf:
+                    found.append((self.weights.alone * first + self.weights.many * _together(one, other), part, number))
+        return sorted(found)
+
+    def _least(self, weights: Weights) -> dict[Counts, dict[int, float]]:
+        """For each part of the Devices and number under way, what one Route on it costs at least."""
+        search = RouteSearch(replace(self.ground, must=frozenset()), weights, tuple(self.ground.in_flights))
+        found: dict[Counts, dict[int, float]] = {p: {} for p in product(*(range(n + 1) for n in self._all))}
+        for bound, counts, row in search.bounds():
+            number = search.in_flights[row]
+            found[counts][number] = min(bound, found[counts].get(number, np.inf))
+        for counts, least in found.items():
+            for fewer in (tuple(n - (c == i) for i, n in enumerate(counts)) for c in range(len(counts)) if counts[c]):
+                for number, bound in found[fewer].items():
+                    least[number] = min(bound, least.get(number, np.inf))
+        return found
+
+    def _rest(self, part: Counts) -> Counts:
+        return tuple(a - n for a, n in zip(self._all, part, strict=True))
+
+    def _solved(self, part: Counts, number: int, cutoff: float) -> Iterator[Pairing]:
+        """The best with one stream on this part: its seconds for all Sessions enter by a concave function, cut into secants."""
+        quickest = Weights(TIE, 1.0)
+        mine, other = self._route(part, number, quickest), self._route(self._rest(part), number, quickest, second=True)
+        soonest = self._route(part, number, Weights(1.0, TIE)) if mine and other else None
+        if not (mine and other and soonest):
+            return
+        spans = [(mine.solved.many, soonest.solved.many)]
+        for found in (mine, soonest):
+            yield self._pairing(found, other)
+        cutoff = min(cutoff, *(self._pairing(f, other).value for f in (mine, soonest)))
+        while spans:
+            low, high = spans.pop()
+            if high <= low * (1 + BETTER):
+                continue
+            at_low, at_high = (_together(t, other.solved.many) for t in (low, high))
+            slope = (at_high - at_low) / (high - low)
+            best = self._route(part, number, Weights(self.weights.alone, self.weights.many * slope, high))
+            if best is None:
+                continue
+            pairing = self._pairing(best, other)
+            yield pairing
+            bound = best.value + self.weights.many * (at_low - slope * low)
+            cutoff = min(cutoff, pairing.value)
+            at = best.solved.many
+            if bound < cutoff * (1 - BETTER) and low * (1 + BETTER) < at < high * (1 - BETTER):
+                spans += [(low, at), (at, high)]
+
+    def _pairing(self, one: Found, other: Found) -> Pairing:
+        alone = min(one.solved.alone, other.solved.alone)
+        value = self.weights.of(alone, _together(one.solved.many, other.solved.many))
+        return Pairing(value, (one, other))
+
+    def _route(self, part: Counts, number: int, weights: Weights, second: bool = False) -> Found | None:
+        """The best on the first Devices of each class, or on the last for the second Route."""
+        key = (part, number, weights, second)
+        if key not in self._known:
+            pairs = zip(self.ground.classes, part, strict=True)
+            kept = {i for c, n in pairs for i in (c[len(c) - n :] if second else c[:n])}
+            devices = tuple(d for i, d in enumerate(self.ground.devices) if i in kept)
+            ground = replace(self.ground, hardware=replace(self.ground.hardware, devices=devices))
+            self._known[key] = RouteSearch(ground, weights, (number,)).best() if devices else None
+        return self._known[key]
+
+
+def _together(one: float, other: float) -> float:
+    """Seconds for all Sessions, where each Route serves half of them."""
+    return 2 / (1 / one + 1 / other)
