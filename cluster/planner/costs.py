@@ -134,7 +134,7 @@ class Costs:
         each = self.expert_s(owner, 1)
         there = [self.expert_s(a.device, 1) for a in away]
         mean = 0.0
-        for counts, chance in _choices((local, *(a.experts for a in away)), self.prices.sizes.config.top_k):
+        for counts, chance in choices((local, *(a.experts for a in away)), self.prices.sizes.config.top_k):
             remote = (self.asked_s(owner, a, 1, n, n * each_s) for a, n, each_s in zip(away, counts[1:], there, strict=True) if n)
             mean += chance * max(counts[0] * each, *remote, 0.0)
         return mean
@@ -168,6 +168,6 @@ def _all_choices(groups: tuple[int, ...], chosen: int) -> tuple[tuple[tuple[int,
     return tuple((numbers, ways / total) for numbers, ways in counts(groups, chosen))
 
 
-def _choices(groups: tuple[int, ...], chosen: int) -> tuple[tuple[tuple[int, ...], float], ...]:
+def choices(groups: tuple[int, ...], chosen: int) -> tuple[tuple[tuple[int, ...], float], ...]:
     """How many of a row's experts fall into each group, with the chance of it (multivariate hypergeometric)."""
     return _all_choices(groups, chosen)
