@@ -52,13 +52,23 @@ class Site:
         counts = [count for _, count in self.hot]
         groups = ([*counts[copies:], *self.rest], counts[:copies], *(away for _, away in self.away))
         chances = group_chances(groups, costs.prices.sizes.config.top_k)
-        return sum(chance * self._quickest_s(costs, chosen) for chosen, chance in chances)
+        return sum(chance * self._row_s(costs, chosen) for chosen, chance in chances)
 
-    def _quickest_s(self, costs: Costs, chosen: Sequence[int]) -> float:
-        """The owner reads some of the chosen experts that both hold and the holder the others, whichever way is quickest."""
+    def _row_s(self, costs: Costs, chosen: Sequence[int]) -> float:
+        """For a row that chose so many of each group."""
         only, both, *away = chosen
-        each = costs.expert_s(self.owner, 1)
-        return min(max((only + both - n) * each, self._asked_s(costs, n, away)) for n in range(both + 1))
+        asked = self._asks(only, both, away)
+        return max((only + both - asked) * costs.expert_s(self.owner, 1), self._asked_s(costs, asked, away))
+
+    def _asks(self, only: int, both: int, away: Sequence[int]) -> int:
+        """How many copies the owner asks for: Workers share experts out by number, not by speed, and ask the fewest that will do.
+
+        The rule of `swarm.model.spread`, for one row.
+        """
+        if only + both < 2:
+            return 0
+        there = sum(n for (whom, _), n in zip(self.away, away, strict=True) if whom.device.name == self.name)
+        return min(range(both + 1), key=lambda n: (max(only + both - n, there + n, *away, 0), n))
 
     def _asked_s(self, costs: Costs, copies: int, away: Sequence[int]) -> float:
         """Until all answers are there; a holder that has shards of the Block, too, is asked for all at once."""
