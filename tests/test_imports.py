@@ -72,8 +72,8 @@ def test_the_worker_knows_no_client_and_no_command_line() -> None:
     assert breaches("swarm.worker", ("swarm.client", "swarm.cli", "swarm.api")) == []
 
 
-def test_the_planner_is_made_of_the_vocabulary_and_the_standard_library() -> None:
-    ours = ("swarm.plan", "swarm.config", "swarm.errors", "cluster.planner")
+def test_the_planner_is_made_of_the_vocabulary_the_standard_library_and_a_solver() -> None:
+    ours = ("swarm.plan", "swarm.plan_check", "swarm.config", "swarm.errors", "cluster.planner", "numpy", "scipy")
     for _, path in modules("cluster.planner"):
         foreign = [t for t in imports(path) if t.partition(".")[0] not in sys.stdlib_module_names and not below(t, ours)]
         assert foreign == []

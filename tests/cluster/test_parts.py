@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from fake_worker import MIB, MODELS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.parts import holding, parts, release_first, same_assignment
-from cluster.planner import Load, budget_of, make_plan
+from cluster.planner import Hardware, Load, Measured, Speed, budget_of, make_plan
 from swarm.plan import ExpertShard, Plan, Route, Stage, Standby, WorkerSpec
 
 LOAD = Load(1, 64, spread=True)
@@ -21,10 +21,22 @@ def workers(*sizes: int) -> list[WorkerSpec]:
     return [WorkerSpec(f"w{n}", f"rig-{n}", "cpu", f"h:{n}", size) for n, size in enumerate(sizes)]
 
 
+def hardware(*sizes: int) -> Hardware:
+    return Hardware(tuple(Measured(spec, Speed.of(50e9, 1e12, 2e-5, 2)) for spec in workers(*sizes)))
+
+
 def plan(model: str, *sizes: int, epoch: int = 1, previous: Plan | None = None) -> Plan:
-    return make_plan(MODELS[model], workers(*sizes), LOAD, epoch, previous)
+    return make_plan(MODELS[model], hardware(*sizes), LOAD, epoch, previous)
 
 
+def halves() -> Plan:
+    """Blocks 0-4 on w0, 4-8 on w1."""
+    made = plan("nano", 64 * MIB, 64 * MIB)
+    route = Route((Stage("w0", 0, 4), Stage("w1", 4, 8)))
+    return replace(made, routes=(route,), shards=(), workers=tuple(workers(64 * MIB, 64 * MIB)))
+
+
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(6 * MIB, 12 * MIB), min_size=2, max_size=5))
 def test_the_parts_of_a_worker_weigh_what_the_plan_budgets(sizes: list[int]) -> None:
     made = plan("nano", *sizes)
@@ -64,11 +76,11 @@ def test_what_is_left_of_a_third_plan_counts_and_what_nobody_knows_leaves_no_roo
 
 @pytest.mark.parametrize(("name", "text"), [("w0", "stage 0 · blocks 0-3 · here"), ("w9", "idle · here")])
 def test_an_agent_is_named_by_what_its_worker_holds(name: str, text: str) -> None:
-    assert holding(plan("nano", 64 * MIB, 64 * MIB), name, "here") == text
+    assert holding(halves(), name, "here") == text
 
 
 def test_shards_are_in_the_name_too() -> None:
-    made = plan("nano", 64 * MIB, 64 * MIB)
+    made = halves()
     shards = tuple(ExpertShard("w1", block, (0,)) for block in (0, 1, 3))
     assert holding(replace(made, shards=shards), "w1", "x") == "stage 1 · blocks 4-7 · shards of blocks 0-1, 3 · x"
     assert holding(None, "w1", "x") == "idle · x"

@@ -13,7 +13,7 @@ import ray
 from fake_worker import CONFIG, MODELS, FakeWorker
 
 from cluster.agents import PrepareOrder, WorkerAgent
-from cluster.planner import Load, make_plan
+from cluster.planner import Hardware, Load, Measured, Speed, make_plan
 from cluster.ray_agents import RayAgent
 from swarm.plan import WorkerSpec
 
@@ -56,7 +56,8 @@ async def test_orders_go_straight_to_the_worker_when_ray_has_lost_the_actor(name
     monkeypatch.setattr(ray, "cancel", lambda stream: None)
     worker = FakeWorker("w0")
     agent = RayAgent(LostActor(loss(name)), cast(WorkerAgent, worker), "w0")
-    plan = make_plan(MODELS["nano"], [WorkerSpec("w0", "a", "cpu", "h:1", 2**30)], Load(1, 64), 7)
+    device = Measured(WorkerSpec("w0", "a", "cpu", "h:1", 2**30), Speed.of(50e9, 1e12, 2e-5, 2))
+    plan = make_plan(MODELS["nano"], Hardware((device,)), Load(1, 64), 7)
     assert (await agent.describe("nano", "fp32")).model.config == CONFIG
     assert [counts async for counts in agent.prepare(PrepareOrder(plan.to_json(), "w0", False))][-1][0] > 0
     await agent.commit(7)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "cluster"))
 from fake_worker import MODELS, FakeWorker, serve
 
 from cluster.agents import PrepareOrder
-from cluster.planner import Load, make_plan
+from cluster.planner import Hardware, Load, Measured, Speed, make_plan
 from cluster.ray_agents import RayAgents
 from cluster.ray_node import NAMESPACE
 from cluster.roster import Device, DeviceOffer
@@ -34,7 +34,8 @@ async def main(gcs: str, rig_id: str) -> None:
     server, address = await serve(worker, credentials)
     device = Device("attic/cpu", rig_id, "attic", DeviceOffer("cpu", 2**30, address))
     agent = await RayAgents(credentials).appoint(device, "idle · attic cpu")
-    plan = make_plan(MODELS["nano"], [device.spec], Load(1, 64), 7)
+    hardware = Hardware((Measured(device.spec, Speed.of(50e9, 1e12, 2e-5, 2)),))
+    plan = make_plan(MODELS["nano"], hardware, Load(1, 64), 7)
     loading = aiter(agent.prepare(PrepareOrder(plan.to_json(), device.name, False)))
     await anext(loading)
     more = asyncio.ensure_future(anext(loading))
