@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from benchmarks.checkpoint import ensure
 from benchmarks.limits import HOSTS, may_limit, may_shape, two_hosts
-from benchmarks.prediction_account import account
+from benchmarks.others import Others
+from benchmarks.prediction_account import account, round_taken
 from benchmarks.prediction_measure import hardware, rates
 from benchmarks.processes import described
 from benchmarks.unequal import CONTEXT, DELAY_S, Shape, running
@@ -26,8 +28,9 @@ from cluster.planner.budget import Load
 from cluster.planner.predict import predict
 
 HALF = (1, 3, 5, 7)
+CPUS = os.cpu_count() or 1
 SHAPES = (
-    Shape("2 and 1 threads", (2, 1), ((10, 16),)),
+    Shape("2 and 1 threads", (2, 1), ((10, 16),), sessions=4 if CPUS > 2 else 1),  # else both could not compute at once
     Shape("1 and 1 thread, the second with half a CPU", (1, 1), ((10, 16),), shares=(1, 0.5)),
     Shape("three Workers with 100%, 60% and 40% of a CPU", (1, 1, 1), ((8, 13, 16),), shares=(1, 0.6, 0.4)),
     Shape(f"a way of {1e3 * DELAY_S:.0f} ms between two Workers", (1, 1), ((8, 16),), delay_s=DELAY_S),
@@ -46,15 +49,19 @@ async def compare(shape: Shape, folder: Path, new: int) -> None:
     """Measure, predict, time, and print one swarm."""
     model = described(folder)
     async with running(shape, model) as swarm:
+        quiet = Others()
         found = await hardware(swarm)
         load = Load(sessions=shape.sessions, context=CONTEXT)
         predicted = predict(swarm.plan, found, load)
+        while_measured, quiet = quiet.share(), Others()
         timed = await rates(swarm, new)
+        while_timed = quiet.share()
     for what, said, was in (
-        ("one stream", predicted.tokens_per_s, timed.alone),
+        ("one stream", 1 / round_taken(swarm.plan, found, load, timed).around_s, timed.alone),  # over the Route that it took
         (f"{shape.sessions} sessions", predicted.total_tokens_per_s, timed.together),
     ):
         print(f"  {what:12} predicted {said:6.2f} tok/s   measured {was:6.2f}   ratio {said / was:.2f}")
+    print(f"      others used {while_measured:.0%} of the CPUs while it was measured, {while_timed:.0%} while it was timed")
     for line in account(swarm.plan, found, load, timed):
         print(f"      {line}")
 

@@ -9,7 +9,7 @@ from benchmarks.prediction_measure import Timed, hop_s, mean_of, rest_s
 from cluster.planner.budget import Load, Prices
 from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware
-from cluster.planner.predict import best_in_flight, going_round
+from cluster.planner.predict import Round, best_in_flight, going_round
 from swarm.plan import Plan
 
 
@@ -22,15 +22,20 @@ def account(plan: Plan, hardware: Hardware, load: Load, timed: Timed) -> Iterato
         yield f"{device.name}: GB/s at rows {rates}; {1e6 * speed.start_s:.1f} us to start a kernel"
     for (a, b), link in hardware.links.known.items():
         yield f"{a} to {b}: {1e3 * link.rtt_s:.2f} ms there and back, {link.bytes_per_s / 1e6:.0f} MB/s"
-    yield from _alone(plan, costs, timed)
+    yield from _alone(costs, round_taken(plan, hardware, load, timed), timed)
     yield from _together(plan, costs, timed)
 
 
-def _alone(plan: Plan, costs: Costs, timed: Timed) -> Iterator[str]:
+def round_taken(plan: Plan, hardware: Hardware, load: Load, timed: Timed) -> Round:
+    """The prediction for one row over the Route that the one stream took."""
     names = tuple(stage.worker for stage in timed.tokens[0].stages)
     route = next(r for r, each in enumerate(plan.routes) if tuple(s.worker for s in each.stages) == names)
+    return going_round(plan, route, Costs(Prices.of(plan.model, load, len(plan.routes)), hardware), 1, False)
+
+
+def _alone(costs: Costs, round_: Round, timed: Timed) -> Iterator[str]:
+    names = tuple(stage.worker for stage in timed.tokens[0].stages)
     devices = {d.name: d for d in costs.hardware.devices}
-    round_ = going_round(plan, route, costs, 1, False)
     software = {name: costs.frame_s(devices[name]) for name in names}
     for place, name in enumerate(names):
         stages = [token.stages[place] for token in timed.tokens]

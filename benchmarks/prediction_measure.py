@@ -104,14 +104,27 @@ async def rates(swarm: Running, new: int) -> Timed:
         sessions = [Session(client) for _ in range(swarm.plan.sessions)]
         await asyncio.gather(*(_begin(each, place) for place, each in enumerate(sessions, 1)))
         before, began = await _statuses(swarm), time.monotonic()
-        await asyncio.gather(*(_answer(each, place, new // 2) for place, each in enumerate(sessions, 1)))
+        together = await _together(sessions, new // 2 * len(sessions))
         together_s = time.monotonic() - began
         after = await _statuses(swarm)
         await asyncio.gather(*(each.close() for each in sessions))
     finally:
         await client.close()
-    together = len(sessions) * (new // 2) / together_s
-    return Timed(alone, tuple(tokens), together, together_s, before, after)
+    return Timed(alone, tuple(tokens), together / together_s, together_s, before, after)
+
+
+async def _together(sessions: list[Session], wanted: int) -> int:
+    """All Sessions at once, until they have so many tokens together: a slow one keeps nobody waiting. How many they have."""
+    made = 0
+
+    async def answer(session: Session, place: int) -> None:
+        nonlocal made
+        while made < wanted and len(session.tokens) < CONTEXT:
+            await _token(session, len(session.tokens), place)
+            made += 1
+
+    await asyncio.gather(*(answer(each, place) for place, each in enumerate(sessions, 1)))
+    return made
 
 
 async def _begin(session: Session, place: int) -> None:

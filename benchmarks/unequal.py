@@ -45,6 +45,11 @@ class Shape:
     hosts: bool = False
     sessions: int = 4
 
+    @property
+    def in_flight(self) -> int:
+        """Micro-batches under way on each Route: one a Stage, and no more than there are Sessions."""
+        return min(self.sessions, max(len(ends) for ends in self.routes))
+
     def plan(self, model: Model) -> Plan:
         """Its Plan, at addresses that are free now."""
         ports = free_ports(len(self.threads))
@@ -59,7 +64,7 @@ class Shape:
             for ends in self.routes
         )
         shards = tuple(ExpertShard(*shard) for shard in self.shards)
-        return Plan(1, model, workers, routes, shards, sessions=self.sessions, context=CONTEXT)
+        return Plan(1, model, workers, routes, shards, sessions=self.sessions, context=CONTEXT, in_flight=self.in_flight)
 
 
 @dataclass
