@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cluster.agents import Description
 from cluster.measuring import Measuring
-from cluster.planner import Load, make_plan
+from cluster.planner import make_plan
 from cluster.planner.hardware import Hardware, Link, Links, Measured
 from cluster.ram_hint import Shortage, ram_hint
 from cluster.roster import Device, Roster
@@ -19,10 +19,6 @@ from swarm.plan import Model, Plan
 UNREACHABLE = Link(10.0, 1e5)
 """What a link that could not be measured is priced at: whatever else there is, is better."""
 Say = Callable[[str], None]
-
-
-def _make(model: Model, hardware: Hardware, load: Load, epoch: int, before: Plan | None) -> Plan:
-    return replace(make_plan(model, [d.spec for d in hardware.devices], load, epoch, before), objective=load.objective)
 
 
 class Deciding:
@@ -90,8 +86,15 @@ class Deciding:
         spread = target.spread or any(r.offer.spread for r in self._roster.rigs.values() if not r.leaving)
         self.epoch = max(self.epoch + 1, int(self._clock()))
         load = replace(target.load, spread=spread)
-        plan = await asyncio.to_thread(_make, model, self.hardware(model), load, self.epoch, before)
-        return replace(plan, notes=(*plan.notes, *self._notes(model)))
+        hardware, notes = self.hardware(model), list(self._notes(model))
+        try:
+            plan = await asyncio.to_thread(make_plan, model, hardware, load, self.epoch, before)
+        except DoesNotFit as error:
+            if not load.standby:
+                raise
+            plan = await asyncio.to_thread(make_plan, model, hardware, replace(load, standby=False), self.epoch, before)
+            notes.append(f"no standby copies: {error}")
+        return replace(plan, notes=(*plan.notes, *notes))
 
     async def ram_hint(self, target: Target, model: Model, error: DoesNotFit) -> list[str]:
         """What host RAM of which Rig would do; see `ram_hint`."""

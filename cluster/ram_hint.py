@@ -59,7 +59,7 @@ def _rate(shortage: Shortage, rig: str, memory_bytes: int) -> float:
     assert plain
     more = Measured(spec, plain.speed(dtype, DTYPE_BYTES[dtype]))
     try:
-        plan = make_plan(shortage.model, [d.spec for d in (*shortage.hardware.devices, more)], shortage.load, 1)
+        plan = make_plan(shortage.model, replace(shortage.hardware, devices=(*shortage.hardware.devices, more)), shortage.load, 1)
     except PlacementError:
         return 0.0
     return plan.predicted.tokens_per_s if plan.predicted else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cluster.adoption import Adoption, answers
 from cluster.agents import Description
@@ -14,22 +14,12 @@ from cluster.deciding import Deciding
 from cluster.measuring import Measuring
 from cluster.parts import holding, same_assignment
 from cluster.roster import Device, Roster
-from cluster.target import Progress, Published, Target
+from cluster.target import Progress, Published, Target, Wish
 from swarm.errors import DoesNotFit, SwarmError, gib
 from swarm.plan import Model, Plan
 
 REPORT_S = 0.25
 """Between two reports of what is going on: people read no faster."""
-
-
-@dataclass
-class Wish:
-    """Another model that somebody asked for, and what became of it."""
-
-    target: Target
-    made: bool = False
-    done: bool = False
-    error: SwarmError | None = None
 
 
 class Replanning:
@@ -109,7 +99,8 @@ class Replanning:
     def say(self, message: str) -> None:
         """Show what goes on beside planning; empty: nothing any more."""
         self.activity = Progress(message)
-        if message and self.published.plan is None and not self._wish:
+        passing = self.published.waiting.startswith("is ")  # what it waits for otherwise is told on
+        if message and self.published.plan is None and passing and not self._wish:
             self.published = replace(self.published, waiting=f"is {message}")
         self.bell.ring()
 
@@ -213,6 +204,8 @@ class Replanning:
             text = "has no worker that answers: waiting for one"
         if isinstance(error, DoesNotFit):
             text = f"needs {gib(error.needed_bytes)}, has {gib(error.available_bytes)}: waiting for `swarm join ...`"
+            if under_way := self._measuring.names_under_way:
+                text = f"is measuring {', '.join(under_way)}: the rest is too little ({text})"
         text = "; ".join([text, *(f"{d.name} is left out: {d.out}" for d in refusals)])
         self._publish(Published(None, text, description))
         if isinstance(error, DoesNotFit) and description:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cluster.agents import Description
 from cluster.planner import Load
+from swarm.errors import SwarmError
 from swarm.plan import Plan
 
 
@@ -42,3 +43,13 @@ class Progress:
     message: str
     fraction: float = 0.0
     done: bool = False
+
+
+@dataclass
+class Wish:
+    """Another model that somebody asked for, and what became of it."""
+
+    target: Target
+    made: bool = False
+    done: bool = False
+    error: SwarmError | None = None

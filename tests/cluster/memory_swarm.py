@@ -47,6 +47,10 @@ class Swarm:
     def stages(self) -> dict[str, tuple[int, int]]:
         return {s.worker: (s.first, s.end) for s in self.plan.routes[0].stages}
 
+    def used(self) -> set[str]:
+        """The Workers that hold a part of the Plan."""
+        return {w.name for w in self.plan.workers}
+
     async def until(self, wanted: Callable[[Published], bool]) -> Published:
         async def look() -> Published:
             async for published in self.coordinator.watch():

@@ -25,7 +25,7 @@ async def test_too_little_memory_waits_and_a_join_that_makes_it_fit_serves(swarm
     assert published.plan is None
     assert published.waiting.startswith("needs ") and published.waiting.endswith("waiting for `swarm join ...`")
     published = await swarm.coordinator.join(offer("b", NEED))
-    assert published.plan and set(swarm.stages()) <= {"a/cpu", "b/cpu"}
+    assert published.plan and swarm.used() <= {"a/cpu", "b/cpu"}
 
 
 async def test_commit_comes_after_every_prepare_and_drain_after_every_commit(swarm: Swarm) -> None:
@@ -36,7 +36,7 @@ async def test_commit_comes_after_every_prepare_and_drain_after_every_commit(swa
     await swarm.seen(lambda: f"a/cpu: drain {old}" in swarm.agents.orders)
     orders = [o.partition(": ")[2] for o in swarm.agents.orders][2:]
     assert orders == [f"prepare {new}"] * 2 + [f"commit {new}"] * 2 + [f"drain {old}"]
-    assert new > old and set(swarm.stages()) == {"a/cpu", "b/cpu"}
+    assert new > old and swarm.used() == {"a/cpu", "b/cpu"}
 
 
 async def test_the_old_plan_serves_while_the_new_one_loads(swarm: Swarm) -> None:
@@ -61,7 +61,7 @@ async def test_joins_during_a_change_are_taken_together_in_the_next(swarm: Swarm
     await asyncio.sleep(0)
     swarm.agents.workers["a:7700"].hold_prepare.set()
     await asyncio.gather(*joins)
-    assert set(swarm.stages()) == {"a/cpu", "b/cpu", "c/cpu", "d/cpu"}
+    assert swarm.used() == {"a/cpu", "b/cpu", "c/cpu", "d/cpu"}
     assert len({o.split()[2] for o in swarm.agents.orders if "prepare" in o}) == 3
 
 
@@ -116,7 +116,7 @@ async def test_a_loss_that_no_longer_fits_withdraws_the_plan_until_the_worker_is
     dead.alive, dead.pid, dead.plans, dead.epoch = True, dead.pid + 1, {}, 0
     await swarm.coordinator.worker_restarted("b", "b:7700")
     await swarm.until(lambda p: p.plan is not None)
-    assert swarm.plan.epoch > epoch and set(swarm.stages()) == {"a/cpu", "b/cpu"}
+    assert swarm.plan.epoch > epoch and swarm.used() == {"a/cpu", "b/cpu"}
 
 
 async def test_a_worker_that_restarts_within_a_poll_is_prepared_again(swarm: Swarm) -> None:
@@ -149,7 +149,7 @@ async def test_a_worker_that_cannot_load_is_left_out_and_says_why(swarm: Swarm) 
     assert swarm.coordinator.left_out("b") == [f"b/cpu is left out: {worker.fail_prepare}"]
     worker.fails_for = "nano"
     [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
-    assert set(swarm.stages()) == {"a/cpu", "b/cpu"}
+    assert swarm.used() == {"a/cpu", "b/cpu"}
 
 
 async def test_loading_another_model_and_back_leaves_one_epoch_on_each_worker(swarm: Swarm) -> None:

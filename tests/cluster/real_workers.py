@@ -1,0 +1,99 @@
+"""A Coordinator behind its door, without Ray, and Rigs of one real Worker each, on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from cluster.agents import Agent, PrepareOrder, WorkerAgent, WorkerAgents
+from cluster.coordinator import Coordinator
+from cluster.door import Door, RayDoor
+from cluster.roster import Device, DeviceOffer, RigOffer
+from cluster.target import Target
+from cluster.versions import own_versions
+from cluster.worker_process import WorkerOrder, WorkerProcess
+from swarm.plan import Plan
+from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import swarm_pb2_grpc
+
+CREDENTIALS = Credentials("secret")
+
+
+class CountingAgent(WorkerAgent):
+    """Writes down what its Worker said that it had to load, by epoch and Worker."""
+
+    def __init__(self, device: Device, loads: dict[int, dict[str, int]]) -> None:
+        super().__init__(CREDENTIALS, device.address, device.name)
+        self._loads = loads
+
+    async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
+        epoch = Plan.from_json(order.plan).epoch
+        self._loads[epoch][order.name] = 0
+        async for loaded, total in super().prepare(order):
+            self._loads[epoch][order.name] = total
+            yield loaded, total
+
+
+class CountingAgents(WorkerAgents):
+    def __init__(self) -> None:
+        super().__init__(CREDENTIALS)
+        self.loads: dict[int, dict[str, int]] = defaultdict(dict)
+
+    def plain(self, device: Device) -> Agent:
+        return CountingAgent(device, self.loads)
+
+
+class RealSwarm:
+    """A swarm whose Rigs come and go as a test says; `plans` are those that were in force, in order."""
+
+    def __init__(self, coordinator: Coordinator, agents: CountingAgents, address: str, folder: Path, stack: AsyncExitStack) -> None:
+        self.coordinator, self.loads, self.address = coordinator, agents.loads, address
+        self.workers: dict[str, WorkerProcess] = {}
+        self._folder, self._stack = folder, stack
+
+    @property
+    def plan(self) -> Plan:
+        plan = self.coordinator.published.plan
+        assert plan, self.coordinator.published.waiting
+        return plan
+
+    async def join(self, rig: str, memory_bytes: int) -> Plan:
+        """Start a Worker and count it in as a Rig of its own."""
+        worker = self.workers[rig] = WorkerProcess(self._order(rig, memory_bytes), _never, print)
+        self._stack.push_async_callback(worker.stop)
+        await worker.start()
+        offer = DeviceOffer("cpu", memory_bytes, worker.order.address, 1, "a CPU")
+        await self.coordinator.join(RigOffer(rig, rig, (offer,), own_versions(), spread=True))
+        return self.plan
+
+    def _order(self, rig: str, memory_bytes: int) -> WorkerOrder:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            where = f"127.0.0.1:{free.getsockname()[1]}"
+        command = (sys.executable, "-m", "swarm.worker")
+        log = self._folder / f"{rig}.log"
+        return WorkerOrder(command, f"{rig}/cpu", "cpu", 1, memory_bytes, where, where, "secret", log, dict(os.environ))
+
+
+async def _never(address: str) -> None:
+    raise AssertionError(f"the worker at {address} was started again")
+
+
+@asynccontextmanager
+async def real_swarm(target: Target, folder: Path) -> AsyncIterator[RealSwarm]:
+    """A swarm without Rigs, until the block ends."""
+    agents = CountingAgents()
+    coordinator = Coordinator(target, agents, "a", lambda: 1000.0)
+    server = CREDENTIALS.server()
+    swarm_pb2_grpc.add_SwarmServiceServicer_to_server(Door(coordinator, "here", RayDoor()), server)
+    port = CREDENTIALS.bind(server, "127.0.0.1:0")
+    await server.start()
+    await coordinator.start()
+    async with AsyncExitStack() as stack:
+        yield RealSwarm(coordinator, agents, f"127.0.0.1:{port}", folder, stack)
+        await coordinator.stop()
+        await server.stop(None)

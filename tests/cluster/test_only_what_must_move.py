@@ -1,0 +1,102 @@
+"""Rigs with real Workers come and go while somebody chats: only what must move moves, and the text stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from real_workers import CREDENTIALS, RealSwarm, real_swarm
+
+from cluster import agents
+from cluster.planner.moving import moved_bytes
+from cluster.target import Target
+from swarm.plan import Plan
+
+pytest.importorskip("torch")
+
+from swarm.client.client import Client, open_client
+from swarm.client.conversation import Conversation
+from swarm.client.plan_source import SwarmPlan
+from swarm.client.sampling import Sampling
+
+TARGET = Target("nano", "fp32", sessions=2, context=4096, spread=True)
+MEMORY = 250 * 2**20
+MORE = 20
+"""Tokens of an answer before something happens, and after it."""
+DEADLINE_S = 30.0
+
+
+@pytest.fixture
+async def swarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RealSwarm]:
+    monkeypatch.setattr(agents, "MEASURE_S", 0.2)
+    async with real_swarm(TARGET, tmp_path) as found:
+        yield found
+
+
+class Chat:
+    """One answer that goes on until it is stopped."""
+
+    def __init__(self, client: Client, prompt: list[int]) -> None:
+        self.tokens: list[int] = []
+        self._task = asyncio.create_task(self._read(client.conversation(), prompt))
+
+    async def _read(self, conversation: Conversation, prompt: list[int]) -> None:
+        async for piece in conversation.generate(prompt, Sampling(temperature=0.0)):
+            self.tokens.append(piece.token)
+
+    async def goes_on(self) -> None:
+        """Wait until it has some tokens more."""
+        wanted = len(self.tokens) + MORE
+        async with asyncio.timeout(DEADLINE_S):
+            while len(self.tokens) < wanted and not self._task.done():
+                await asyncio.sleep(0.01)
+        assert not self._task.done(), "the chat was too short for this test"
+
+    async def stopped(self) -> list[int]:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        return self.tokens
+
+
+async def undisturbed(client: Client, prompt: list[int], count: int) -> list[int]:
+    """The same answer while nothing changes."""
+    conversation = client.conversation()
+    tokens = [piece.token async for piece in conversation.generate(prompt, Sampling(temperature=0.0), count)]
+    await conversation.close()
+    return tokens
+
+
+def pids(swarm: RealSwarm) -> dict[str, int]:
+    return {w["name"]: w["pid"] for w in swarm.coordinator.status()["workers"]}
+
+
+def exactly_the_difference(swarm: RealSwarm, before: Plan, after: Plan) -> int:
+    """The bytes that all Workers loaded for a Plan, each of them just what it lacked."""
+    loaded, lacked = swarm.loads[after.epoch], moved_bytes(before, after)
+    assert loaded == lacked
+    return sum(loaded.values())
+
+
+@pytest.mark.timeout(170)
+async def test_a_rig_joins_and_leaves_under_load_and_only_the_difference_between_the_plans_is_loaded(swarm: RealSwarm) -> None:
+    for rig in ("a", "b"):
+        two = await swarm.join(rig, MEMORY)
+    everything = sum(w.weights_bytes for w in two.workers)
+    async with open_client(SwarmPlan(swarm.address, CREDENTIALS), CREDENTIALS) as client:
+        prompt = client.tokenizer.encode("The sky is blue. The grass is green. The sky is")
+        chat, before = Chat(client, prompt), pids(swarm)
+        await chat.goes_on()
+        three = await swarm.join("c", MEMORY)
+        await chat.goes_on()
+        assert {w.rig for w in three.workers} == {"a", "b", "c"}
+        assert 0 < exactly_the_difference(swarm, two, three) < everything
+        assert before.items() <= pids(swarm).items()
+
+        [_ async for _ in swarm.coordinator.leave("c")]
+        await chat.goes_on()
+        assert 0 < exactly_the_difference(swarm, three, swarm.plan) < everything
+        assert pids(swarm) == before
+        said = await chat.stopped()
+        assert said == await undisturbed(client, prompt, len(said))
