@@ -1,82 +1,27 @@
-"""Copies of hot experts in spare memory, where a Block's owner and the copy's holder read two chosen ones side by side.
+"""Copies of hot experts in spare memory, where a Block's owner and the copy's holder read chosen ones side by side.
 
-One row at a time: an owner that holds both experts of a row reads them one after the other. What Workers counted says
-how often that is; where asking costs more than it saves, nothing is copied. See docs/placement.md.
+What Workers counted says how often a row's experts would be read by the owner alone, one after the other; where asking costs
+more than that, nothing is copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from math import inf
 
 from cluster.planner.budget import Load, Prices, budget_of
-from cluster.planner.chosen import enough, group_chances
-from cluster.planner.costs import Away, Costs
-from cluster.planner.hardware import Hardware, Measured
+from cluster.planner.chosen import enough
+from cluster.planner.costs import Costs
+from cluster.planner.hardware import Hardware
+from cluster.planner.site import Site, sites
 from swarm.plan import ExpertShard, Plan
 
 LEAST_S = 1e-6
 """A copy saves at least so many seconds a token, or is not worth loading."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """A Block of one Route, and one Worker that copies of its experts could go to.
-
-    Args:
-        hot: the counts of the experts that the owner holds and the holder does not, most chosen first.
-        rest: those of experts that the owner holds and the holder already has for another Route.
-        away: by Worker, the counts of the experts that the owner does not hold.
-    """
-
-    route: int
-    block: int
-    owner: Measured
-    holder: Away
-    hot: tuple[tuple[int, int], ...]
-    rest: tuple[int, ...]
-    away: tuple[tuple[Away, tuple[int, ...]], ...]
-
-    @property
-    def key(self) -> tuple[int, int]:
-        return self.route, self.block
-
-    @property
-    def name(self) -> str:
-        return self.holder.device.name
-
-    def seconds(self, costs: Costs, copies: int) -> float:
-        """What the experts of one row take on average, with the hottest so many copied."""
-        counts = [count for _, count in self.hot]
-        groups = ([*counts[copies:], *self.rest], counts[:copies], *(away for _, away in self.away))
-        chances = group_chances(groups, costs.prices.sizes.config.top_k)
-        return sum(chance * self._row_s(costs, chosen) for chosen, chance in chances)
-
-    def _row_s(self, costs: Costs, chosen: Sequence[int]) -> float:
-        """For a row that chose so many of each group."""
-        only, both, *away = chosen
-        asked = self._asks(only, both, away)
-        return max((only + both - asked) * costs.expert_s(self.owner, 1), self._asked_s(costs, asked, away))
-
-    def _asks(self, only: int, both: int, away: Sequence[int]) -> int:
-        """How many copies the owner asks for: Workers share experts out by number, not by speed, and ask the fewest that will do.
-
-        The rule of `swarm.model.spread`, for one row.
-        """
-        if only + both < 2:
-            return 0
-        there = sum(n for (whom, _), n in zip(self.away, away, strict=True) if whom.device.name == self.name)
-        return min(range(both + 1), key=lambda n: (max(only + both - n, there + n, *away, 0), n))
-
-    def _asked_s(self, costs: Costs, copies: int, away: Sequence[int]) -> float:
-        """Until all answers are there; a holder that has shards of the Block, too, is asked for all at once."""
-        asked = {self.name: (self.holder, copies)}
-        for (whom, _), number in zip(self.away, away, strict=True):
-            asked[whom.device.name] = whom, number + (copies if whom.device.name == self.name else 0)
-        each = ((a, n, n * costs.expert_s(a.device, 1)) for a, n in asked.values() if n)
-        return max((costs.asked_s(self.owner, a, 1, n, work_s) for a, n, work_s in each), default=0.0)
+STAYS = 1.05
+"""Other copies must save so many times what those that are there save; less would move them to and fro."""
 
 
 @dataclass
@@ -102,92 +47,81 @@ class Copies:
 
     def shards(self) -> Iterator[ExpertShard]:
         for (route, block), (site, number) in sorted(self.numbers.items(), key=lambda item: item[0]):
-            experts = tuple(sorted(expert for expert, _ in site.hot[:number]))
-            yield ExpertShard(site.name, block, experts, route, copy=True)
+            yield ExpertShard(site.name, block, tuple(sorted(site.hottest(number))), route, copy=True)
 
 
 def with_copies(plan: Plan, hardware: Hardware, load: Load, counts: Mapping[int, Sequence[int]]) -> Plan:
-    """The Plan with copies of experts in its Workers' spare memory, most seconds saved a byte first; without its old ones.
+    """The Plan with copies of experts in its Workers' spare memory, most seconds saved a byte first.
 
-    All copies of a Block are on one Worker. What is in a standby copy already costs no memory. `predicted` stays what
-    it is: a lower bound, with none of the copies.
+    Copies that it has already stay, where others would save hardly more, and where too little is known of their Block.
+    All new copies of a Block are on one Worker. What is in a standby copy costs no memory. `predicted` stays what it is: it
+    counts no copies.
 
     Args:
         hardware: what the Plan was made for.
-        counts: by Block, how often each of its experts was chosen; Blocks of which too little is known get no copies.
+        counts: by Block, how often each of its experts was chosen; Blocks of which too little is known get no new copies.
     """
-    bare = without_copies(plan)
+    top_k = plan.model.config.top_k
+    known = {block for block, chosen in counts.items() if enough(chosen, top_k)}
+    old = [s for s in plan.shards if s.copy and s.block in known]
+    bare = without_copies(plan, known)
     costs = Costs(Prices.of(plan.model, load, len(plan.routes)), hardware)
-    room = {w.name: w.memory_bytes - max(w.planned_bytes, budget_of(bare, w.name).total_bytes) for w in bare.workers}
-    copies = Copies(room)
-    _fill(copies, list(_sites(bare, costs, load, counts)), costs, bare)
+    there = list(sites(bare, costs, load, counts))
+    copies = _filled(there, costs, bare)
+    saved_s = _saved_s(there, old, costs)
+    if saved_s > LEAST_S and copies.saved_s <= STAYS * saved_s:
+        return replace(plan, notes=(*plan.notes, _note(sum(len(s.experts) for s in old), saved_s)))
     if not copies.numbers:
         return bare
     made = replace(bare, shards=(*bare.shards, *copies.shards()))
-    number = sum(n for _, n in copies.numbers.values())
-    note = f"{number} copies of hot experts in spare memory: {copies.saved_s * 1e3:.2f} ms a token less, by what was chosen so far"
-    return replace(_budgeted(made, {site.name for site, _ in copies.numbers.values()}), notes=(*bare.notes, note))
+    notes = (*bare.notes, _note(sum(number for _, number in copies.numbers.values()), copies.saved_s))
+    return replace(_budgeted(made, {site.name for site, _ in copies.numbers.values()}), notes=notes)
 
 
-def _fill(copies: Copies, sites: Sequence[Site], costs: Costs, plan: Plan) -> None:
-    """Add copies greedily by seconds a byte; of equal gain, on the owner's own Rig."""
+def without_copies(plan: Plan, blocks: Collection[int]) -> Plan:
+    """The Plan without the copies of experts of these Blocks."""
+    gone = [s for s in plan.shards if s.copy and s.block in blocks]
+    if not gone:
+        return plan
+    bare = replace(plan, shards=tuple(s for s in plan.shards if s not in gone))
+    return _budgeted(bare, {s.worker for s in gone})
+
+
+def _filled(there: Sequence[Site], costs: Costs, plan: Plan) -> Copies:
+    """Copies added greedily by seconds a byte; of equal gain, on the owner's own Rig."""
+    copies = Copies({w.name: w.memory_bytes - max(w.planned_bytes, budget_of(plan, w.name).total_bytes) for w in plan.workers})
     free = {(s.worker, b) for s in plan.standbys for b in s.blocks}
 
+    def size(site: Site) -> int:
+        return 0 if (site.name, site.block) in free else costs.prices.expert
+
     def entry(place: int, before: int) -> tuple[float, bool, int, int, float]:
-        site = sites[place]
-        gain = site.seconds(costs, before) - site.seconds(costs, before + 1) if before < len(site.hot) else 0.0
-        worth = inf if gain > LEAST_S and (site.name, site.block) in free else gain
+        site = there[place]
+        gain = 0.0
+        if before < len(site.hot) and copies.takes(site, size(site)):
+            gain = site.seconds(costs, site.hottest(before)) - site.seconds(costs, site.hottest(before + 1))
+        worth = gain if size(site) or gain <= LEAST_S else inf
         return -worth, site.holder.device.rig != site.owner.rig, place, before, gain
 
-    heap = [entry(place, 0) for place in range(len(sites))]
+    heap = [entry(place, 0) for place in range(len(there))]
     heapify(heap)
     while heap:
         _, _, place, _, gain = heappop(heap)
-        site = sites[place]
-        size = 0 if (site.name, site.block) in free else costs.prices.expert
-        if gain > LEAST_S and copies.takes(site, size):
-            heappush(heap, entry(place, copies.add(site, gain, size)))
+        site = there[place]
+        if gain > LEAST_S and copies.takes(site, size(site)):
+            heappush(heap, entry(place, copies.add(site, gain, size(site))))
+    return copies
 
 
-def _sites(plan: Plan, costs: Costs, load: Load, counts: Mapping[int, Sequence[int]]) -> Iterator[Site]:
-    devices = {d.name: d for d in costs.hardware.devices}
-    own = {(s.worker, b) for r in plan.routes for s in r.stages for b in s.blocks}
-    waits = load.objective != "latency" and load.sessions > 1
-    known = {
-        w.name: Away(devices[w.name], 0, waits and plan.route_of(w.name) is not None) for w in plan.workers if w.name in devices
-    }
-    for route, way in enumerate(plan.routes):
-        for owner, block in ((s.worker, b) for s in way.stages for b in s.blocks):
-            if not enough(counts.get(block, ()), costs.prices.sizes.config.top_k):
-                continue
-            for name, holder in known.items():
-                if (name, block) not in own:
-                    yield _site(plan, route, block, owner, holder, known, counts[block])
+def _saved_s(there: Sequence[Site], shards: Sequence[ExpertShard], costs: Costs) -> float:
+    """What copies save that are there already."""
+    found = {(site.route, site.block, site.name): site for site in there}
+    pairs = [(found[s.route, s.block, s.worker], s.experts) for s in shards if (s.route, s.block, s.worker) in found]
+    return sum(site.seconds(costs, ()) - site.seconds(costs, experts) for site, experts in pairs)
 
 
-def _site(plan: Plan, route: int, block: int, owner: str, holder: Away, known: Mapping[str, Away], counts: Sequence[int]) -> Site:
-    remote = plan.remote_experts(owner, block)
-    taken = {e for s in plan.shards if (s.worker, s.block) == (holder.device.name, block) for e in s.experts}
-    local = [e for e in range(len(counts)) if e not in remote]
-    hot = sorted((e for e in local if e not in taken), key=lambda e: (-counts[e], e))
-    names = dict.fromkeys(remote.values())
-    return Site(
-        route=route,
-        block=block,
-        owner=known[owner].device,
-        holder=holder,
-        hot=tuple((e, counts[e]) for e in hot),
-        rest=tuple(counts[e] for e in local if e in taken),
-        away=tuple((known[name], tuple(counts[e] for e, at in remote.items() if at == name)) for name in names),
-    )
-
-
-def without_copies(plan: Plan) -> Plan:
-    """The Plan as it was before `with_copies`."""
-    if not any(s.copy for s in plan.shards):
-        return plan
-    bare = replace(plan, shards=tuple(s for s in plan.shards if not s.copy))
-    return _budgeted(bare, {s.worker for s in plan.shards if s.copy})
+def _note(number: int, saved_s: float) -> str:
+    return f"{number} copies of hot experts in spare memory: {saved_s * 1e3:.2f} ms a token less, by what was chosen so far"
 
 
 def _budgeted(plan: Plan, names: set[str]) -> Plan:

@@ -10,14 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.planner import make_plan
 from cluster.planner.budget import Load, Prices, budget_of
 from cluster.planner.chosen import ENOUGH_ROWS, group_chances
 from cluster.planner.copies import with_copies
 from cluster.planner.costs import Away, Costs
 from cluster.planner.hardware import Hardware, Link, Links, Measured, Speed
 from cluster.planner.refine import hot_first, refine
+from cluster.planner.site import sites
+from cluster.router_counts import router_counts
 from swarm.config import ModelConfig
 from swarm.plan import ExpertShard, Model, Plan, Route, Stage, Standby, WorkerSpec
+from swarm.wire.v1 import worker_pb2 as pb
 
 GIB = 2**30
 MIXTRAL = ModelConfig(
@@ -162,12 +166,46 @@ def test_a_holder_of_shards_is_asked_for_both_at_once_and_its_shards_are_not_cop
     assert made.remote_experts("attic/a", 0) == {6: "attic/b", 7: "attic/b"}
 
 
-def test_copies_are_decided_anew_each_time_and_go_when_they_no_longer_pay() -> None:
+def test_copies_move_when_others_became_hot_and_go_when_they_no_longer_pay() -> None:
     plan, hardware = two(RAM, RAM, spare=2)
     made = refine(plan, hardware, LOAD, {0: SKEWED})
-    again = refine(made, hardware, LOAD, {0: SKEWED[::-1]})
-    assert (copied(made), copied(again)) == ({0: {0, 1}}, {0: {6, 7}})
-    assert replace(with_copies(made, hardware, LOAD, {}), notes=()) == plan
+    assert copied(made) == {0: {0, 1}}
+    assert copied(refine(made, hardware, LOAD, {0: SKEWED[::-1]})) == {0: {6, 7}}
+    slow = replace(hardware, links=Links(inside=Link(1.0, 1e9)))
+    assert replace(refine(made, slow, LOAD, {0: SKEWED}), notes=()) == plan
+
+
+def test_copies_stay_where_others_would_save_hardly_more_or_nothing_is_known_of_their_block() -> None:
+    plan, hardware = two(RAM, RAM, spare=2)
+    made = refine(plan, hardware, LOAD, {0: [1000, 1010, 1005, *[500] * 5]})
+    for counts in ({0: [1010, 1000, 1015, *[500] * 5]}, {}, {1: EVEN}):
+        again = refine(made, hardware, LOAD, counts)
+        assert (again.shards, again.workers) == (made.shards, made.workers)
+
+
+def test_a_slow_holder_gets_no_copy_though_workers_would_ask_it() -> None:
+    plan, hardware = two(RAM, Speed.of(15e9, 0.5e12, 15e-6, 2))
+    assert with_copies(plan, hardware, LOAD, {0: SKEWED, 1: EVEN}) == plan
+
+
+@pytest.mark.parametrize("away", [(), (6,), (5, 6, 7)])
+def test_copies_are_priced_as_workers_spread_the_experts_of_a_row(away: tuple[int, ...]) -> None:
+    pytest.importorskip("torch")
+    from swarm.model.spread import spread
+
+    devices = [device("attic/a", RAM, 40 * GIB), device("attic/b", RAM, 40 * GIB)]
+    shards = (ExpertShard("attic/b", 0, away),) if away else ()
+    plan = planned(devices, [Stage("attic/a", 0, 2)], shards)
+    costs = Costs(Prices.of(MODEL, LOAD), Hardware(tuple(devices)))
+    site = next(s for s in sites(plan, costs, LOAD, {0: EVEN}))
+    copies = {0, 1, 2}
+    for chosen in combinations(range(8), 4):
+        rows = dict.fromkeys(chosen, 1)
+        remote = {e: 1 for e in away if e in rows}
+        asked = spread(rows, remote, {e: 1 for e in copies if e in rows})
+        both = sum(e in copies for e in chosen)
+        here = len(chosen) - len(remote) - both
+        assert site.asks(here, both, [len(remote)] if away else []) == len(asked)
 
 
 def test_the_owner_keeps_what_is_chosen_most_and_memory_stays_as_it_was() -> None:
@@ -183,3 +221,28 @@ def test_experts_that_are_chosen_about_as_often_stay_where_they_are() -> None:
     devices = [device("attic/a", CARD, 40 * GIB), device("attic/b", RAM, 40 * GIB)]
     plan = planned(devices, [Stage("attic/a", 0, 2)], (ExpertShard("attic/b", 0, (0, 1)),))
     assert hot_first(plan, {0: [1100, 1200, *[1000] * 6]}) is plan
+
+
+@pytest.mark.parametrize("objective", ["latency", "throughput", "balanced"])
+def test_a_plan_made_again_from_a_refined_one_is_the_same_so_that_nothing_moves(objective: str) -> None:
+    devices = tuple(device(name, RAM, 10 * GIB) for name in ("attic/a", "attic/b", "desk/c"))
+    hardware, load = Hardware(devices), Load(2, 4096, objective=objective)
+    counts = {0: SKEWED, 1: EVEN}
+    first = refine(make_plan(MODEL, hardware, load, 1), hardware, load, counts)
+    first.check()
+    again = refine(make_plan(MODEL, hardware, load, 2, first), hardware, load, counts)
+    assert (again.routes, again.shards, again.workers, again.standbys) == (
+        first.routes,
+        first.shards,
+        first.workers,
+        first.standbys,
+    )
+
+
+def test_counts_of_a_block_that_two_routes_have_are_summed() -> None:
+    first, second = (
+        pb.WorkerStatus(choices=[pb.BlockChoices(block=b, counts=counts) for b, counts in each.items()])
+        for each in ({3: [1, 2]}, {3: [10, 20], 1: [5, 5]})
+    )
+    assert router_counts([first, second]) == {1: [5, 5], 3: [11, 22]}
+    assert router_counts([]) == {}
