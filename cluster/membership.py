@@ -64,6 +64,8 @@ class Membership:
         async with self._joining:
             while True:
                 try:
+                    if self._told_away and self._come_back:
+                        await self._come_back()
                     return await self._ask_to_join(request)
                 except (NoSwarm, Expired):
                     self._tell_away()

@@ -74,8 +74,8 @@ def test_a_rig_is_gone_when_it_neither_watches_nor_answers_for_minutes() -> None
 
 async def test_an_agent_that_cannot_be_appointed_holds_up_no_other(swarm: Swarm) -> None:
     swarm.agents.unreachable.add("b/cpu")
-    await swarm.coordinator.join(offer("a", NEED * 5 // 8))
-    await swarm.coordinator.join(offer("b", NEED * 5 // 8))
+    await swarm.coordinator.join(offer("a", NEED * 3 // 4))
+    await swarm.coordinator.join(offer("b", NEED * 3 // 4))
     await swarm.seen(lambda: "block" in swarm.agents.named.get("a/cpu", ""))
     assert "b/cpu" not in swarm.agents.named
     swarm.agents.unreachable.clear()
