@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 
 class Others:

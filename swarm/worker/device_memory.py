@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from swarm.errors import DeviceError, gib
@@ -17,10 +16,10 @@ def ran_out(error: BaseException) -> bool:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What is free on a Device now."""
+    """What is free on a Device now; files that are only cached leave room."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)
 
 
 def too_little(device: torch.device, planned_bytes: int, what: str) -> DeviceError:

@@ -75,16 +75,20 @@ def dtypes_of(device: torch.device) -> tuple[str, ...]:
     return tuple(TORCH_DTYPES)
 
 
-def measuring(wanted: Wanted, device: torch.device, room_bytes: int) -> Generator[None, None, Figures]:
+def measuring(
+    wanted: Wanted, device: torch.device, room_bytes: int, held: Sequence[torch.Tensor] = ()
+) -> Generator[None, None, Figures]:
     """Measure a Device, a turn at a time; what the last one returns are the Figures.
 
     Args:
         room_bytes: what may be used; half of it is.
+        held: weights that the Device has already, of the wanted shape and dtype.
     """
     began = time.perf_counter()
     dtype = TORCH_DTYPES[wanted.dtype]
     block = SmallBlock(dtype, device)
-    products = yield from Products.filling(wanted.hidden, wanted.ffn, dtype, device, room_bytes, began + wanted.budget_s / 4)
+    fill_until = began + wanted.budget_s / 4
+    products = yield from Products.filling(wanted.hidden, wanted.ffn, held, dtype, device, room_bytes, fill_until)
     block.run(products.one, JOB_S)
     yield
     known = yield from _warm_up(products, began + wanted.budget_s / 2)

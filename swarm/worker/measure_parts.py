@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,21 +51,27 @@ class Products:
 
     @classmethod
     def filling(
-        cls, hidden: int, ffn: int, dtype: torch.dtype, device: torch.device, room_bytes: int, until: float
+        cls, hidden: int, ffn: int, held: Sequence[Tensor], dtype: torch.dtype, device: torch.device, room_bytes: int, until: float
     ) -> Generator[None, None, Products]:
-        """Make them, at most half of `room_bytes` large and until then (of `time.perf_counter`), in turns."""
-        total = max(LEAST_BYTES, min(CYCLE_BYTES, room_bytes // 2))
+        """Gather what is `held`, and make what is missing, in turns.
+
+        Args:
+            held: weights that are there already, of that shape and dtype: a full card is measured with what it is full of.
+            room_bytes: half of it may be used.
+            until: when to have enough, of `time.perf_counter`.
+        """
+        weights, size = list(held), sum(w.nbytes for w in held)
+        total = min(CYCLE_BYTES, max(LEAST_BYTES, size + room_bytes // 2))
         noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(dtype).to(device)
-        weights: list[Tensor] = []
-        size, turn = 0, time.perf_counter()
+        turn = time.perf_counter()
         for rows, inputs in itertools.cycle(((2 * ffn, hidden), (hidden, ffn))):
+            if size >= total or (len(weights) > 1 and time.perf_counter() > until):
+                break
             most = min(MATRIX_BYTES, total // 4) // (inputs * noise.element_size())
             weights.append(torch.empty(max(1, min(rows, most)), inputs, dtype=dtype, device=device))
             size += weights[-1].nbytes
             for piece in weights[-1].view(-1).split(NOISE):
                 piece.copy_(noise[: piece.numel()])
-            if size >= total or (len(weights) > 1 and time.perf_counter() > until):
-                break
             if time.perf_counter() - turn > JOB_S:
                 yield
                 turn = time.perf_counter()

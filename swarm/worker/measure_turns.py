@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import Generator
 
+from torch import Tensor
+
 from swarm.errors import Full, Refused, SwarmError
 from swarm.model.dtypes import TORCH_DTYPES
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.device_memory import free_bytes, ran_out, too_little
 from swarm.worker.holdings import release_memory
 from swarm.worker.measure import BUDGET_S, Figures, Wanted, dtypes_of, measuring
+from swarm.worker.measure_parts import CYCLE_BYTES
 from swarm.worker.worker import Worker
 
 QUIET_S = 0.5
@@ -36,7 +39,7 @@ async def measure(worker: Worker, request: pb.MeasureRequest) -> pb.MeasureReply
     await _idle(worker, began + min(request.patience_s, MOST_PATIENCE_S))
     async with worker.ordering:
         dtypes = dtypes_of(worker.device)
-        reply = pb.MeasureReply(dtypes=dtypes, free_bytes=_free_bytes(worker))
+        reply = pb.MeasureReply(dtypes=dtypes)
         if wanted.dtype in dtypes:
             try:
                 figures = await _in_turns(worker, wanted)
@@ -45,6 +48,7 @@ async def measure(worker: Worker, request: pb.MeasureRequest) -> pb.MeasureReply
             reply.start_s = figures.start_s
             for rows, seconds_a_byte in figures.products:
                 reply.products.add(rows=rows, seconds_a_byte=seconds_a_byte)
+        reply.free_bytes = await asyncio.to_thread(_free_bytes, worker)  # with the card's context made, and what it keeps
     reply.took_s = time.monotonic() - began
     return reply
 
@@ -91,12 +95,28 @@ def _free_bytes(worker: Worker) -> int:
 async def _in_turns(worker: Worker, wanted: Wanted) -> Figures:
     """Measure, while nobody asks for anything else."""
     status, begun = worker.status(), worker.flow.rates.requests
-    room = min(worker.memory_bytes - status.weights_bytes - status.kv_bytes, free_bytes(worker.device))
-    turns = measuring(wanted, worker.device, max(room, 0))
+    free = await asyncio.to_thread(free_bytes, worker.device)  # makes a card's context where there is none
+    room = min(worker.memory_bytes - status.weights_bytes - status.kv_bytes, free)
+    turns = measuring(wanted, worker.device, max(room, 0), _held(worker, wanted))
     while (figures := await _turn(worker, turns)) is None:
         if worker.flow.rates.requests != begun:
             raise Full("it began to serve while it was measured: ask again when it is idle", worker.name)
     return figures
+
+
+def _held(worker: Worker, wanted: Wanted) -> list[Tensor]:
+    """Experts' weights that are here, of the wanted shape and dtype, as many as are read in turn."""
+    found: list[Tensor] = []
+    shapes = ((2 * wanted.ffn, wanted.hidden), (wanted.hidden, wanted.ffn))
+    experts = [e for epoch in worker.epochs.all() for e in epoch.experts.weights.values()]
+    size = 0
+    for weights in ((e.w13, e.w2) for e in experts):
+        if tuple(tuple(w.shape) for w in weights) == shapes and weights[0].dtype is TORCH_DTYPES[wanted.dtype]:
+            found += weights
+            size += sum(w.nbytes for w in weights)
+        if size >= CYCLE_BYTES:
+            break
+    return found
 
 
 async def _turn(worker: Worker, turns: Generator[None, None, Figures]) -> Figures | None:

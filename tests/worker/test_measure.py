@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 
 import grpc
@@ -25,7 +25,7 @@ from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
 from swarm.worker import measure as measure_file
 from swarm.worker.measure import ROWS, Wanted, at_once, dtypes_of, measuring
-from swarm.worker.measure_turns import measure
+from swarm.worker.measure_turns import _held, measure
 from swarm.worker.worker import Worker
 
 CPU = torch.device("cpu")
@@ -142,16 +142,38 @@ def test_little_memory_makes_a_rough_measurement_and_no_failure() -> None:
 
 def test_weights_are_read_in_turn_and_fill_no_more_than_half_of_what_is_free() -> None:
     with torch.inference_mode():
-        turns = measure_file.Products.filling(256, 512, torch.float32, CPU, 64 * 2**20, time.perf_counter() + 60)
-        while True:
-            try:
-                next(turns)
-            except StopIteration as done:
-                products: measure_file.Products = done.value
-                break
+        turns = measure_file.Products.filling(256, 512, (), torch.float32, CPU, 64 * 2**20, time.perf_counter() + 60)
+        products = last(turns)
         size = sum(w.nbytes for w in products.weights)
         assert 30 * 2**20 <= size <= 33 * 2**20
         assert {tuple(w.shape) for w in products.weights} == {(1024, 256), (256, 512)}
+
+
+def test_a_full_device_is_measured_with_the_weights_that_fill_it() -> None:
+    with torch.inference_mode():
+        held = [torch.ones(1024, 1024) for _ in range(5)]
+        products = last(measure_file.Products.filling(1024, 512, held, torch.float32, CPU, 0, time.perf_counter() + 60))
+    assert len(products.weights) == 5
+    assert all(a is b for a, b in zip(products.weights, held, strict=True))
+
+
+async def test_a_worker_measures_with_the_experts_that_it_holds() -> None:
+    async with one_worker() as (worker, _):
+        config = worker.epochs.current.config  # type: ignore[union-attr]
+        held = _held(worker, Wanted("fp32", config.hidden, config.ffn))
+        assert len(held) == 2 * 8 * 8
+        assert not _held(worker, Wanted("bf16", config.hidden, config.ffn))
+        assert not _held(worker, Wanted("fp32", config.hidden, config.ffn + 1))
+
+
+def last(turns: Generator[None, None, measure_file.Products]) -> measure_file.Products:
+    """Take all turns."""
+    while True:
+        try:
+            next(turns)
+        except StopIteration as done:
+            found: measure_file.Products = done.value
+            return found
 
 
 def test_a_turn_on_the_compute_thread_is_short() -> None:
