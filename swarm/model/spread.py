@@ -33,7 +33,7 @@ def spread(rows: Mapping[int, int], shards: Mapping[int, int], copies: Mapping[i
     Returns:
         Expert → holder for the copies that are not to be computed here: none where the owner has one expert to compute.
     """
-    movable = sorted((e for e in copies if e in rows), key=lambda e: (-rows[e], e))
+    movable = sorted((e for e in copies if e in rows and e not in shards), key=lambda e: (-rows[e], e))
     here = [e for e in rows if e not in shards]
     if not movable or len(here) < 2:
         return {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from swarm_processes import InMemory, prepare, until, workers_here
 from wider_plans import routes_plan
 
 from swarm.client.client import open_client
+from swarm.client.route import RouteStreams
 from swarm.errors import Lost, TooLong
 from swarm.plan import ExpertShard, Plan
 from swarm.wire.credentials import Credentials
@@ -140,18 +142,43 @@ async def test_what_no_route_could_ever_hold_is_refused_at_once() -> None:
             await answer(client.conversation(), STORY.prompt * 10, 5)
 
 
-async def test_a_cancelled_search_for_room_leaves_nothing_open() -> None:
+async def test_who_is_cancelled_in_the_moment_of_opening_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = routes_plan(*TWO)
+    really = RouteStreams.open
+
+    async def cancelled(streams: RouteStreams, *rest: Any) -> int:
+        held = await really(streams, *rest)
+        assert sum(sessions_at(workers)) == 2
+        asking.cancel()
+        return held
+
+    monkeypatch.setattr(RouteStreams, "open", cancelled)
     async with workers_here(plan) as workers, open_client(InMemory(plan), Credentials()) as client:
-        for turns in range(0, 60, 3):
-            talk = client.conversation()
-            asking = asyncio.create_task(answer(talk, STORY.prompt, 5))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-            await talk.close()
-        await until(lambda: sessions_at(workers) == [0, 0, 0, 0], "a session stayed open")
+        talk = client.conversation()
+        asking = asyncio.create_task(answer(talk, STORY.prompt, 5))
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await talk.close()
+        assert sessions_at(workers) == [0, 0, 0, 0]
+        monkeypatch.undo()
+        assert await answer(talk, STORY.prompt, 5) == STORY.answer[:5]
+        await talk.close()
+
+
+async def test_a_session_that_waits_for_room_takes_a_lost_route_that_is_back() -> None:
+    plan = routes_plan(*TWO, sessions=2, context=64)
+    async with workers_here(plan, only={"b0", "b1"}) as there, open_client(InMemory(plan), Credentials()) as client:
+        first, second = client.conversation(), client.conversation()
+        await answer(first, STORY.prompt[:30], 34)
+        waiting = asyncio.create_task(answer(second, STORY.prompt[:30], 34))
+        await until(lambda: len(there["b0"].opening._queue) == 1, "it does not wait")
+        async with workers_here(plan, only={"a0", "a1"}) as back:
+            async with asyncio.timeout(10):
+                await waiting
+            assert sessions_at(back, ["a0", "a1"]) == [1, 1]
+            assert sessions_at(there, ["b0", "b1"]) == [1, 1]
+            await second.close()
+        await first.close()
 
 
 async def test_a_chat_goes_on_while_a_route_is_added_and_while_one_is_taken_away() -> None:

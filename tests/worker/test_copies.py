@@ -44,8 +44,8 @@ async def test_the_holder_of_copies_computes_its_share_and_the_text_stays() -> N
 async def test_the_holder_of_copies_lost_mid_answer_costs_no_token_and_no_pause(tmp_path: Path, death: signal.Signals) -> None:
     plan = copied()
     with processes(plan, tmp_path) as swarm:
-        told: list[str] = []
-        async with open_client(InMemory(plan), Credentials(), told.append) as client:
+        source = InMemory(plan)
+        async with open_client(source, Credentials()) as client:
             talk, times = client.conversation(), [time.monotonic()]
             async for _ in talk.generate(STORY.prompt, GREEDY, len(STORY.answer)):
                 times.append(time.monotonic())
@@ -58,7 +58,7 @@ async def test_the_holder_of_copies_lost_mid_answer_costs_no_token_and_no_pause(
             assert talk.answer.tokens == STORY.answer
             pauses = [b - a for a, b in pairwise(times)][21:]
             assert max(pauses) < 3.0, "a shard's patience was waited for"
-            assert not told
+            assert not source.reported, "a step failed"
             if death is signal.SIGSTOP:
                 swarm.signal("w1", signal.SIGCONT)
             await talk.close()
@@ -105,7 +105,8 @@ async def test_a_holder_that_has_shards_too_is_missed_by_name() -> None:
 
 async def test_a_retired_holder_is_no_loss() -> None:
     plan = copied()
-    async with workers_here(plan) as workers, open_client(InMemory(plan), Credentials()) as client:
+    source = InMemory(plan)
+    async with workers_here(plan) as workers, open_client(source, Credentials()) as client:
         talk = client.conversation()
         pieces = talk.generate(STORY.prompt, GREEDY, 60)
         for _ in range(10):
@@ -115,6 +116,7 @@ async def test_a_retired_holder_is_no_loss() -> None:
         async for _ in pieces:
             pass
         assert talk.answer.tokens == STORY.answer[:60]
+        assert not source.reported, "a step failed"
         assert workers["w1"].status().weights_bytes == 0
         await until(lambda: workers["w1"].status().busy_s - before < 0.1, "it still computes")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 from questions import answer, questions
@@ -38,3 +39,16 @@ async def test_killing_a_worker_of_one_route_moves_its_sessions_to_the_other_and
             assert await asyncio.to_thread(sessions, swarm, "a0", "b0") == [0, 4]
             for talk in talks:
                 await talk.close()
+
+
+async def test_an_entry_that_says_nothing_keeps_nobody_waiting_who_has_another_route(tmp_path: Path) -> None:
+    with processes(routes_plan(*TWO), tmp_path) as swarm:
+        swarm.signal("a0", signal.SIGSTOP)
+        try:
+            async with open_client(FilePlan(swarm.plan_file), Credentials()) as client, asyncio.timeout(20):
+                talks = [client.conversation() for _ in STORIES]
+                asked = (answer(talk, q.prompt, 20) for talk, q in zip(talks, STORIES, strict=True))
+                assert await asyncio.gather(*asked) == [q.answer[:20] for q in STORIES]
+                assert await asyncio.to_thread(sessions, swarm, "b0") == [4]
+        finally:
+            swarm.signal("a0", signal.SIGCONT)
