@@ -24,6 +24,8 @@ MOST_PATIENCE_S = 600.0
 MOST_WIDTH = 1 << 17
 """The widest expert that is measured: what comes over the wire must not decide how much memory is taken."""
 POLL_S = 0.05
+LAST_TURN_S = 5.0
+"""How long whoever gives up waits for a turn that has begun."""
 
 
 async def measure(worker: Worker, request: pb.MeasureRequest) -> pb.MeasureReply:
@@ -98,9 +100,12 @@ async def _in_turns(worker: Worker, wanted: Wanted) -> Figures:
     free = await asyncio.to_thread(free_bytes, worker.device)  # makes a card's context where there is none
     room = min(worker.memory_bytes - status.weights_bytes - status.kv_bytes, free)
     turns = measuring(wanted, worker.device, max(room, 0), _held(worker, wanted))
-    while (figures := await _turn(worker, turns)) is None:
-        if worker.flow.rates.requests != begun:
-            raise Full("it began to serve while it was measured: ask again when it is idle", worker.name)
+    try:
+        while (figures := await _turn(worker, turns)) is None:
+            if worker.flow.rates.requests != begun:
+                raise Full("it began to serve while it was measured: ask again when it is idle", worker.name)
+    finally:
+        turns.close()  # gives its weights back now, also where an error that is under way would keep them
     return figures
 
 
@@ -135,7 +140,11 @@ async def _turn(worker: Worker, turns: Generator[None, None, Figures]) -> Figure
         loop.call_soon_threadsafe(_end, ended, outcome)
 
     worker.compute.submit(job)
-    outcome = await ended
+    try:
+        outcome = await asyncio.shield(ended)
+    except asyncio.CancelledError:
+        await asyncio.wait({ended}, timeout=LAST_TURN_S)  # it may be running
+        raise
     if isinstance(outcome, Exception):
         if ran_out(outcome):
             raise too_little(worker.device, 0, "what it is measured with") from None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 
@@ -104,6 +106,26 @@ async def test_two_do_not_measure_at_once_and_one_who_gave_up_is_no_hindrance() 
         first.cancel()
         await asyncio.wait({first})
         assert (await measure(worker, pb.MeasureRequest(**SMALL, patience_s=5))).products
+
+
+async def test_memory_is_given_back_after_measuring_and_after_giving_up() -> None:
+    async with one_worker() as (worker, _):
+        held = weakref.WeakSet[measure_file.Products]()
+        with pytest.MonkeyPatch.context() as patch:
+            real = measure_file.Products.run
+
+            def run(self: measure_file.Products, rows: int, guess: float) -> object:
+                held.add(self)
+                return real(self, rows, guess)
+
+            patch.setattr(measure_file.Products, "run", run)
+            await measure(worker, pb.MeasureRequest(**SMALL, patience_s=5))
+            asked = asyncio.ensure_future(measure(worker, pb.MeasureRequest(**SMALL | {"budget_s": 20})))
+            await until(lambda: len(held) > 0, "measuring does not start")
+            asked.cancel()
+            await asyncio.wait({asked})
+        gc.collect()
+        assert not held
 
 
 @pytest.mark.parametrize("wrong", [{"dtype": "int3"}, {"hidden": 2**30}, {"ffn": 2**30}], ids=str)
