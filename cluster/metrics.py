@@ -65,8 +65,8 @@ class Reading:
 class Readings:
     """One Worker's metrics, look by look; a gauge that does not apply to it is 0.
 
-    Counters begin with the first look: an Agent made anew at an epoch goes on where the one before it ended, so that
-    Ray's sums over both count nothing twice.
+    The first look adds to counters all that the Worker counted before, so that the counters of each of its Agents, which
+    follow one another and overlap, say what the Worker itself does.
     """
 
     def __init__(self, worker: str) -> None:
@@ -84,7 +84,7 @@ class Readings:
         plan = self._plan(now)
         held = {"swarm_up": 1.0} | self._held(now, plan) | _predicted(plan, self.worker)
         if before is None or before.pid != now.pid:
-            return self._gauges(held)
+            return [*self._gauges(held), *self._counted(pb.WorkerStatus(), now)]
         return [*self._gauges(held | self._rates(before, now, plan)), *self._counted(before, now)]
 
     def _gauges(self, values: Mapping[str, float]) -> list[Reading]:

@@ -47,7 +47,7 @@ def counters(readings: list[Reading]) -> dict[tuple[str, ...], float]:
 
 def test_each_look_sets_every_gauge_and_adds_only_to_counters_that_exist() -> None:
     readings = Readings("desk/cuda:0")
-    for look in (None, status(1.0), status(2.0, tokens=5), None):
+    for look in (None, status(1.0, tokens=3), status(2.0, tokens=5), None):
         found = readings.of(look)
         assert set(gauges(found)) == {name for name, metric in METRICS.items() if not metric.counter}
         assert {r.name for r in found} <= METRICS.keys()
@@ -82,12 +82,13 @@ def test_the_prediction_stands_beside_what_the_last_worker_measures_and_nowhere_
     assert first["swarm_predicted_tokens_per_s"] == first["swarm_route_tokens_per_s"] == 0
 
 
-def test_choices_are_counted_once_whoever_looks_and_from_zero_when_a_block_comes_back() -> None:
+def test_choices_are_those_that_the_worker_counted_and_from_zero_when_a_block_comes_back() -> None:
     def choices(*counts: int) -> list[pb.BlockChoices]:
         return [pb.BlockChoices(block=1, counts=counts)]
 
     readings = Readings("desk/cuda:0")
-    assert counters(readings.of(status(1.0, choices=choices(10, 20)))) == {}
+    first = {("swarm_choices", "1", "0"): 10, ("swarm_choices", "1", "1"): 20}
+    assert counters(readings.of(status(1.0, choices=choices(10, 20)))) == first
     assert counters(readings.of(status(2.0, choices=choices(10, 23)))) == {("swarm_choices", "1", "1"): 3}
     assert counters(readings.of(status(3.0, choices=choices(2, 0)))) == {("swarm_choices", "1", "0"): 2}
     assert counters(readings.of(status(4.0, choices=choices(2, 1), tokens=1))) == {
@@ -98,8 +99,8 @@ def test_choices_are_counted_once_whoever_looks_and_from_zero_when_a_block_comes
 
 def test_a_worker_that_started_anew_or_is_gone_is_no_negative_count() -> None:
     readings = Readings("desk/cuda:0")
-    readings.of(status(10.0, tokens=100))
-    assert counters(readings.of(status(1.0, tokens=3, pid=8))) == {}
+    assert counters(readings.of(status(10.0, tokens=100))) == {("swarm_tokens",): 100}
+    assert counters(readings.of(status(1.0, tokens=3, pid=8))) == {("swarm_tokens",): 3}
     assert counters(readings.of(status(2.0, tokens=4, pid=8))) == {("swarm_tokens",): 1}
     gone = gauges(readings.of(None))
     assert set(gone.values()) == {0.0}
