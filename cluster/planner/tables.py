@@ -64,7 +64,7 @@ class Table:
     """The Devices of a swarm side by side, for one model and load and a number of Routes.
 
     Args:
-        caps: the most whole Blocks that fit beside the ends of MIDDLE, FIRST, LAST and BOTH [4, D].
+        room: bytes for Blocks beside a Stage's workspace and the ends of MIDDLE, FIRST, LAST and BOTH [4, D].
         rtt, bytes_per_s: of the links between the Devices [D, D].
     """
 
@@ -72,7 +72,7 @@ class Table:
     costs: Costs
     load: Load
     routes: int
-    caps: Counts
+    room: Counts
     rtt: Floats
     bytes_per_s: Floats
 
@@ -82,11 +82,11 @@ class Table:
         devices = tuple(sorted(hardware.devices, key=lambda d: d.name))
         prices = Prices.of(model, load, routes)
         fixed = [prices.fixed(bool(ends & FIRST), bool(ends & LAST)) for ends in range(4)]
-        caps = [[max(0, d.spec.memory_bytes - f) // prices.whole for d in devices] for f in fixed]
+        room = [[max(0, d.spec.memory_bytes - f) for d in devices] for f in fixed]
         links = [[hardware.links.between(a.rig, b.rig) for b in devices] for a in devices]
         rtt = np.array([[link.rtt_s for link in row] for row in links])
         rate = np.array([[link.bytes_per_s for link in row] for row in links])
-        return cls(devices, Costs(prices, hardware), load, routes, np.array(caps, dtype=np.int64), rtt, rate)
+        return cls(devices, Costs(prices, hardware), load, routes, np.array(room, dtype=np.int64), rtt, rate)
 
     @property
     def names(self) -> list[str]:
@@ -95,6 +95,16 @@ class Table:
     @property
     def num_blocks(self) -> int:
         return self.costs.prices.num_blocks
+
+    @property
+    def caps(self) -> Counts:
+        """The most whole Blocks that fit beside each of the ends [4, D]."""
+        return self.room // self.costs.prices.whole
+
+    @property
+    def cores(self) -> Counts:
+        """The most Blocks that fit without any of their experts [4, D]."""
+        return self.room // self.costs.prices.core
 
     @property
     def sessions(self) -> float:
