@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 from cluster.hardware.known_cards import known_card
-from cluster.planner import Load
+from cluster.planner import Load, missing_bytes
 from cluster.planner.hardware import Hardware, Link, Measured
+from cluster.planner.lay_out import lay_out
+from cluster.planner.make import decide
 from cluster.planner.predict import objective_s
 from cluster.rigs_file import PAYLOAD_SHARE
 from swarm.config import Sizes
-from swarm.errors import DoesNotFit, PlacementError, gib
-from swarm.plan import Model, Plan, Prediction, WorkerSpec
-
-Decide = Callable[[Model, Hardware, Load], Plan]
+from swarm.errors import gib
+from swarm.plan import Model, Prediction, WorkerSpec
 
 CARD = "RTX 3090"
 SWITCH_BYTES_PER_S = 2.5e9 / 8 * PAYLOAD_SHARE
 WORTH = 1.01
-"""Below that much faster, something brings nothing."""
+"""Below that many times what the Plan is chosen by, something brings nothing."""
 RIGS_TRIED = 4
+"""Rigs in which one more card is tried; planning for many Devices takes its time."""
 RAM_STEP_BYTES = 8 * 2**30
 
 
@@ -49,77 +50,72 @@ class Home:
 
 @dataclass(frozen=True)
 class Adviser:
-    """Plans again, with something more.
-
-    Args:
-        decide: model, hardware and load in, a Plan with its prediction out.
-    """
+    """Plans again, with something more; nothing of what is in force counts."""
 
     home: Home
     load: Load
-    decide: Decide
 
     def gains(self, now: Prediction) -> Iterator[str]:
         """What one more card, a quicker switch, or RAM that is not offered would bring."""
         yield self._compared(*self._best_card(), now)
         switch = self._switch()
         if switch is not None:
-            yield self._compared("a 2.5 GbE switch", self._predicted(switch), now)
+            yield self._compared("a 2.5 GbE switch", self._foreseen(switch), now)
         for ram in self.home.spare:
-            faster = self._predicted(self.home.with_device(ram))
+            faster = self._foreseen(self.home.with_device(ram))
             if faster is not None and self._is_worth(faster, now):
                 yield self._compared(f"--ram {_whole(ram.spec.memory_bytes)} on {ram.rig}", faster, now)
 
-    def cures(self, error: DoesNotFit) -> str:
+    def cure(self) -> str:
         """Where the model does not fit: the least RAM, or else one more card, with which it does; empty where neither helps."""
-        missing = error.needed_bytes - error.available_bytes
-        helps = [found for ram in self.home.spare if (found := self._least(ram, missing))]
-        best = min(helps, key=lambda each: objective_s(each[1], self.load)) if helps else self._best_card()
-        what, then = best
+        shares = [share for ram in self.home.spare if (share := self._least(ram))]
+        if shares:
+            share = min(shares, key=lambda each: each.spec.memory_bytes)
+            what, then = f"--ram {_whole(share.spec.memory_bytes)} on {share.rig}", self._foreseen(self.home.with_device(share))
+        else:
+            what, then = self._best_card()
         return f"with {what} it fits: predicted {then.tokens_per_s:.1f} tok/s" if then is not None else ""
 
-    def _least(self, ram: Measured, missing: int) -> tuple[str, Prediction] | None:
-        """The least of a Rig's RAM with which the model fits."""
-        for offered in _offers(ram, missing):
-            if (then := self._predicted(self.home.with_device(offered))) is not None:
-                return f"--ram {_whole(offered.spec.memory_bytes)} on {ram.rig}", then
+    def _least(self, ram: Measured) -> Measured | None:
+        """The least share of a Rig's RAM with which the model fits, in steps of 8 GiB."""
+        for size in (*range(RAM_STEP_BYTES, ram.spec.memory_bytes, RAM_STEP_BYTES), ram.spec.memory_bytes):
+            share = replace(ram, spec=replace(ram.spec, memory_bytes=size))
+            if not missing_bytes(self.home.model, self.home.with_device(share), self.load):
+                return share
         return None
 
     def _best_card(self) -> tuple[str, Prediction | None]:
         """One more card in the Rig where it brings most."""
         card = known_card(CARD)
         assert card is not None
-        sizes = Sizes(self.home.model.config, self.home.model.dtype)
-        speed, memory_bytes = card.speed(self.home.model.dtype, sizes.weight_element), int(card.usable_gib * 2**30)
+        model = self.home.model
+        speed = card.speed(model.dtype, Sizes(model.config, model.dtype).weight_element)
         tried = []
         for rig in self.home.rigs[:RIGS_TRIED]:
             # No Device that a person names has two slashes.
-            more = Measured(WorkerSpec(f"{rig}/one/more", rig, "cuda:99", "", memory_bytes), speed)
-            tried.append((f"one more {CARD} in {rig}", self._predicted(self.home.with_device(more))))
-        fits = [(what, found) for what, found in tried if found is not None]
+            spec = WorkerSpec(f"{rig}/one/more", rig, "cuda:99", "", int(card.usable_gib * 2**30))
+            tried.append((f"one more {CARD} in {rig}", self._foreseen(self.home.with_device(Measured(spec, speed)))))
+        fits = [(what, then) for what, then in tried if then is not None]
         return min(fits, key=lambda each: objective_s(each[1], self.load), default=(f"one more {CARD}", None))
 
     def _switch(self) -> Hardware | None:
         """The same Rigs with 2.5 Gbit/s between them; None where no link would be quicker."""
         hardware, links = self.home.hardware, self.home.hardware.links
-        used = self.home.rigs
-        if len(used) < 2:
-            return None
         known = {pair: link if pair[0] == pair[1] else _quicker(link) for pair, link in links.known.items()}
         faster = replace(links, known=known, default=_quicker(links.default))
-        pairs = list(combinations(used, 2))
-        if all(faster.between(*pair) == links.between(*pair) for pair in pairs):
+        if all(faster.between(*pair) == links.between(*pair) for pair in combinations(self.home.rigs, 2)):
             return None
         return replace(hardware, links=faster)
 
-    def _predicted(self, hardware: Hardware) -> Prediction | None:
-        try:
-            return self.decide(self.home.model, hardware, self.load).predicted
-        except PlacementError:
-            return None
+    def _foreseen(self, hardware: Hardware) -> Prediction | None:
+        """What the best Plan would do; None where none fits."""
+        model, load = self.home.model, self.load
+        hardware = replace(hardware, devices=tuple(sorted(hardware.devices, key=lambda d: d.name)))
+        choice = None if missing_bytes(model, hardware, load) else decide(model, hardware, load)
+        return lay_out(choice, model, hardware, load, 1, None).predicted if choice else None
 
     def _is_worth(self, then: Prediction, now: Prediction) -> bool:
-        return then.tokens_per_s > WORTH * now.tokens_per_s or then.total_tokens_per_s > WORTH * now.total_tokens_per_s
+        return WORTH * objective_s(then, self.load) < objective_s(now, self.load)
 
     def _compared(self, what: str, then: Prediction | None, now: Prediction) -> str:
         if then is None or not self._is_worth(then, now):
@@ -128,15 +124,6 @@ class Adviser:
         if self.load.sessions == 1:
             return alone
         return f"{alone}, {now.total_tokens_per_s:.1f} → {then.total_tokens_per_s:.1f} tok/s for {self.load.sessions} sessions"
-
-
-def _offers(ram: Measured, at_least: int) -> Iterator[Measured]:
-    """Shares of a Rig's RAM from what is missing up, in steps that double, and then all of it."""
-    size, step = -(-at_least // RAM_STEP_BYTES) * RAM_STEP_BYTES, RAM_STEP_BYTES
-    while size < ram.spec.memory_bytes:
-        yield replace(ram, spec=replace(ram.spec, memory_bytes=size))
-        size, step = size + step, 2 * step
-    yield ram
 
 
 def _quicker(link: Link) -> Link:

@@ -15,8 +15,6 @@ from cluster.device_spec import parse_device, parse_size
 from cluster.dry_run import DryRun, dry_run
 from cluster.hardware import detect
 from cluster.planner import Load, left_out, make_plan, needed_bytes, reads
-from cluster.planner.hardware import Hardware
-from cluster.planner.predict import predict
 from cluster.ports import DEFAULT_PORTS, parse_ports
 from cluster.rigs_file import RigDevice, read_rigs
 from swarm.cli import options, output, settings
@@ -26,7 +24,7 @@ from swarm.cli.plan_model import DTYPES, MODELS, check_can_be_loaded, model_to_p
 from swarm.cli.plan_picture import rigs_picture
 from swarm.cli.tables import parts_text
 from swarm.errors import DoesNotFit, PlacementError, SwarmError, UsageError, gib
-from swarm.plan import Model, Plan
+from swarm.plan import Plan
 
 LESS = "--context, --sessions or --dtype"
 
@@ -96,19 +94,13 @@ class Planned:
             yield Unused(device.name, device.rig, device.torch_device, device.memory_bytes, f"{device.card.name}: {why}")
 
 
-def decide(model: Model, hardware: Hardware, load: Load) -> Plan:
-    """A Plan with its prediction. Raises DoesNotFit."""
-    made = make_plan(model, [d.spec for d in hardware.devices], load, epoch=1)
-    return replace(made, predicted=predict(made, hardware, load))
-
-
 def on_home(home: Home, load: Load) -> Planned:
     """Plan, with advice. Raises PlacementError, which says what would help, where the model does not fit."""
-    adviser = Adviser(home, load, decide)
+    adviser = Adviser(home, load)
     try:
-        made = decide(home.model, home.hardware, load)
+        made = make_plan(home.model, home.hardware, load, epoch=1)
     except DoesNotFit as error:
-        cure = adviser.cures(error)
+        cure = adviser.cure()
         if not cure:
             raise
         needs = f"{home.model.name} in {home.model.dtype} needs {gib(error.needed_bytes)}"

@@ -18,14 +18,23 @@ from swarm.errors import DeviceError, UsageError
 from swarm.plan import Model, WorkerSpec
 
 HERE = "127.0.0.1"
-BUDGET_S = 1.0
-"""For measuring one kind of Device; a swarm that joins takes longer over it."""
+BUDGET_S = 3.0
+"""For measuring one kind of Device."""
 PROCESS_S = 120.0
 """How long torch may take to start beside that."""
 
 
-def home(devices: Sequence[Device], ports: range, model: Model, host: Callable[[], Host] = read_host) -> Home:
-    """The Devices of this machine, each kind measured once, in a process of its own; and the RAM that GPUs leave idle.
+def home(
+    devices: Sequence[Device],
+    ports: range,
+    model: Model,
+    measure: Callable[[Device, Model], Speed] | None = None,
+    host: Callable[[], Host] = read_host,
+) -> Home:
+    """The Devices of this machine, each kind measured once; and the RAM that GPUs leave idle.
+
+    Args:
+        measure: how; None: in a process of its own, see `speed_here`.
 
     Raises:
         UsageError: the ports do not go round.
@@ -37,7 +46,7 @@ def home(devices: Sequence[Device], ports: range, model: Model, host: Callable[[
     for device in (*devices, *idle):
         kind = device.torch_device, device.threads
         if kind not in speeds:
-            speeds[kind] = _speed(device, model)
+            speeds[kind] = (measure or speed_here)(device, model)
     found = tuple(Measured(spec, speeds[d.torch_device, d.threads]) for spec, d in zip(specs, devices, strict=True))
     rig = specs[0].rig
     spare = (Measured(WorkerSpec("ram", rig, "cpu", "", d.memory_bytes), speeds[d.torch_device, d.threads]) for d in idle)
@@ -60,8 +69,8 @@ def name_workers(devices: Sequence[Device], ports: range) -> list[WorkerSpec]:
     ]
 
 
-def _speed(device: Device, model: Model) -> Speed:
-    """What it measures; by its maker's figures where torch is not installed."""
+def speed_here(device: Device, model: Model) -> Speed:
+    """What a Device measures; its maker's figures where torch is not installed. Raises DeviceError."""
     element = Sizes(model.config, model.dtype).weight_element
     if find_spec("torch") is not None:
         return _measure(device, model, element)
