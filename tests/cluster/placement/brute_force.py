@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import combinations, pairwise, permutations
+from itertools import combinations, pairwise, permutations, product
 
 import numpy as np
-from every_plan import plan_of
+from every_plan import plan_of, routes_of
 from numpy.typing import NDArray
 from ways import Floats, Way, Ways, unbeaten
 
@@ -44,20 +44,25 @@ class _Best:
     ways: list[Way] = field(default_factory=list)
 
 
-def brute_force(model: Model, hardware: Hardware, load: Load, max_routes: int = 2) -> tuple[float, Plan] | None:
-    """The least of `objective_s` over all Plans of up to so many Routes, and a Plan that has it; None where none fits."""
+def brute_force(model: Model, hardware: Hardware, load: Load, shared: bool = False) -> tuple[float, Plan] | None:
+    """The least of `objective_s` over all Plans of one Route or two, and a Plan that has it; None where none fits.
+
+    Args:
+        shared: a Worker may hold something for both Routes.
+    """
     best = _Best()
 
     @cache
-    def ways(routes: int, staged: frozenset[int]) -> Ways:
-        return Ways(model, hardware, load, routes, staged)
+    def ways(staged: frozenset[int], parts: tuple[frozenset[int], ...]) -> Ways:
+        return Ways(model, hardware, load, staged, parts)
 
     trials = []
-    for splits in _splits(len(hardware.devices), model.config.num_blocks, max_routes):
+    for splits in _splits(len(hardware.devices), model.config.num_blocks, routes_of(load)):
         staged = frozenset(d for split in splits for d in split.order)
-        trial = _Trial(ways(len(splits), staged), splits, model.config.num_blocks)
-        if trial.possible:
-            trials.append(trial)
+        for parts in _parts(len(hardware.devices), splits, shared):
+            trial = _Trial(ways(staged, parts), splits, model.config.num_blocks)
+            if trial.possible:
+                trials.append(trial)
     for trial in sorted(trials, key=lambda t: t.bound):
         if trial.bound >= best.seconds:
             break
@@ -82,6 +87,17 @@ def _splits(devices: int, blocks: int, max_routes: int) -> Iterator[tuple[Split,
             owners = [d for split in splits for d in split.order]
             if len(set(owners)) == len(owners):
                 yield splits
+
+
+def _parts(devices: int, splits: tuple[Split, ...], shared: bool) -> Iterator[tuple[frozenset[int], ...]]:
+    """The Devices that may hold anything for each Route: all, or every way to deal out those without a Stage."""
+    if shared or len(splits) == 1:
+        yield (frozenset(range(devices)),) * len(splits)
+        return
+    staged = [frozenset(split.order) for split in splits]
+    idle = [d for d in range(devices) if not any(d in order for order in staged)]
+    for dealt in product(range(len(splits)), repeat=len(idle)):
+        yield tuple(order | {d for d, to in zip(idle, dealt, strict=True) if to == r} for r, order in enumerate(staged))
 
 
 class _Trial:

@@ -18,22 +18,32 @@ Where = tuple[str, ...]
 """Of each expert of a Block, by its id, the Worker that holds it."""
 
 
-def cheapest(model: Model, hardware: Hardware, load: Load) -> tuple[float, Plan] | None:
+def cheapest(model: Model, hardware: Hardware, load: Load, shared: bool = False) -> tuple[float, Plan] | None:
     """The least of `objective_s` over every Plan, and the first Plan that has it; None where no Plan fits."""
-    priced = ((objective_s(predict(plan, hardware, load), load), plan) for plan in every_plan(model, hardware, load))
+    priced = ((objective_s(predict(plan, hardware, load), load), plan) for plan in every_plan(model, hardware, load, shared))
     return min(priced, key=lambda pair: pair[0], default=None)
 
 
-def every_plan(model: Model, hardware: Hardware, load: Load) -> Iterator[Plan]:
-    """Every Plan of one or two Routes that holds the invariants and fits, experts by their ids and Blocks by theirs."""
+def routes_of(load: Load) -> int:
+    """The most Routes: each has a Session, and standby copies are what a second Route would be."""
+    return 1 if load.standby else min(2, load.sessions)
+
+
+def every_plan(model: Model, hardware: Hardware, load: Load, shared: bool = False) -> Iterator[Plan]:
+    """Every Plan of one or two Routes that holds the invariants and fits, experts by their ids and Blocks by theirs.
+
+    Args:
+        shared: a Worker may hold something for both Routes.
+    """
     names, blocks = [d.name for d in hardware.devices], model.config.num_blocks
-    for routes in [(r,) for r in _routes(names, blocks)] + list(combinations(_routes(names, blocks), 2)):
+    singles = _routes(names, blocks)
+    for routes in [(r,) for r in singles] + list(combinations(singles, 2)) * (routes_of(load) > 1):
         if len({s.worker for r in routes for s in r.stages}) < sum(len(r.stages) for r in routes):
             continue
         ways = [list(_block_ways(model, hardware, load, routes, block)) for block in range(blocks)]
         for chosen in product(*ways):
             plan = plan_of(model, hardware, load, routes, [w for w, _ in chosen], [s for _, s in chosen])
-            if fits(plan):
+            if fits(plan) and (shared or not _shares(plan)):
                 plan.check()
                 yield plan
 
@@ -41,6 +51,14 @@ def every_plan(model: Model, hardware: Hardware, load: Load) -> Iterator[Plan]:
 def fits(plan: Plan) -> bool:
     """Whether nobody is planned beyond their memory, as `budget_of` counts it."""
     return all(budget_of(plan, w.name).total_bytes <= w.memory_bytes for w in plan.workers)
+
+
+def _shares(plan: Plan) -> bool:
+    """Whether a Worker holds something for both Routes."""
+    serving = {(s.worker, r) for r, route in enumerate(plan.routes) for s in route.stages} | {
+        (s.worker, s.route) for s in plan.shards
+    }
+    return len({worker for worker, _ in serving}) < len(serving)
 
 
 def _routes(names: Sequence[str], blocks: int) -> list[Route]:

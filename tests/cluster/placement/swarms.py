@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 from random import Random
 
 from cluster.planner import Load, Prices
@@ -58,15 +58,16 @@ def swarm(random: Random, size: Size) -> Swarm:
         standby=random.random() < 0.2,
     )
     count = 1 if random.random() < 0.125 else random.randint(2, size.devices)
-    rigs = [random.choice("abcd"[: max(1, count)]) for _ in range(count)]
-    generous = random.choice((0.3, 0.6, 1.0, 2.2))
+    rigs = [random.choice("abcdefgh"[: max(1, count)]) for _ in range(count)]
+    memories = random.choice((_just_enough, _just_enough, _by_chance))(random, model, load, count)
+    twins = random.choice((0.0, 0.0, 0.5))
     devices: list[Measured] = []
     for index, rig in enumerate(rigs):
-        if devices and random.random() < 0.25:
+        if devices and random.random() < twins:
             twin = random.choice(devices)
             devices.append(device(index, random.choice((rig, twin.rig)), twin.spec.memory_bytes, twin.speed))
         else:
-            devices.append(device(index, rig, _memory(random, model, load, count, generous), _speed(random)))
+            devices.append(device(index, rig, memories[index], _speed(random)))
     return Swarm(model, Hardware(tuple(devices), _links(random, rigs), random.choice(["", *rigs])), load)
 
 
@@ -87,16 +88,26 @@ def device(index: int, rig: str, memory: int, speed: Speed) -> Measured:
     return Measured(WorkerSpec(f"w{index}", rig, f"cuda:{index}", f"127.0.0.1:{7700 + index}", memory), speed)
 
 
-def _memory(random: Random, model: Model, load: Load, count: int, generous: float) -> int:
-    """Room for some cores and experts, by accident to the byte: about the share of one of `count` Devices, times `generous`."""
-    prices = Prices.of(model, load, random.choice((1, 1, 2)))
-    share = generous * prices.num_blocks / max(1, count - 1)
-    blocks = random.choice((0, int(share), int(share) + 1, prices.num_blocks))
-    ends = random.choice(((False, False), (True, False), (False, True), (True, True)))
-    fixed = prices.fixed(*ends) if blocks or random.random() < 0.5 else prices.helper
-    experts = random.randint(-min(blocks, 1) * prices.num_experts, 2 * prices.num_experts)
-    jitter = random.choice((0, 0, -1, 1, random.randint(0, prices.expert)))
-    return max(0, fixed + blocks * prices.whole + experts * prices.expert + jitter)
+def _just_enough(random: Random, model: Model, load: Load, count: int) -> list[int]:
+    """What a random Plan takes, on some Devices a byte, an expert or a few Blocks more or less."""
+    prices = Prices.of(model, load, random.choice((1, 1, 1, 2)))
+    cuts = sorted(random.randint(0, prices.num_blocks) for _ in range(count - 1))
+    stages = [range(a, b) for a, b in pairwise((0, *cuts, prices.num_blocks))]
+    random.shuffle(stages)
+    away = [random.choice((0, 0, random.randint(0, len(s) * prices.num_experts))) for s in stages]
+    homeless, held = sum(away), [0] * count
+    for _ in range(homeless):
+        held[random.randrange(count)] += 1
+    memories = [prices.budget(s, out, in_).total_bytes for s, out, in_ in zip(stages, away, held, strict=True)]
+    extras = (0, 0, 0, -1, 1, -prices.expert, prices.expert, 2 * prices.whole, prices.num_blocks * prices.whole)
+    return [max(0, memory + random.choice(extras)) for memory in memories]
+
+
+def _by_chance(random: Random, model: Model, load: Load, count: int) -> list[int]:
+    """From next to nothing to more than all."""
+    prices = Prices.of(model, load)
+    most = prices.budget(range(prices.num_blocks), 0, 0).total_bytes
+    return [int(most * random.choice((0.2, 0.4, 0.6, 1.1)) * random.uniform(0.6, 1.1)) for _ in range(count)]
 
 
 def _speed(random: Random) -> Speed:

@@ -29,10 +29,11 @@ def whole(num_blocks: int, experts: int, load: Load) -> int:
     return prices.budget(range(num_blocks), 0, 0).total_bytes
 
 
-@pytest.mark.parametrize("seed", range(120))
-def test_it_finds_what_pricing_every_plan_by_itself_finds(seed: int) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("seed", range(100))
+def test_it_finds_what_pricing_every_plan_by_itself_finds(seed: int, shared: bool) -> None:
     asked = swarm(Random(seed), Size(3, 2, 2, 3))
-    slow, fast = (search(asked.model, asked.hardware, asked.load) for search in (cheapest, brute_force))
+    slow, fast = (search(asked.model, asked.hardware, asked.load, shared) for search in (cheapest, brute_force))
     assert (slow is None) == (fast is None)
     if slow and fast:
         assert fast[0] == pytest.approx(slow[0], rel=1e-9)
@@ -64,8 +65,8 @@ def test_one_device_with_exactly_enough_has_one_plan_and_with_a_byte_less_none()
 
 
 def test_the_plans_of_two_roomy_devices_are_as_many_as_counting_says() -> None:
-    load = Load(1, 512)
-    asked = of(1, 2, load, whole(1, 2, load), whole(1, 2, load))
+    load = Load(2, 512)
+    asked = of(1, 2, load, whole(1, 2, load), whole(1, 2, load), rigs="ab")
     plans = list(every_plan(asked.model, asked.hardware, load))
     # One Route: either owns the Block, and each of 2 experts is on either: 2 * 4. Two Routes: one of each, all experts at home.
     assert len(plans) == 2 * 4 + 1

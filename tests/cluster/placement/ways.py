@@ -35,13 +35,21 @@ class Way:
 
 @dataclass(frozen=True)
 class Ways:
-    """All prices for Plans with that many Routes whose Stages are on the Devices `staged`, by their indices."""
+    """All prices for Plans whose Stages are on the Devices `staged`, by their indices.
+
+    Args:
+        parts: the Devices that may hold anything for each of the Routes.
+    """
 
     model: Model
     hardware: Hardware
     load: Load
-    routes: int
     staged: frozenset[int]
+    parts: tuple[frozenset[int], ...]
+
+    @property
+    def routes(self) -> int:
+        return len(self.parts)
 
     @cached_property
     def prices(self) -> Prices:
@@ -87,12 +95,12 @@ class Ways:
         return cache(unbeaten_of)
 
     def _of_block(self, owners: tuple[int, ...]) -> tuple[list[Way], Floats]:
-        counts = [c for c in self._counts if not any(c[o] for o in owners)]
-        rows = [np.array([self._known(r, owner, c) for c in counts]) for r, owner in enumerate(owners)]
+        counts = [[c for c in of_route if not any(c[o] for o in owners)] for of_route in self._counts]
+        rows = [[self._known(r, owner, c) for c in counts[r]] for r, owner in enumerate(owners)]
         ways: list[Way] = []
         sums: list[Floats] = []
-        for chosen in product(range(len(counts)), repeat=self.routes):
-            away = tuple(counts[i] for i in chosen)
+        for chosen in product(*(range(len(of_route)) for of_route in counts)):
+            away = tuple(of_route[i] for i, of_route in zip(chosen, counts, strict=True))
             if any(sum(c) > self.prices.num_experts for c in zip(*away, strict=True)):
                 continue  # some expert of it would be on one Device for both Routes
             row = np.sum([of_route[i] for i, of_route in zip(chosen, rows, strict=True)], axis=0)
@@ -102,9 +110,11 @@ class Ways:
         return ways, np.array(sums).reshape(-1, self.columns)
 
     @cached_property
-    def _counts(self) -> list[Counts]:
-        up_to = range(self.prices.num_experts + 1)
-        return [c for c in product(up_to, repeat=self.num_devices) if sum(c) in up_to]
+    def _counts(self) -> list[list[Counts]]:
+        """For each Route, all that can be away of one of its Blocks."""
+        experts = self.prices.num_experts
+        places = [[range(experts + 1 if d in part else 1) for d in range(self.num_devices)] for part in self.parts]
+        return [[c for c in product(*of_route) if sum(c) <= experts] for of_route in places]
 
     def _standbys(self, owners: Sequence[int], away: Sequence[Counts]) -> list[int]:
         rigs = [d.rig for d in self.hardware.devices]

@@ -1,0 +1,117 @@
+"""Our Plans beside the peers' ways to split a model, on random homes, all priced by one cost model; and planning for many Devices.
+
+    python -m benchmarks.placement --swarms 300 --seed 0
+
+Gains are in tokens a second of a Session, as each objective counts them (`objective_s`): ours over theirs, where theirs fits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from random import Random
+from statistics import median
+
+from benchmarks.home_swarms import HomeSwarm, home_swarm
+from benchmarks.policies import POLICIES
+from cluster.planner import Load, make_plan
+from cluster.planner.large import search
+from cluster.planner.predict import objective_s, predict
+from swarm.errors import DoesNotFit
+from swarm.plan import Plan
+from swarm.plan_check import OBJECTIVES
+
+MANY = (16, 32, 64)
+WORSE = 1 + 1e-9
+"""What rounding may make of equal seconds."""
+
+
+class Tally:
+    """What was seen of one objective: gains over each policy, and how often who did not fit."""
+
+    def __init__(self) -> None:
+        self.gains: defaultdict[str, list[float]] = defaultdict(list)
+        self.no_fit: defaultdict[str, int] = defaultdict(int)
+        self.took_s: list[float] = []
+        self.ours = 0
+
+    def add(self, home: HomeSwarm, load: Load) -> None:
+        """Plan one home in every way."""
+        start = time.perf_counter()
+        ours = _ours(home, load)
+        self.took_s.append(time.perf_counter() - start)
+        self.ours += ours is not None
+        for name, policy in POLICIES.items():
+            theirs = policy(home.model, home.hardware, load)
+            if theirs is None:
+                self.no_fit[name] += ours is not None
+            elif ours is None:
+                raise AssertionError(f"{name} fits and ours does not: {home}")
+            else:
+                self.gains[name].append(_seconds(theirs, home, load) / _seconds(ours, home, load))
+
+    def rows(self, objective: str) -> list[str]:
+        """Lines of the table that `main` prints."""
+        rows = []
+        for name in POLICIES:
+            gains = self.gains[name]
+            shown = f"{median(gains) - 1:+.0%} | {max(gains) - 1:+.0%}" if gains else "- | -"
+            worse = sum(gain * WORSE < 1 for gain in gains)
+            rows.append(f"| {objective} | {name} | {shown} | {self.no_fit[name]} | {worse} |")
+        return rows
+
+
+def _ours(home: HomeSwarm, load: Load) -> Plan | None:
+    try:
+        return make_plan(home.model, home.hardware, load, 1)
+    except DoesNotFit:
+        return None
+
+
+def _seconds(plan: Plan, home: HomeSwarm, load: Load) -> float:
+    return objective_s(predict(plan, home.hardware, load), load)
+
+
+def against_peers(swarms: int, seed: int) -> list[str]:
+    """A table over so many homes, and what planning them took."""
+    rows = ["| objective | policy | median gain | best gain | ours fits, theirs not | ours worse |", "|---|---|---|---|---|---|"]
+    took: list[float] = []
+    for objective in OBJECTIVES:
+        tally = Tally()
+        for i in range(swarms):
+            home = home_swarm(Random(1_000_003 * seed + i))
+            tally.add(home, home.for_objective(objective))
+        rows += tally.rows(objective)
+        took += tally.took_s
+    return [*rows, "", f"Planning took {median(took):.2f} s (median), {max(took):.2f} s (worst), over {len(took)} plans."]
+
+
+def many_devices(counts: Sequence[int], seed: int) -> list[str]:
+    """How long planning takes for many Devices, and how far from optimal the Plan can be at most."""
+    rows = ["| devices | objective | s | at most above the optimum |", "|---|---|---|---|"]
+    for count in counts:
+        home = home_swarm(Random(seed), max(4, count // 4), count)
+        for objective in OBJECTIVES:
+            load = home.for_objective(objective)
+            start = time.perf_counter()
+            plan = _ours(home, load)
+            took_s = time.perf_counter() - start
+            bounded = search(home.model, home.hardware, load, None)
+            gap = f"{_seconds(plan, home, load) / bounded[1] - 1:.1%}" if plan and bounded else "does not fit"
+            rows.append(f"| {count} | {objective} | {took_s:.1f} | {gap} |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--swarms", type=int, default=300, help="random homes an objective")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    parser.add_argument("--devices", type=int, nargs="*", default=MANY, help="sizes of the large swarms")
+    asked = parser.parse_args()
+    print("\n".join([*against_peers(asked.swarms, asked.seed), "", *many_devices(asked.devices, asked.seed)]))
+
+
+if __name__ == "__main__":
+    main()
