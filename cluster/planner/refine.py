@@ -1,28 +1,39 @@
-"""What measured choices change in a Plan: owners keep the experts that are chosen most, and spare memory has copies."""
+"""What measured choices change in a Plan: which experts are away from their owner, and copies in spare memory."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from cluster.planner.budget import Load
+from cluster.planner.budget import Load, Prices
 from cluster.planner.chosen import enough
 from cluster.planner.copies import with_copies, without_copies
+from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware
-from swarm.plan import ExpertShard, Plan
+from cluster.planner.site import sites
+from swarm.plan import Plan
 
 WORTH = 1.25
-"""An expert comes home when it is chosen so many times as often as the one that leaves for it; less would flutter."""
+"""Two experts change places where one is chosen so many times as often as the other; less would flutter."""
+Names = Mapping[int, int]
+"""By expert that comes home to its Block's owner, the one that leaves in its place."""
 
 
 def refine(plan: Plan, hardware: Hardware, load: Load, counts: Mapping[int, Sequence[int]]) -> Plan:
     """A Plan in the light of what routers chose; itself where nothing was counted. Its Stages stay as they are.
 
+    Of experts that must be away, the owner keeps those chosen most, or least where a holder is so much faster.
+
     Args:
         plan: as `make_plan` decided it, for this hardware and load; with the copies of the Plan before where it kept them.
         counts: by Block, how often each of its experts was chosen.
     """
-    return with_copies(hot_first(plan, counts), hardware, load, counts)
+    costs = Costs(Prices.of(plan.model, load, len(plan.routes)), hardware)
+    for route, block, away in _away(plan, counts):
+        names = (_hot_home(away, counts[block]), _hot_away(away, counts[block]))
+        ways = [plan, *(_renamed(plan, route, block, new) for new in names)]
+        plan = min(ways, key=lambda way: _row_s(way, route, costs, load, {block: counts[block]}))
+    return with_copies(plan, hardware, load, counts)
 
 
 def hot_first(plan: Plan, counts: Mapping[int, Sequence[int]]) -> Plan:
@@ -31,24 +42,41 @@ def hot_first(plan: Plan, counts: Mapping[int, Sequence[int]]) -> Plan:
     Only for Blocks of which enough is known and whose holders hold experts of them for one Route; these Blocks lose their
     copies, which were of what owners held. The caller counts what moves.
     """
-    names: dict[tuple[int, int], dict[int, int]] = {}
+    for route, block, away in _away(plan, counts):
+        plan = _renamed(plan, route, block, _hot_home(away, counts[block]))
+    return plan
+
+
+def _away(plan: Plan, counts: Mapping[int, Sequence[int]]) -> Iterator[tuple[int, int, list[int]]]:
+    """(Route, Block, experts that are away) of those whose experts can change places."""
     for block, chosen in counts.items():
         shards = [s for s in plan.shards if s.block == block and not s.copy]
         if shards and len({s.route for s in shards}) == 1 and enough(chosen, plan.model.config.top_k):
-            names[shards[0].route, block] = _renamed([e for s in shards for e in s.experts], chosen)
-    if not any(names.values()):
+            yield shards[0].route, block, [e for s in shards for e in s.experts]
+
+
+def _hot_home(away: Sequence[int], counts: Sequence[int]) -> Names:
+    comes = sorted(away, key=lambda e: (-counts[e], e))
+    leaves = sorted(set(range(len(counts))) - set(away), key=lambda e: (counts[e], e))
+    return {home: other for home, other in zip(comes, leaves, strict=False) if counts[home] > WORTH * counts[other]}
+
+
+def _hot_away(away: Sequence[int], counts: Sequence[int]) -> Names:
+    here = sorted(set(range(len(counts))) - set(away))
+    return {home: other for other, home in _hot_home(here, counts).items()}
+
+
+def _renamed(plan: Plan, route: int, block: int, names: Names) -> Plan:
+    if not names:
         return plan
-    bare = without_copies(plan, {block for (_, block), new in names.items() if new})
-    return replace(bare, shards=tuple(_named(s, names.get((s.route, s.block), {})) for s in bare.shards))
+    bare = without_copies(plan, {block})
+    shards = tuple(
+        replace(s, experts=tuple(sorted(names.get(e, e) for e in s.experts))) if (s.route, s.block) == (route, block) else s
+        for s in bare.shards
+    )
+    return replace(bare, shards=shards)
 
 
-def _renamed(away: Sequence[int], counts: Sequence[int]) -> dict[int, int]:
-    """By expert that comes home, the one that leaves in its place."""
-    hottest = sorted(away, key=lambda e: (-counts[e], e))
-    coldest = sorted(set(range(len(counts))) - set(away), key=lambda e: (counts[e], e))
-    pairs = zip(hottest, coldest, strict=False)
-    return {home: leaves for home, leaves in pairs if counts[home] > WORTH * counts[leaves]}
-
-
-def _named(shard: ExpertShard, names: Mapping[int, int]) -> ExpertShard:
-    return shard if shard.copy else replace(shard, experts=tuple(sorted(names.get(e, e) for e in shard.experts)))
+def _row_s(plan: Plan, route: int, costs: Costs, load: Load, counts: Mapping[int, Sequence[int]]) -> float:
+    """What the experts of a row take in the one Block that is counted, without copies."""
+    return next(site.seconds(costs, ()) for site in sites(plan, costs, load, counts) if site.route == route)

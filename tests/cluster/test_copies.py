@@ -246,3 +246,14 @@ def test_counts_of_a_block_that_two_routes_have_are_summed() -> None:
     )
     assert router_counts([first, second]) == {1: [5, 5], 3: [11, 22]}
     assert router_counts([]) == {}
+
+
+@pytest.mark.parametrize(("owner", "holder", "away"), [(CARD, RAM, (5, 6, 7)), (RAM, CARD, (0, 1, 2))])
+def test_what_is_away_is_chosen_least_and_where_a_card_helps_ram_it_is_chosen_most(
+    owner: Speed, holder: Speed, away: tuple[int, ...]
+) -> None:
+    devices = [device("attic/a", owner, 40 * GIB), device("attic/b", holder, Prices.of(MODEL, LOAD).helper + 4 * EXPERT)]
+    plan = planned(devices, [Stage("attic/a", 0, 2)], (ExpertShard("attic/b", 0, (0, 3, 7)),))
+    made = refine(plan, Hardware(tuple(devices)), LOAD, {0: SKEWED})
+    made.check()
+    assert [s.experts for s in made.shards if not s.copy] == [away]
