@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from swarm.client.detokenizer import Detokenizer
 from swarm.client.sampling import Candidates, Choice, NeedsRow, Sampling, choose, needed_k, needs_row
-from swarm.client.session import Session, Swarm
+from swarm.client.seat import Swarm
+from swarm.client.session import Session
 from swarm.client.stops import StopScanner
 from swarm.client.tokenizer import Tokenizer
 from swarm.errors import Expired, Gap, Lost, Moved, UsageError

@@ -7,21 +7,15 @@ say they do not hold. Nothing above this file needs to know.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-from swarm.client.pace import Pace
-from swarm.client.plan_source import PlanSource
-from swarm.client.room import RoomSearch
-from swarm.client.route import CLOSE_S, Event, RouteStreams
-from swarm.client.route_choice import home_of, left_behind, workers_of
-from swarm.client.routes import Routes
+from swarm.client.route import Event
+from swarm.client.seat import Seat, Swarm
 from swarm.client.trouble import Trouble
-from swarm.errors import Expired, Gap, Lost, Moved, StepError, SwarmError, TooLong
-from swarm.plan import EMPTY_HASH, Plan, Route, extend_hash
+from swarm.errors import Expired, Gap, Lost, Moved, TooLong
+from swarm.plan import EMPTY_HASH, extend_hash
 from swarm.wire.v1 import stage_pb2 as pb
 
 MAX_GAPS = 64
@@ -29,18 +23,6 @@ MAX_GAPS = 64
 
 AskFor = Callable[[int, int], pb.Ask]
 """What to ask of the rows `start` to `end` of the Session."""
-
-
-class Swarm(Protocol):
-    """What a Session needs of its client."""
-
-    plan: Plan
-    source: PlanSource
-    pace: Pace
-
-    def notify(self, message: str) -> None: ...
-
-    async def routes(self) -> Routes: ...
 
 
 class Session:
@@ -61,13 +43,7 @@ class Session:
         self._swarm = swarm
         self._hashes = [EMPTY_HASH]
         self._positions = self._reserved = 0
-        self._routes: Routes | None = None
-        """Those that it asked last."""
-        self._streams: RouteStreams | None = None
-        self._home: Route | None = None
-        """Where its KV is."""
-        self._leaving: asyncio.Task[None] | None = None
-        self._reports: set[asyncio.Task[None]] = set()
+        self._seat = Seat(swarm, self.id)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     def replace(self, tokens: Sequence[int]) -> None:
@@ -89,7 +65,8 @@ class Session:
 
     async def reserve(self, positions: int) -> None:
         """Make sure that so many positions are reserved, from the next traversal on. Raises TooLong."""
-        plan = self._streams.plan if self._streams is not None else await self._swarm.source.plan()
+        streams = self._seat.streams
+        plan = streams.plan if streams is not None else await self._swarm.source.plan()
         if positions > plan.context:
             raise TooLong(
                 f"{positions} positions are needed, the swarm has {plan.context} a session: "
@@ -114,7 +91,7 @@ class Session:
         trouble, gaps = Trouble(self._swarm.source, self._swarm.notify), 0
         while True:
             try:
-                if self._streams is None or self._reserved < self._positions:
+                if self._seat.streams is None or self._reserved < self._positions:
                     await self._attach()
                 answers = await self._attempt(start, ask_for)
             except Gap as gap:
@@ -123,98 +100,35 @@ class Session:
                     raise Lost(f"{gap}, and goes on losing it", gap.where) from None
                 self._rewind(gap)
             except (Moved, Lost, Expired) as error:
-                if not self._elsewhere(error):
-                    await trouble.wait(error, self._routes.plan.epoch if self._routes else 0)
-                self._streams = None
+                if not self._seat.elsewhere(error):
+                    await trouble.wait(error, self._seat.epoch)
+                self._seat.streams = None
             else:
                 trouble.over()
-                self._answered()
+                self._seat.works()
                 return answers
 
     async def whole_row(self) -> bytes:
         """The logits [vocab] fp32 at the last asked position. Raises StepError where the last Worker has them no more."""
-        assert self._streams is not None
-        return await self._streams.whole_row(self.id, self.serial)
+        assert self._seat.streams is not None
+        return await self._seat.streams.whole_row(self.id, self.serial)
 
     async def close(self) -> None:
         """Give the pages back, over whichever streams work now; where none do, the lease runs out."""
-        home, self._home = self._home, None
-        self._streams, self._reserved, self.held = None, 0, 0
-        with contextlib.suppress(SwarmError, TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await self._left()
-                if home is not None:
-                    await self._give_back(home)
-
-    async def _give_back(self, home: Route) -> None:
-        routes = await self._swarm.routes()
-        routes.forget(self.id)
-        if (route := home_of(home, routes.plan)) is not None:
-            await (await routes.streams(route)).release(self.id)
+        self._reserved = self.held = 0
+        await self._seat.give_back()
 
     async def _attach(self) -> None:
-        await self._left()
-        self._routes = routes = await self._swarm.routes()
         positions = max(self._positions, len(self.tokens))
-        search, home = RoomSearch(routes, self.id, positions, self._hashes, self._queued), home_of(self._home, routes.plan)
-        try:
-            room = await search.find(routes.order(self.id, home))
-        except BaseException:  # somebody cancelled, say: what was being opened may be open by now
-            routes.forget(self.id)
-            self._leave(routes, {w for r in search.asked if r != home for w in workers_of(routes.plan.routes[r])})
-            raise
-        for lost in room.lost:
-            self._report(lost)
-        self._move(routes, room.streams, room.asked)
-        self._events = room.streams.attach(self.id)
-        self.held, self._reserved = room.held, positions
-
-    def _move(self, routes: Routes, to: RouteStreams, asked: Iterable[int]) -> None:
-        """Be on a Route from now on; what others hold of this Session they give back."""
-        plan, route = routes.plan, to.plan.routes[to.route]
-        behind = left_behind(self._home, route, plan).union(*(left_behind(plan.routes[r], route, plan) for r in asked))
-        self._leave(routes, behind)
-        if self._streams is not None and self._streams is not to:
-            self._streams.detach(self.id)
-        self._streams, self._home = to, route
-        routes.settle(self.id, to.route)
-
-    def _leave(self, routes: Routes, workers: set[str]) -> None:
-        if workers:
-            self._leaving = asyncio.get_running_loop().create_task(routes.release(self.id, workers))
-
-    async def _left(self) -> None:
-        """Until the Workers that this Session left know: told later, they would close what it opened anew."""
-        if self._leaving is not None:
-            await asyncio.wait({self._leaving})
-            self._leaving = None
-
-    def _elsewhere(self, error: StepError) -> bool:
-        """Whether to go on at once over another Route, after a loss on this one."""
-        if not isinstance(error, Lost) or self._routes is None or self._streams is None:
-            return False
-        if not self._routes.lost(self._streams.route):
-            return False
-        self._report(error)
-        self._swarm.notify(f"{error}; continuing on another route")
-        return True
-
-    def _answered(self) -> None:
-        if self._routes is not None and self._streams is not None:
-            self._routes.found(self._streams.route)
-
-    def _report(self, error: StepError) -> None:
-        """Tell the swarm of a loss, without waiting for that."""
-        assert self._routes is not None
-        work: Coroutine[object, object, None] = self._swarm.source.report(self._routes.plan.epoch, error.where, str(error))
-        self._reports.add(task := asyncio.get_running_loop().create_task(work))
-        task.add_done_callback(self._reports.discard)
+        streams, self.held = await self._seat.take(positions, self._hashes, self._queued)
+        self._events = streams.attach(self.id)
+        self._reserved = positions
 
     def _queued(self, place: int) -> None:
         self._swarm.notify(f"the swarm is full: waiting for room, number {place} in the queue")
 
     async def _attempt(self, start: int, ask_for: AskFor) -> list[pb.StepAnswer]:
-        streams = self._streams
+        streams = self._seat.streams
         assert streams is not None
         begin, rows = min(self.held, start), len(self.tokens) - min(self.held, start)
         allowed = self._swarm.pace.allowed(rows)

@@ -134,8 +134,9 @@ class Worker:
             self._router_counts.tell(status, current)
             status.epoch, status.model_id, status.plan = current.number, current.plan.model.model_id, current.plan.to_json()
             status.first, status.end = current.blocks.start, current.blocks.stop
-            for shard in current.plan.shards_of(self.name):
-                status.shards.add(block=shard.block, experts=shard.experts)
+            shards = current.plan.shards_of(self.name)
+            for block in sorted({s.block for s in shards}):  # one entry a Block: it may have copies and shards of one
+                status.shards.add(block=block, experts=sorted(e for s in shards if s.block == block for e in s.experts))
         return status
 
     async def close(self) -> None:

@@ -1,0 +1,134 @@
+"""Where one Session is: on which Route, over which streams, and what it leaves behind when it goes elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from swarm.client.pace import Pace
+from swarm.client.plan_source import PlanSource
+from swarm.client.room import RoomSearch
+from swarm.client.route import CLOSE_S, RouteStreams
+from swarm.client.route_choice import home_of, left_behind, workers_of
+from swarm.client.routes import Routes
+from swarm.errors import Lost, StepError, SwarmError
+from swarm.plan import Plan, Route
+
+
+class Swarm(Protocol):
+    """What a Session needs of its client."""
+
+    plan: Plan
+    source: PlanSource
+    pace: Pace
+
+    def notify(self, message: str) -> None: ...
+
+    async def routes(self) -> Routes: ...
+
+
+class Seat:
+    """A Session's place on a Route. It stays there; after a loss it may be taken on another Route of the same Plan.
+
+    Args:
+        session: its name.
+    """
+
+    def __init__(self, swarm: Swarm, session: bytes) -> None:
+        self.streams: RouteStreams | None = None
+        """None where the Session has to be opened before it is used again."""
+        self._swarm = swarm
+        self._session = session
+        self._routes: Routes | None = None
+        """Those that were asked last."""
+        self._home: Route | None = None
+        """Where its KV is."""
+        self._leaving: asyncio.Task[None] | None = None
+        self._reports: set[asyncio.Task[None]] = set()
+
+    @property
+    def epoch(self) -> int:
+        """Of the Plan that was asked last; 0: none was."""
+        return self._routes.plan.epoch if self._routes else 0
+
+    async def take(self, positions: int, hashes: Sequence[int], queued: Callable[[int], None]) -> tuple[RouteStreams, int]:
+        """Open the Session where there is room; the streams, and how many positions are held there already.
+
+        Raises:
+            SwarmError: see `RoomSearch.find` and `Swarm.routes`.
+        """
+        await self._left()
+        self._routes = routes = await self._swarm.routes()
+        search, home = RoomSearch(routes, self._session, positions, hashes, queued), home_of(self._home, routes.plan)
+        try:
+            room = await search.find(routes.order(self._session, home))
+        except BaseException:  # somebody cancelled, say: what was being opened may be open by now
+            routes.forget(self._session)
+            self._leave(routes, {w for r in search.asked if r != home for w in workers_of(routes.plan.routes[r])})
+            raise
+        for lost in room.lost:
+            self._report(lost)
+        self._move(routes, room.streams, room.asked)
+        return room.streams, room.held
+
+    async def give_back(self) -> None:
+        """Give the pages back, over whichever streams work now; where none do, the lease runs out."""
+        home, self._home, self.streams = self._home, None, None
+        with contextlib.suppress(SwarmError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._left()
+                if home is not None:
+                    await self._close(home)
+
+    def works(self) -> None:
+        """All Stages of its Route answered."""
+        if self._routes is not None and self.streams is not None:
+            self._routes.found(self.streams.route)
+
+    def elsewhere(self, error: StepError) -> bool:
+        """Whether to go on at once over another Route, after a loss on this one."""
+        if not isinstance(error, Lost) or self._routes is None or self.streams is None:
+            return False
+        if not self._routes.lost(self.streams.route):
+            return False
+        self._report(error)
+        self._swarm.notify(f"{error}; continuing on another route")
+        return True
+
+    async def _close(self, home: Route) -> None:
+        routes = await self._swarm.routes()
+        routes.forget(self._session)
+        if (route := home_of(home, routes.plan)) is not None:
+            await (await routes.streams(route)).release(self._session)
+
+    def _move(self, routes: Routes, to: RouteStreams, asked: Iterable[int]) -> None:
+        """Be on a Route from now on; what others hold of the Session they give back."""
+        plan, route = routes.plan, to.plan.routes[to.route]
+        behind = left_behind(self._home, route, plan).union(*(left_behind(plan.routes[r], route, plan) for r in asked))
+        self._leave(routes, behind)
+        if self.streams is not None and self.streams is not to:
+            self.streams.detach(self._session)
+        self.streams, self._home = to, route
+        routes.settle(self._session, to.route)
+
+    def _leave(self, routes: Routes, workers: set[str]) -> None:
+        if workers:
+            self._leaving = asyncio.get_running_loop().create_task(routes.release(self._session, workers))
+
+    async def _left(self) -> None:
+        """Until the Workers that the Session left know: told later, they would close what it opened anew."""
+        if self._leaving is not None:
+            await asyncio.wait({self._leaving})
+            self._leaving = None
+
+    def _report(self, error: StepError) -> None:
+        """Tell the swarm of a loss, without waiting for that."""
+        telling = self._tell(self._swarm.source, self.epoch, error)
+        self._reports.add(task := asyncio.get_running_loop().create_task(telling))
+        task.add_done_callback(self._reports.discard)
+
+    @staticmethod
+    async def _tell(source: PlanSource, epoch: int, error: StepError) -> None:
+        await source.report(epoch, error.where, str(error))
