@@ -58,9 +58,9 @@ async def compare(shape: Shape, folder: Path, new: int) -> None:
         while_timed = quiet.share()
     for what, said, was in (
         ("one stream", 1 / round_taken(swarm.plan, found, load, timed).around_s, timed.alone),  # over the Route that it took
-        (f"{shape.sessions} sessions", predicted.total_tokens_per_s, timed.together),
+        (f"{shape.sessions} session(s)", predicted.total_tokens_per_s, timed.together),
     ):
-        print(f"  {what:12} predicted {said:6.2f} tok/s   measured {was:6.2f}   ratio {said / was:.2f}")
+        print(f"  {what:13} predicted {said:6.2f} tok/s   measured {was:6.2f}   ratio {said / was:.2f}")
     print(f"      others used {while_measured:.0%} of the CPUs while it was measured, {while_timed:.0%} while it was timed")
     for line in account(swarm.plan, found, load, timed):
         print(f"      {line}")

@@ -72,9 +72,9 @@ class Products:
             size += weights[-1].nbytes
             for piece in weights[-1].view(-1).split(NOISE):
                 piece.copy_(noise[: piece.numel()])
-            if time.perf_counter() - turn > JOB_S:
-                yield
-                turn = time.perf_counter()
+                if time.perf_counter() - turn > JOB_S:
+                    yield
+                    turn = time.perf_counter()
         return cls(tuple(weights), itertools.cycle(weights))
 
     def run(self, rows: int, seconds_a_byte: float) -> Taken:
