@@ -15,9 +15,17 @@ import numpy as np
 from cluster.planner.exact_fill import Filled, Stages, Weights, fill
 from cluster.planner.exact_ground import Floats, Ground, Ints
 from cluster.planner.exact_paths import Counts, Path, Paths
-from cluster.planner.exact_program import Ends, Program, Solved
+from cluster.planner.exact_program import CLOSE, Ends, Program, Relaxed, Solved
 from cluster.planner.exact_times import Kinds, Times
 
+FEW = 24
+"""Kinds of Blocks that are tried before all that could be better are."""
+SHORT = 12
+"""Blocks of a model up to which Plans with ExpertShards are exact too."""
+NEAR = 1e-3
+"""How near to the optimum they are for more Blocks: a share of the seconds that no prediction tells apart."""
+RELAXED, PROGRAMS = 250_000, 10
+"""For more Blocks, columns of all linear programs, and integer programs, after which the best so far is taken."""
 LONGER = 1e-12
 """Relative difference of seconds that rounding explains."""
 
@@ -78,6 +86,11 @@ class RouteSearch:
     def software(self) -> Floats:
         return np.array([self.ground.costs.frame_s(d) for d in self.ground.devices])
 
+    @property
+    def close(self) -> float:
+        """How near to the optimum a Plan with ExpertShards is."""
+        return CLOSE if self.ground.prices.num_blocks <= SHORT else NEAR
+
     def devices_of(self, counts: Counts) -> list[int]:
         return [d for c, n in zip(self.ground.classes, counts, strict=True) for d in c[:n]]
 
@@ -86,7 +99,7 @@ class RouteSearch:
         sets = [c for c in self.paths.owners if self._could_fit(c)]
         if not sets:
             return None
-        best = _Best(cutoff)
+        best = _Best(cutoff, self.close)
         owner = self._owner(sets)
         if not self.ground.load.standby:
             for bound, counts, row in self._bounded(sets, owner, split=False, away=False):
@@ -96,7 +109,7 @@ class RouteSearch:
                     self._whole(counts, row, best)
         if self.kinds.places.shape[1] or self.ground.load.standby:
             for bound, counts, row in self._bounded(sets, owner, split=True, away=not self.ground.load.standby):
-                if bound > best.most:
+                if bound > best.below or (self.close > CLOSE and best.spent and best.found):
                     break
                 self._split(counts, row, best)
         return best.found
@@ -202,7 +215,7 @@ class RouteSearch:
                 solved: Solved | None = Solved(blocks, np.zeros((0, 0), np.int64), alone, many)
                 if value > again.seconds[0] * (1 + LONGER):
                     kept = np.append(np.arange(len(owners)) * self.kinds.places.shape[0], program.alone_s.size)
-                    solved = program.solve(real, kept, best.most)
+                    solved = program.solve(real, kept, best.most, CLOSE)
                 if solved:
                     best.offer(self._found(program, path, real, solved))
 
@@ -222,27 +235,47 @@ class RouteSearch:
         for path in self.paths.best(counts, f, l, 1 + row):
             alone = ends.alone - float(sums[0, f, l]) + path.alone_s
             around = ends.around - float(sums[1 + row, f, l]) + path.around_s
-            yield path, replace(ends, alone=alone, around=around, link=path.link_s)
+            close = abs(alone - ends.alone) + abs(around - ends.around) + abs(path.link_s - ends.link) <= LONGER * ends.around
+            yield path, ends if close else replace(ends, alone=alone, around=around, link=path.link_s)
 
     def _split(self, counts: Counts, row: int, best: _Best) -> None:
         """With experts elsewhere, where that is better than the best so far."""
         program, every = self._program(counts, row), self._ends(counts, row)
+        best.columns -= program.alone_s.size
         relaxed = program.relaxed([e for _, _, e in every]) if every else None
         if relaxed is None:
             return
         for x in np.argsort(relaxed.bounds, kind="stable"):
-            if relaxed.bounds[x] > best.most:
-                return
-            f, l, ends = every[x]
-            kept = np.flatnonzero(relaxed.bounds[x] + relaxed.reduced <= best.most)
-            kept = np.union1d(kept, np.arange(program.alone_s.size, len(relaxed.reduced)))
-            if not program.rig_sets and not (kept[:-1] % self.kinds.places.shape[0]).any() and not self.ground.asked:
-                continue
-            if program.solve(ends, kept, best.most) is None:
-                continue
-            for path, real in self._real(counts, row, f, l, ends):
-                if solved := program.solve(real, kept, best.most):
-                    best.offer(self._found(program, path, real, solved))
+            for most in (FEW, len(relaxed.reduced))[: 2 if self.close == CLOSE else 1]:
+                kept = self._kept(program, relaxed, int(x), best, most)
+                if kept is None or (self.close > CLOSE and best.spent and best.found):
+                    break
+                self._tried(program, counts, row, every[x], kept, best)
+                if len(kept) < most:
+                    break
+
+    def _kept(self, program: Program, relaxed: Relaxed, x: int, best: _Best, most: int) -> Ints | None:
+        """The variables, at most so many and the likeliest first, that a better Plan may have; None where there is none."""
+        slack = best.below - relaxed.bounds[x]
+        if slack < 0:
+            return None
+        blocks = program.alone_s.size
+        likely = np.argsort(relaxed.reduced[:blocks], kind="stable")[:most]
+        likely = np.sort(likely[relaxed.reduced[likely] <= slack])
+        if not (program.rig_sets or self.ground.asked or (likely % self.kinds.places.shape[0]).any()):
+            return None
+        return np.append(likely, np.arange(blocks, len(relaxed.reduced)))
+
+    def _tried(self, program: Program, counts: Counts, row: int, at: tuple[int, int, Ends], kept: Ints, best: _Best) -> None:
+        f, l, ends = at
+        best.programs -= 1
+        solved = program.solve(ends, kept, best.below, self.close)
+        if solved is None:
+            return
+        for path, real in self._real(counts, row, f, l, ends):
+            same = (real.alone, real.around, real.link) == (ends.alone, ends.around, ends.link)
+            if found := solved if same else program.solve(real, kept, best.below, self.close):
+                best.offer(self._found(program, path, real, found))
 
     def _found(self, program: Program, path: Path, ends: Ends, solved: Solved) -> Found:
         left = {c: [d for d in members if d in program.owners] for c, members in enumerate(self.ground.classes)}
@@ -268,11 +301,27 @@ def _prices(times: Times, split: bool, experts: float) -> tuple[Floats, Floats]:
 
 
 class _Best:
-    """The best so far."""
+    """The best so far.
 
-    def __init__(self, cutoff: float) -> None:
-        self.most = cutoff
+    Args:
+        cutoff: what it must be better than.
+        close: share of the seconds by which a program with experts elsewhere must better the best so far.
+    """
+
+    def __init__(self, cutoff: float, close: float) -> None:
+        self.most, self._close = cutoff, close
+        self.columns, self.programs = RELAXED, PROGRAMS
         self.found: Found | None = None
+
+    @property
+    def spent(self) -> bool:
+        """Whether the search for Plans with experts elsewhere has taken its time."""
+        return self.columns <= 0 or self.programs <= 0
+
+    @property
+    def below(self) -> float:
+        """What is better costs no more."""
+        return self.most * (1 - self._close) if self.found else self.most
 
     def offer(self, found: Found) -> None:
         if self.found and found.value > self.found.value * (1 + LONGER):

@@ -27,8 +27,8 @@ UNNOTICED = 1e-6
 """A weight that only decides between equals, and that the solver would take for an error of its own."""
 NEVER = 1e12
 """More than any scaled seconds."""
-NODES = 200_000
-"""Of one integer program, at most."""
+NODES, FEW_NODES = 200_000, 50
+"""Of one integer program, at most: where it is to be exact, and where not."""
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,8 @@ class Program:
         fixed = self.weights.alone * np.array([e.alone for e in ends])
         return Relaxed(fixed + (found.fun + (rights - right) @ prices) / self._scale, reduced / self._scale)
 
-    def solve(self, ends: Ends, kept: Ints, cutoff: float) -> Solved | None:
-        """The best with these ends, of the variables `kept`; None where nothing is better than `cutoff` seconds."""
+    def solve(self, ends: Ends, kept: Ints, cutoff: float, gap: float) -> Solved | None:
+        """The best with these ends, to `gap` of it, of the variables `kept`; None where none is better than `cutoff` seconds."""
         right, (equal, equals) = self._right(ends), self._equal
         cost = self._cost[kept]
         most = (cutoff - self.weights.alone * ends.alone) * self._scale
@@ -257,7 +257,13 @@ class Program:
             limits.append(LinearConstraint(cost[None, :], -np.inf, most))
         whole = (kept != self.alone_s.size).astype(int)
         bounds = Bounds(0, self._upper[kept])
-        found = milp(cost, constraints=limits, integrality=whole, bounds=bounds, options={"mip_rel_gap": 0.0, "node_limit": NODES})
+        found = milp(
+            cost,
+            constraints=limits,
+            integrality=whole,
+            bounds=bounds,
+            options={"mip_rel_gap": gap * (gap > CLOSE), "node_limit": FEW_NODES if gap > CLOSE else NODES},
+        )
         if found.x is None:
             return None
         full = np.zeros(self._columns)

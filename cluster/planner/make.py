@@ -6,10 +6,13 @@ from dataclasses import replace
 
 from cluster.planner.budget import Load, Prices, needed_bytes
 from cluster.planner.choice import Choice
+from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware
-from cluster.planner.lay_out import lay_out
+from cluster.planner.large import search
+from cluster.planner.lay_out import finished, lay_out
 from cluster.planner.moving import settle
 from cluster.planner.optimum import able, in_reach, optimum
+from cluster.planner.predict import best_in_flight
 from cluster.planner.reasons import notes
 from cluster.planner.tightest import pack
 from swarm.errors import DoesNotFit, gib
@@ -32,7 +35,7 @@ def make_plan(model: Model, hardware: Hardware, load: Load, epoch: int, previous
     choice = None if missing else decide(model, hardware, load)
     if choice is None:
         raise _refusal(model, hardware, load, missing)
-    fresh = lay_out(choice, model, hardware, load, epoch, previous)
+    fresh = _laid_out(choice, model, hardware, load, epoch, previous)
     settled = settle(previous, fresh, model, hardware, load, epoch)
     return replace(settled, notes=(*notes(settled, fresh, hardware, load), *settled.notes))
 
@@ -48,7 +51,16 @@ def decide(model: Model, hardware: Hardware, load: Load) -> Choice | None:
 
 
 def _by_search(model: Model, hardware: Hardware, load: Load) -> Choice | None:
-    return None
+    found = search(model, hardware, load, None)
+    return found[0] if found else None
+
+
+def _laid_out(choice: Choice, model: Model, hardware: Hardware, load: Load, epoch: int, previous: Plan | None) -> Plan:
+    """With as many micro-batches under way as are best, whatever it was decided for."""
+    plan = lay_out(choice, model, hardware, load, epoch, previous)
+    costs = Costs(Prices.of(model, load, len(plan.routes)), hardware)
+    best = best_in_flight(replace(plan, in_flight=0), costs)
+    return plan if best == plan.in_flight else finished(replace(plan, in_flight=best), hardware, load)
 
 
 def missing_bytes(model: Model, hardware: Hardware, load: Load) -> int:

@@ -78,13 +78,18 @@ def _best(ground: Ground) -> Choice | None:
     if not ground.devices:
         return None
     weights = WEIGHTS[ground.load.objective]
-    one = RouteSearch(ground, weights, tuple(ground.in_flights)).best()
+    one = RouteSearch(ground, weights, _in_flights(ground)).best()
     two = None
     if ground.load.sessions >= ROUTES and not ground.load.standby:
         two = Pair(replace(ground, routes=ROUTES), weights).best(one.value * (1 - BETTER) if one else np.inf)
     if two:
         return choice_of(two.routes, two.value)
     return choice_of([one], one.value) if one else None
+
+
+def _in_flights(ground: Ground) -> tuple[int, ...]:
+    """The numbers of micro-batches under way that could be best; to one stream all are the same."""
+    return tuple(ground.in_flights)[-1 if ground.load.objective == "latency" else 0 :]
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Pair:
         found = []
         for part in product(*(range(n + 1) for n in self._all)):
             rest = self._rest(part)
-            for number in self.ground.in_flights:
+            for number in _in_flights(self.ground):
                 first, one, other = min(alone[part].values(), default=np.inf), *(many[p].get(number, np.inf) for p in (part, rest))
                 if max(first, one, other) < np.inf:
                     found.append((self.weights.alone * first + self.weights.many * _together(one, other), part, number))
@@ -132,7 +137,7 @@ class Pair:
 
     def _least(self, weights: Weights) -> dict[Counts, dict[int, float]]:
         """For each part of the Devices and number under way, what one Route on it costs at least."""
-        search = RouteSearch(replace(self.ground, must=frozenset()), weights, tuple(self.ground.in_flights))
+        search = RouteSearch(replace(self.ground, must=frozenset()), weights, _in_flights(self.ground))
         found: dict[Counts, dict[int, float]] = {p: {} for p in product(*(range(n + 1) for n in self._all))}
         for bound, counts, row in search.bounds():
             number = search.in_flights[row]
