@@ -137,7 +137,7 @@ class Pair:
 
     def _least(self, weights: Weights) -> dict[Counts, dict[int, float]]:
         """For each part of the Devices and number under way, what one Route on it costs at least."""
-        search = RouteSearch(replace(self.ground, must=frozenset()), weights, _in_flights(self.ground))
+        search = RouteSearch(self.ground, weights, _in_flights(self.ground))
         found: dict[Counts, dict[int, float]] = {p: {} for p in product(*(range(n + 1) for n in self._all))}
         for bound, counts, row in search.bounds():
             number = search.in_flights[row]
