@@ -32,7 +32,9 @@ def refine(plan: Plan, hardware: Hardware, load: Load, counts: Mapping[int, Sequ
     for route, block, away in _away(plan, counts):
         names = (_hot_home(away, counts[block]), _hot_away(away, counts[block]))
         ways = [plan, *(_renamed(plan, route, block, new) for new in names)]
-        plan = min(ways, key=lambda way: _row_s(way, route, costs, load, {block: counts[block]}))
+        best = min(ways, key=lambda way: _row_s(way, route, costs, load, {block: counts[block]}))
+        if best is not plan:
+            plan = replace(best, notes=(*best.notes, f"block {block}: other experts are elsewhere now, by what was chosen so far"))
     return with_copies(plan, hardware, load, counts)
 
 

@@ -257,3 +257,6 @@ def test_what_is_away_is_chosen_least_and_where_a_card_helps_ram_it_is_chosen_mo
     made = refine(plan, Hardware(tuple(devices)), LOAD, {0: SKEWED})
     made.check()
     assert [s.experts for s in made.shards if not s.copy] == [away]
+    assert "block 0: other experts are elsewhere now" in made.notes[0]
+    again = refine(replace(made, notes=()), Hardware(tuple(devices)), LOAD, {0: SKEWED})
+    assert again.shards == made.shards and not any("elsewhere now" in note for note in again.notes)
