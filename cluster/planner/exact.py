@@ -142,7 +142,10 @@ class RouteSearch:
             stages = self._stages(owner, number, fixed[:, [0, 1 + row]], link * self.many[number].rows, split)
             bounds = fill(stages, self.ground.prices.num_blocks, number, self.weights).seconds
             if away:
-                bounds = bounds + self.weights.alone * np.where(owner == 1, self._first_away, np.inf).min(axis=1)
+                free = replace(stages, dearer=np.stack([stages.alone, stages.many]))
+                cheapest = fill(free, self.ground.prices.num_blocks, number, self.weights).seconds
+                first = np.where(owner == 1, self._first_away, np.inf).min(axis=1)
+                bounds = np.maximum(bounds, cheapest + self.weights.alone * first)
             found += [(float(b), c, row) for b, c in zip(bounds, sets, strict=True) if np.isfinite(b)]
         return sorted(found, key=lambda f: (f[0], sum(f[1]), f[2]))
 
