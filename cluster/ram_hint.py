@@ -15,6 +15,8 @@ from swarm.plan import Model, WorkerSpec
 GIB = 2**30
 PLAIN = "desktop CPU"
 """Whose speed the RAM is tried at: nobody has measured it."""
+RIGS = 3
+"""Those with most RAM are tried."""
 TRIES = 5
 """Sizes that are tried on one Rig, from the least that could do to all that is free."""
 
@@ -36,7 +38,9 @@ class Shortage:
 
 def ram_hint(shortage: Shortage) -> str:
     """`with --ram 24GiB on attic it fits: predicted 6.1 tok/s`; empty where no Rig has that much RAM."""
-    for rig, free in sorted(shortage.ram.items(), key=lambda item: (-item[1], item[0])):
+    for rig, free in sorted(shortage.ram.items(), key=lambda item: (-item[1], item[0]))[:RIGS]:
+        if not _rate(shortage, rig, free):
+            continue
         for size in _sizes(shortage, free):
             if rate := _rate(shortage, rig, size * GIB):
                 return f"with --ram {size}GiB on {rig} it fits: predicted {rate:.1f} tok/s"

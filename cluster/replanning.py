@@ -242,7 +242,7 @@ class Replanning:
         if not answers(plan, description.model, self.target.load):
             return None
         self._publish(Published(plan, "", description))
-        return False
+        return patient  # a restart changes nothing; a wish is looked at next
 
     async def _describe(self, target: Target, again: bool) -> Description:
         return await self._deciding.describe(target, again, lambda message: self._report(message, 0.0))

@@ -77,6 +77,8 @@ class Device:
     epochs: set[int] = field(default_factory=set)
     """Epochs that its Worker may still hold, served or only prepared; empty while nothing is known of it."""
     tokens_per_s: float = 0.0
+    shares_cores: bool = False
+    """Its Rig has other CPU Devices: they slow each other down, which says nothing of anybody else."""
     pace: Pace = field(default_factory=Pace)
     """How fast it reads while it serves."""
 
@@ -147,8 +149,9 @@ class Roster:
         before = self.rigs.pop(offer.rig_id, None)
         rig = Rig(offer, self.unique_name(offer.rig_id, offer.name))
         self._promised.pop(offer.rig_id, None)
+        cpus = sum(device.device == "cpu" for device in offer.devices)
         rig.devices = [
-            Device(f"{rig.name}/{label}", offer.rig_id, rig.name, device)
+            Device(f"{rig.name}/{label}", offer.rig_id, rig.name, device, shares_cores=device.device == "cpu" and cpus > 1)
             for label, device in zip(_labels(offer.devices), offer.devices, strict=True)
         ]
         self.rigs[offer.rig_id] = rig

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from long_chat import Chat
 from real_workers import CREDENTIALS, RealSwarm, real_swarm
 
 from cluster import agents
@@ -17,15 +17,11 @@ from swarm.plan import Plan
 pytest.importorskip("torch")
 
 from swarm.client.client import Client, open_client
-from swarm.client.conversation import Conversation
 from swarm.client.plan_source import SwarmPlan
 from swarm.client.sampling import Sampling
 
 TARGET = Target("nano", "fp32", sessions=2, context=4096, spread=True)
 MEMORY = 250 * 2**20
-MORE = 20
-"""Tokens of an answer before something happens, and after it."""
-DEADLINE_S = 30.0
 
 
 @pytest.fixture
@@ -33,31 +29,6 @@ async def swarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     monkeypatch.setattr(agents, "MEASURE_S", 0.2)
     async with real_swarm(TARGET, tmp_path) as found:
         yield found
-
-
-class Chat:
-    """One answer that goes on until it is stopped."""
-
-    def __init__(self, client: Client, prompt: list[int]) -> None:
-        self.tokens: list[int] = []
-        self._task = asyncio.create_task(self._read(client.conversation(), prompt))
-
-    async def _read(self, conversation: Conversation, prompt: list[int]) -> None:
-        async for piece in conversation.generate(prompt, Sampling(temperature=0.0)):
-            self.tokens.append(piece.token)
-
-    async def goes_on(self) -> None:
-        """Wait until it has some tokens more."""
-        wanted = len(self.tokens) + MORE
-        async with asyncio.timeout(DEADLINE_S):
-            while len(self.tokens) < wanted and not self._task.done():
-                await asyncio.sleep(0.01)
-        assert not self._task.done(), "the chat was too short for this test"
-
-    async def stopped(self) -> list[int]:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        return self.tokens
 
 
 async def undisturbed(client: Client, prompt: list[int], count: int) -> list[int]:

@@ -16,8 +16,10 @@ import psutil
 import pytest
 from real_swarms import ROOT, TOKEN, Process, Swarms, runs, shown_actors, until
 
+from cluster.parts import holding
 from cluster.ports import Ports
 from cluster.ray_node import RayNode, RayNodeSettings
+from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1 import swarm_pb2_grpc
@@ -49,7 +51,9 @@ async def test_the_dashboard_is_the_layer_map_before_and_after_a_join_and_a_leav
     await expect_agents(dashboard, {"stage 0 · blocks 0-7 · attic cpu"})
     joined = await swarms.start(await head.says("address"), "desk", "22040-22071", 1, 64 * MIB)
     assert await joined.says("epoch") > await head.says("epoch")
-    await expect_agents(dashboard, {"stage 0 · blocks 0-3 · attic cpu", "stage 1 · blocks 4-7 · desk cpu"})
+    names = await _parts(await head.says("address"))
+    assert len(names) == 2 and not any("idle" in name for name in names)
+    await expect_agents(dashboard, names)
     joined.process.terminate()
     assert await joined.says("ended")
     await expect_agents(dashboard, {"stage 0 · blocks 0-7 · attic cpu"})
@@ -123,6 +127,15 @@ async def test_a_loading_that_is_called_off_ends_on_the_worker_too(tmp_path: Pat
 def _pid(head: Process, name: str) -> int:
     """The process below the head whose command line has that name in it."""
     return next(p for p in head.tree() if name in Path(f"/proc/{p}/cmdline").read_text().partition("\0")[0])
+
+
+async def _parts(address: str) -> set[str]:
+    """What the Workers of the Plan hold, for people."""
+    channel = Credentials("secret").channel(address)
+    reply = await swarm_pb2_grpc.SwarmServiceStub(channel).GetPlan(pb.PlanRequest())
+    await channel.close(None)
+    plan = Plan.from_json(reply.plan)
+    return {holding(plan, w.name, w.name.replace("/", " ")) for w in plan.workers}
 
 
 async def _status(address: str) -> dict[str, Any]:
