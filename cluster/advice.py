@@ -11,7 +11,7 @@ from cluster.planner import Load, missing_bytes
 from cluster.planner.hardware import Hardware, Link, Measured
 from cluster.planner.lay_out import lay_out
 from cluster.planner.make import decide
-from cluster.planner.predict import objective_s
+from cluster.planner.predict import objective_s, predict
 from cluster.rigs_file import PAYLOAD_SHARE
 from swarm.config import Sizes
 from swarm.errors import gib
@@ -112,7 +112,9 @@ class Adviser:
         model, load = self.home.model, self.load
         hardware = replace(hardware, devices=tuple(sorted(hardware.devices, key=lambda d: d.name)))
         choice = None if missing_bytes(model, hardware, load) else decide(model, hardware, load)
-        return lay_out(choice, model, hardware, load, 1, None).predicted if choice else None
+        if choice is None:
+            return None
+        return predict(replace(lay_out(choice, model, hardware, load, 1, None), in_flight=0), hardware, load)
 
     def _is_worth(self, then: Prediction, now: Prediction) -> bool:
         return WORTH * objective_s(then, self.load) < objective_s(now, self.load)

@@ -22,6 +22,7 @@ from swarm.cli.plan_document import Unused, document
 from swarm.cli.plan_here import home
 from swarm.cli.plan_model import DTYPES, MODELS, check_can_be_loaded, model_to_plan
 from swarm.cli.plan_picture import rigs_picture
+from swarm.cli.silence import silence
 from swarm.cli.tables import parts_text
 from swarm.errors import DoesNotFit, PlacementError, SwarmError, UsageError, gib
 from swarm.plan import Plan
@@ -57,11 +58,15 @@ def plan(
         check_can_be_loaded(model, dtype)
     if rigs is not None:
         _refuse({"--device": device, "--ram": ram, "--exclude": exclude, "--threads": threads, "--out": out})
-        planned = on_rigs(dry_run(read_rigs(rigs), shape, dtype), load)
+        dry = dry_run(read_rigs(rigs), shape, dtype)
+        with silence():
+            planned = on_rigs(dry, load)
     else:
         specs = [parse_device(text) for text in device or ()]
         found = detect(specs, parse_size(ram, "--ram") if ram else None, exclude or (), threads)
-        planned = on_home(home(found, parse_ports(ports), shape), load)
+        here = home(found, parse_ports(ports), shape)
+        with silence():
+            planned = on_home(here, load)
     if out is not None:
         write_plan(out, planned.plan)
     if as_json:

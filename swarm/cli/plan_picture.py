@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from swarm.cli.tables import spans
@@ -14,6 +15,7 @@ from swarm.plan import Plan, WorkerSpec
 
 CELLS = 32
 """Of a bar of Blocks; a deeper model has several Blocks a cell."""
+WIDTH = 79
 WHOLE, SPLIT, EXPERTS, STANDBY, NONE = "█▓░▫·"
 LEGEND = f"{WHOLE} blocks  {SPLIT} some experts elsewhere  {EXPERTS} others' experts  {STANDBY} standby"
 
@@ -35,13 +37,14 @@ def rigs_picture(plan: Plan, labels: Mapping[str, str]) -> RenderableType:
     return Group(*lines, Text(LEGEND, style="dim"))
 
 
-def _device(plan: Plan, worker: WorkerSpec, label: str) -> Iterator[Text]:
-    bar, used = block_bar(plan, worker.name), f"{gib(worker.planned_bytes)} of {gib(worker.memory_bytes)}"
+def _device(plan: Plan, worker: WorkerSpec, label: str) -> Iterator[RenderableType]:
+    used = f"{gib(worker.planned_bytes)} of {gib(worker.memory_bytes)}, {gib(worker.memory_bytes - worker.planned_bytes)} free"
     name = f"  {short_name(worker)} {label}".rstrip()
-    yield Text(name).append(f"{used}, {gib(worker.memory_bytes - worker.planned_bytes)} free".rjust(79 - len(name)), style="dim")
-    text = Text("    ").append(bar, style="green")
-    holds = "; ".join(_holds(plan, worker.name))
-    return (yield text.append(f"  {holds}"))
+    yield Text(name).append(used.rjust(WIDTH - len(name)), style="dim")
+    below = Table.grid(padding=(0, 2))
+    below.add_column(no_wrap=True)
+    below.add_row(Text(f"    {block_bar(plan, worker.name)}", style="green"), "; ".join(_holds(plan, worker.name)))
+    yield below
 
 
 def short_name(worker: WorkerSpec) -> str:
