@@ -32,6 +32,8 @@ from swarm.plan import Model
 
 IN_FLIGHT = 6
 """Numbers of micro-batches in flight that are tried, at most; all where there are as few."""
+FEW = 3
+"""The same for two Routes, each of which is searched for more than once."""
 PROGRAMS = 2
 """How many sets of owners are filled by an integer program where whole Blocks do not do."""
 
@@ -107,8 +109,7 @@ class _Choices:
         return [beat for beat in self.route.clock.beats if beat.in_flight <= in_flight][-1]
 
     def _whole(self, routes: Sequence[Stages], clock: Clock) -> Choice:
-        full = Clock.of(clock.table)
-        seconds, in_flight = full.price(routes)
+        seconds, in_flight = clock.price(routes)
         names = clock.table.names
         return Choice(tuple(tuple(StageChoice(names[d], ((Kind(), n),)) for d, n in r) for r in routes), in_flight, seconds)
 
@@ -121,17 +122,17 @@ class _Choices:
     def _two(self) -> Iterator[Choice]:
         if self._may_have_two():
             table = Table.of(self.model, self.hardware, self.load, 2)
-            routes = TwoRoutes(table, tuple(in_flight(table))).best()
+            routes = TwoRoutes(table, tuple(in_flight(table, FEW))).best()
             if routes:
-                yield self._whole(routes, Clock.of(table, in_flight(table)))
+                yield self._whole(routes, Clock.of(table))
 
     def _may_have_two(self) -> bool:
         return self.load.sessions > 1 and not self.load.standby and self.load.objective != "latency"
 
 
-def in_flight(table: Table) -> list[int]:
+def in_flight(table: Table, most: int = IN_FLIGHT) -> list[int]:
     """The numbers of micro-batches in flight that are worth trying for a table's Routes."""
-    return sorted({round(n) for n in np.geomspace(1, table.costs.prices.sessions, IN_FLIGHT).tolist()})
+    return sorted({round(n) for n in np.geomspace(1, table.costs.prices.sessions, most).tolist()})
 
 
 def _others(choice: Choice) -> set[str]:

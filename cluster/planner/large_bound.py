@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from cluster.planner.costs import Away, choices
-from cluster.planner.hardware import Measured
+from cluster.planner.hardware import Measured, Speed
 from cluster.planner.large_relaxed import Relaxed
 from cluster.planner.large_route import RouteSearch, fixed_s
 from cluster.planner.ordered import capped
@@ -39,7 +39,7 @@ class _Least:
 
     @classmethod
     def of(cls, table: Table, rows: float) -> _Least:
-        found = [_least(table, d, rows) for d in table.devices]
+        found = [_least(table, d, asked, rows) for d, asked in zip(table.devices, _soonest(table, rows), strict=True)]
         terms = replace(table.terms(rows), block=np.array([block for block, _ in found]))
         return cls(terms, np.array([beyond for _, beyond in found]))
 
@@ -50,35 +50,41 @@ class _Least:
         return _Least(self.terms.plus(other.terms), self.beyond + other.beyond)
 
 
-def _least(table: Table, owner: Measured, rows: float) -> tuple[float, float]:
-    """The least that a Block takes of an owner, and the least more that one takes which finds no room there."""
-    prices = table.costs.prices
-    times = [_at_least(table, owner, rows, away) for away in range(prices.num_experts + 1)]
+def _least(table: Table, owner: Measured, asked_s: float, rows: float) -> tuple[float, float]:
+    """The least that a Block takes of an owner, and the least more that one takes which finds no room there.
+
+    Args:
+        asked_s: the soonest that any other Device answers.
+    """
+    prices, costs = table.costs.prices, table.costs
+    total, part = prices.num_experts, costs.touched(rows) / prices.num_experts
+    core, each = costs.core_s(owner, rows), costs.expert_s(owner, rows)
+    times = [costs.block_s(owner, (), rows).owner_s]
+    for away in range(1, total + 1):
+        if rows <= 1:
+            ways = choices((total - away, away), prices.sizes.config.top_k)
+            times.append(core + sum(p * max(n * each, asked_s if there else 0.0) for (n, there), p in ways))
+        else:
+            times.append(core + max(part * (total - away) * each, asked_s))
     least = min(times)
     slope = min(((time - least) / away for away, time in enumerate(times) if away), default=0.0)
     return least, slope * prices.whole / prices.expert
 
 
-def _at_least(table: Table, owner: Measured, rows: float, away: int) -> float:
-    """A Block with so many experts away, each of which answers as soon as the quickest one could."""
-    costs, others = table.costs, [d for d in table.devices if d is not owner]
-    total, each = costs.prices.num_experts, costs.expert_s(owner, rows)
-    if not away or not others:
-        return np.inf if away else costs.block_s(owner, (), rows).owner_s
-    if rows <= 1:
-        asked = _quickest(table, owner, 1, 1, 1.0)
-        ways = choices((total - away, away), costs.prices.sizes.config.top_k)
-        return costs.core_s(owner, rows) + sum(p * max(n * each, asked if there else 0.0) for (n, there), p in ways)
-    part = costs.touched(rows) / total
-    asked = _quickest(table, owner, rows, rows * costs.prices.sizes.config.top_k / total, part)
-    return costs.core_s(owner, rows) + max(part * (total - away) * each, asked)
-
-
-def _quickest(table: Table, owner: Measured, rows: float, answers: float, experts: float) -> float:
-    """The soonest that any other Device answers for that share of its experts."""
-    others = {(d.rig, d.speed): d for d in table.devices if d is not owner}.values()
+def _soonest(table: Table, rows: float) -> list[float]:
+    """The soonest that any other Device answers each of them for one expert."""
     costs = table.costs
-    return min(costs.asked_s(owner, Away(d, 1), rows, answers, experts * costs.expert_s(d, rows)) for d in others)
+    twins: dict[tuple[str, Speed], list[Measured]] = {}
+    for device in table.devices:
+        twins.setdefault((device.rig, device.speed), []).append(device)
+    helpers = [(d, costs.expert_s(d, rows)) for alike in twins.values() for d in alike[:2]]
+    part = costs.touched(rows) / costs.prices.num_experts if rows > 1 else 1.0
+    answers = rows * costs.prices.sizes.config.top_k / costs.prices.num_experts if rows > 1 else 1.0
+    sent = rows if rows > 1 else 1
+    return [
+        min((costs.asked_s(owner, Away(d, 1), sent, answers, part * s) for d, s in helpers if d is not owner), default=np.inf)
+        for owner in table.devices
+    ]
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Owners:
     def _largest(self) -> Iterator[tuple[int, ...]]:
         able = [d for d in range(len(self.table.devices)) if self.table.cores[MIDDLE, d]]
         ranked = sorted(able, key=lambda d: (-self.table.room[MIDDLE, d], d))
-        sizes = [n for n in range(1, len(ranked) + 1) if self._has_room(ranked[:n])]
+        sizes = [n for n in range(1, min(len(ranked), self.table.num_blocks) + 1) if self._has_room(ranked[:n])]
         for size in [*sizes[:SIZES], *sizes[-1:]]:
             seats = self._seats(ranked[:size])
             if seats:

@@ -9,8 +9,8 @@ from cluster.planner.clock import Clock
 from cluster.planner.large_route import RouteSearch, Stages
 from cluster.planner.tables import MIDDLE, Table
 
-TURNS = 2
-"""How often each Route is searched for again beside the other."""
+TURNS = 1
+"""How often the first Route is searched for again beside the second."""
 
 
 @dataclass(frozen=True)

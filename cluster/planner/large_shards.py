@@ -27,6 +27,10 @@ GAP = 1e-2
 """Relative difference from its optimum that ends an integer program."""
 HELPERS = 3
 """Devices that each owner may ask for experts: those that answer it soonest."""
+ASKED = 20
+"""Where few owners share as many, each may ask more."""
+MANY_OWNERS = 20
+"""Where there are more, each may ask two."""
 PAIRS = 2
 """Of those, so many are also asked two at a time."""
 ROOMY = 2
@@ -142,9 +146,11 @@ class ShardProgram:
         able = [d for d in range(len(devices)) if d != owner and devices[d].spec.memory_bytes >= prices.helper + prices.expert]
         asked = {d: costs.asked_s(devices[owner], Away(devices[d], 1), 1, 1, costs.expert_s(devices[d], 1)) for d in able}
         soonest = sorted(able, key=lambda d: (asked[d], d))
-        roomy = sorted(soonest[HELPERS:], key=lambda d: (-devices[d].spec.memory_bytes, d))
+        near = max(HELPERS, ASKED // len(self.owners))
+        roomy = sorted(soonest[near:], key=lambda d: (-devices[d].spec.memory_bytes, d))
         idle = [d for d in soonest if self.table.load.spread and d not in self.owners and self._nearest_owner(d) == owner]
-        return list(dict.fromkeys(soonest[:HELPERS] + roomy[:ROOMY] + idle))
+        few = len(self.owners) > MANY_OWNERS
+        return list(dict.fromkeys(soonest[:2] + idle if few else soonest[:near] + roomy[:ROOMY] + idle))
 
     def _nearest_owner(self, device: int) -> int:
         return min(self.owners, key=lambda owner: (self.table.rtt[owner, device], owner))

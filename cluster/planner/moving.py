@@ -93,6 +93,7 @@ def _stood_by(plan: Plan) -> bool:
     """Whether every Block has a copy on another Rig than those that serve it."""
     rigs = {w.name: w.rig for w in plan.workers}
     serving = {(b, rigs[s.worker]) for r in plan.routes for s in r.stages for b in s.blocks}
+    serving |= {(s.block, rigs[s.worker]) for s in plan.shards if not s.copy}
     copies = {(b, rigs[s.worker]) for s in plan.standbys for b in s.blocks}
     return {b for b, _ in copies - serving} == set(range(plan.model.config.num_blocks))
 

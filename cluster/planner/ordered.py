@@ -5,12 +5,12 @@ Exact, by dynamic programming over (last Device with a Stage, Blocks covered): D
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from cluster.planner.tables import FIRST, LAST, Counts, Flags, Floats, Terms
+from cluster.planner.tables import BOTH, FIRST, LAST, MIDDLE, Counts, Flags, Floats, Terms
 
 Stages = list[tuple[int, int]]
 """(place of the Device in the order, its Blocks)."""
@@ -31,6 +31,12 @@ class Ordered:
     caps: Counts
     hop_allowed: Flags
     extra: Floats
+
+    @cached_property
+    def count(self) -> Counts:
+        """Blocks from a to b [L + 1, L + 1]."""
+        at = np.arange(self.extra.shape[1] + 1)
+        return np.asarray(at[None, :] - at[:, None], np.int64)
 
 
 def best_stages(problem: Ordered) -> Stages | None:
@@ -55,10 +61,10 @@ def _stage_s(problem: Ordered, j: int) -> Floats:
     cost: Floats = along[None, :] - along[:, None] + terms.frame[j]
     cost[0] += terms.first[j] + terms.come[j]
     cost[:, num_blocks] += terms.last[j] + terms.leave[j]
-    at = np.arange(num_blocks + 1)
-    ends = FIRST * (at == 0)[:, None] + LAST * (at == num_blocks)[None, :]
-    count = at[None, :] - at[:, None]
-    cost[(count < 1) | (count > problem.caps[ends, j])] = np.inf
+    most = np.full_like(problem.count, problem.caps[MIDDLE, j])
+    most[0], most[:, num_blocks] = problem.caps[FIRST, j], problem.caps[LAST, j]
+    most[0, num_blocks] = problem.caps[BOTH, j]
+    cost[(problem.count < 1) | (problem.count > most)] = np.inf
     return cost
 
 
@@ -78,9 +84,3 @@ def capped(caps: Counts, terms: Terms, most_s: float) -> Counts:
     ends = np.stack([0 * terms.first, terms.first, terms.last, terms.first + terms.last])
     room = np.floor((most_s - ends) / terms.block * (1 + 1e-12)).clip(0, caps.max(initial=0))
     return np.minimum(caps, room.astype(np.int64))
-
-
-def order_of(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """The places of the wanted names."""
-    at = {name: i for i, name in enumerate(names)}
-    return [at[name] for name in wanted]
