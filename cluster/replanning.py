@@ -142,7 +142,7 @@ class Replanning:
                 await self._measuring.everything(description.model)
             elif self._must_measure(description.model):
                 return True
-            description = self._deciding.resolved(target, description, self._last)
+            description = self._deciding.resolved(target, description, None if wish else self._last)
             plan = await self._deciding.decide(target, description.model, self._last)
         except SwarmError as error:
             return await self._give_up(error, wish, description)

@@ -200,6 +200,8 @@ async def test_with_auto_a_device_without_bf16_makes_it_fp16_on_all(swarm: Swarm
     assert swarm.plan.model.dtype == "fp16" and swarm.used() == {"a/cpu", "b/cpu"}
     [_ async for _ in swarm.coordinator.leave("b")]
     assert swarm.plan.model.dtype == "fp16"
+    [_ async for _ in swarm.coordinator.load(Target("half", "auto", 1, 64))]
+    assert swarm.plan.model.dtype == "bf16"
 
 
 async def test_a_dtype_that_was_asked_for_leaves_out_a_device_that_lacks_it(swarm: Swarm, half: None) -> None:
@@ -243,6 +245,15 @@ async def test_a_device_that_lacks_a_dtype_is_measured_in_the_one_it_has() -> No
     assert await agent.measure_link(LinkOrder("a:7700", 0.1)) == there.link
     await agent.close()
     await server.stop(None)
+
+
+async def test_without_room_for_standby_copies_the_swarm_serves_and_says_so(swarm: Swarm) -> None:
+    await swarm.again(replace(TARGET, standby=True), restarted=False)
+    await swarm.coordinator.join(offer("a", NEED + MIB))
+    assert not swarm.plan.standbys and any("no standby copies" in note for note in swarm.plan.notes)
+    await swarm.coordinator.join(offer("b", 2 * NEED))
+    assert {s.worker for s in swarm.plan.standbys} == {"b/cpu"} or {s.worker for s in swarm.plan.standbys} == {"a/cpu"}
+    assert not any("no standby copies" in note for note in swarm.plan.notes)
 
 
 def test_two_measurements_that_differ_by_noise_are_one() -> None:
