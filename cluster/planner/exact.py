@@ -20,7 +20,7 @@ from cluster.planner.exact_times import Kinds, Times
 
 FEW = 24
 """Kinds of Blocks that are tried before all that could be better are."""
-SHORT = 12
+SHORT = 6
 """Blocks of a model up to which Plans with ExpertShards are exact too."""
 NEAR = 1e-3
 """How near to the optimum they are for more Blocks: a share of the seconds that no prediction tells apart."""

@@ -27,7 +27,7 @@ UNNOTICED = 1e-6
 """A weight that only decides between equals, and that the solver would take for an error of its own."""
 NEVER = 1e12
 """More than any scaled seconds."""
-NODES, FEW_NODES = 200_000, 50
+NODES, FEW_NODES = 20_000, 50
 """Of one integer program, at most: where it is to be exact, and where not."""
 
 

@@ -31,10 +31,10 @@ def make_plan(model: Model, hardware: Hardware, load: Load, epoch: int, previous
         DoesNotFit: the Devices together hold too little, or no split of the model fits them.
     """
     hardware = replace(hardware, devices=tuple(sorted(hardware.devices, key=lambda d: d.name)))
-    missing = missing_bytes(model, hardware, load)
-    choice = None if missing else decide(model, hardware, load)
+    enough = sum(d.spec.memory_bytes for d in hardware.devices) >= needed_bytes(model, load)
+    choice = decide(model, hardware, load) if enough else None
     if choice is None:
-        raise _refusal(model, hardware, load, missing)
+        raise _refusal(model, hardware, load)
     fresh = _laid_out(choice, model, hardware, load, epoch, previous)
     settled = settle(previous, fresh, model, hardware, load, epoch)
     return replace(settled, notes=(*notes(settled, fresh, hardware, load), *settled.notes))
@@ -75,7 +75,8 @@ def missing_bytes(model: Model, hardware: Hardware, load: Load) -> int:
     return min(alone, packing.missing_bytes) if packing else alone
 
 
-def _refusal(model: Model, hardware: Hardware, load: Load, missing: int) -> DoesNotFit:
+def _refusal(model: Model, hardware: Hardware, load: Load) -> DoesNotFit:
+    missing = missing_bytes(model, hardware, load)
     needed, specs = needed_bytes(model, load), [d.spec for d in hardware.devices]
     available, what = sum(w.memory_bytes for w in specs), _what(model, load)
     if needed > available:
