@@ -23,7 +23,7 @@ from cluster.planner.large_bound import Bound
 from cluster.planner.large_owners import Owners
 from cluster.planner.large_route import Aim, RouteSearch, Stages
 from cluster.planner.large_routes import TwoRoutes
-from cluster.planner.large_shards import ShardProgram
+from cluster.planner.large_shards import MANY_OWNERS, ShardProgram
 from cluster.planner.lay_out import lay_out
 from cluster.planner.predict import best_in_flight, objective_s, predict
 from cluster.planner.tables import Table
@@ -34,7 +34,7 @@ IN_FLIGHT = 6
 """Numbers of micro-batches in flight that are tried, at most; all where there are as few."""
 FEW = 3
 """The same for two Routes, each of which is searched for more than once."""
-PROGRAMS = 2
+PROGRAMS = 3
 """How many sets of owners are filled by an integer program where whole Blocks do not do."""
 
 
@@ -75,7 +75,7 @@ class _Choices:
         if stages and not self.load.standby:
             whole = self._whole([stages], self.route.clock)
             yield whole
-            yield from islice(self._shards(orders, whole.in_flight), 1)
+            yield from self._shards(orders if len(orders[0]) <= MANY_OWNERS else [], whole.in_flight)
         else:
             orders += Owners(self.route, Aim(self._beat(self.table.costs.prices.sessions), np.inf)).orders()
             yield from islice(self._shards(orders, self.table.costs.prices.sessions), PROGRAMS)

@@ -12,9 +12,6 @@ from cluster.planner.large_order import in_order
 from cluster.planner.large_route import Aim, RouteSearch
 from cluster.planner.tables import BOTH, FIRST, LAST, MIDDLE, Floats, Table
 
-SIZES = 4
-"""Sets of the largest Devices that are tried, from the smallest that has room."""
-
 
 @dataclass(frozen=True)
 class Owners:
@@ -28,7 +25,7 @@ class Owners:
         return self.search.table
 
     def orders(self) -> list[tuple[int, ...]]:
-        """What is relaxed with experts elsewhere, then the largest Devices, then all that can."""
+        """What is relaxed with experts elsewhere, all that can, then the largest: half as many, and as few as have room."""
         return list(dict.fromkeys([*self._relaxed(), *self._largest()]))
 
     def _relaxed(self) -> Iterator[tuple[int, ...]]:
@@ -43,7 +40,7 @@ class Owners:
         able = [d for d in range(len(self.table.devices)) if self.table.cores[MIDDLE, d]]
         ranked = sorted(able, key=lambda d: (-self.table.room[MIDDLE, d], d))
         sizes = [n for n in range(1, min(len(ranked), self.table.num_blocks) + 1) if self._has_room(ranked[:n])]
-        for size in [*sizes[:SIZES], *sizes[-1:]]:
+        for size in dict.fromkeys([*sizes[-1:], *sizes[len(sizes) // 2 :][:1], *sizes[:1]]):
             seats = self._seats(ranked[:size])
             if seats:
                 yield tuple(in_order(seats, self.table, self.search.blend(self.aim.beat).hop))
