@@ -19,6 +19,7 @@ from cluster.planner.exact_choice import choice_of
 from cluster.planner.exact_fill import Weights
 from cluster.planner.exact_ground import Ground, classes
 from cluster.planner.exact_paths import Counts
+from cluster.planner.exact_times import SMALL_SWARM
 from cluster.planner.hardware import Hardware, Measured
 from swarm.plan import Model
 
@@ -30,6 +31,8 @@ BETTER = 1e-9
 """A second Route must gain more than this share."""
 DISTINCT, DEVICES, SETS = 10, 16, 1100
 """Devices that differ, Devices in all, and sets of owners, up to which the optimum is found."""
+PARTINGS = 12
+"""Of more than four Devices between two Routes, the most promising that are solved."""
 ROUTES = 2
 """At most."""
 
@@ -111,7 +114,8 @@ class Pair:
         """None where nothing is better than `cutoff`."""
         self._known: dict[tuple[Counts, int, Weights, bool], Found | None] = {}
         best: Pairing | None = None
-        for bound, part, number in self._partings():
+        every = self._partings()
+        for bound, part, number in every if len(self.ground.devices) <= SMALL_SWARM else every[:PARTINGS]:
             if bound >= cutoff:
                 break
             for found in self._solved(part, number, cutoff):

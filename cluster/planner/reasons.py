@@ -12,7 +12,7 @@ from cluster.planner.predict import objective_s
 from cluster.planner.twins import alike
 from swarm.plan import Plan, WorkerSpec
 
-FORCED = 4
+FORCED = 2
 """Devices that are left out for which it is worked out what using them would cost."""
 NOTHING = 0.05
 """Tokens/s that nobody notices."""

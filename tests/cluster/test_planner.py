@@ -73,12 +73,12 @@ def check(plan: Plan) -> None:
         assert plan.route_of(worker.name) is not None or plan.shards_of(worker.name)
 
 
-swarms = st.lists(st.tuples(st.integers(0, 120), st.sampled_from("abcd")), min_size=1, max_size=16)
+swarms = st.lists(st.tuples(st.integers(0, 120), st.sampled_from("abcd")), min_size=1, max_size=6)
 shapes = st.fixed_dictionaries({"blocks": st.integers(1, 14), "experts": st.sampled_from([2, 4, 8, 16])})
 loads = st.builds(Load, sessions=st.integers(1, 6), context=st.sampled_from([100, 2048, 8192]), spread=st.booleans())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(swarms, shapes, loads)
 def test_every_plan_holds_its_invariants_and_a_refusal_states_true_sums(
     swarm: list[tuple[int, str]], shape: dict[str, int], load: Load
@@ -274,7 +274,7 @@ def test_another_model_is_planned_from_nothing() -> None:
     check(after)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(swarms, swarms, loads)
 def test_whatever_was_before_the_new_plan_holds_its_invariants(
     old: list[tuple[int, str]], new: list[tuple[int, str]], load: Load
@@ -307,7 +307,7 @@ def fits_somehow(ask: Model, offered: list[WorkerSpec], load: Load) -> bool:
     return False
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.floats(0.02, 1), min_size=2, max_size=4),
     st.floats(-0.1, 1.5),
