@@ -34,7 +34,10 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
 @pytest.fixture(scope="module")
 def up(person: Person) -> Running:
     devices = ("--device", "cpu=190MiB", "--device", "cpu=120MiB")
-    up = person.up("nano", "--spread", *devices, "--sessions", "2", "--context", "512", "--threads", "1", "--name", "attic")
+    one_route = ("--objective", "latency")  # two would hold the embedded model twice
+    up = person.up(
+        "nano", "--spread", *devices, *one_route, "--sessions", "2", "--context", "512", "--threads", "1", "--name", "attic"
+    )
     up.shows("blocks  experts")
     return up
 
