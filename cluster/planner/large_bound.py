@@ -12,8 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cluster.planner.costs import Away, choices
-from cluster.planner.hardware import Measured, Speed
+from cluster.planner.large_least import Least, memory_prices, worth_of_all
 from cluster.planner.large_relaxed import Relaxed
 from cluster.planner.large_route import RouteSearch, fixed_s
 from cluster.planner.ordered import capped
@@ -25,66 +24,8 @@ INTERVALS = 6
 """Numbers in flight are taken together in so many intervals, at most; all alone where they are as few."""
 
 
-@dataclass(frozen=True)
-class _Least:
-    """What Blocks take at least, with as many experts elsewhere as is best.
-
-    Args:
-        terms: the block of which is that least; seconds.
-        beyond: more for a Block that finds no room on its owner [D].
-    """
-
-    terms: Terms
-    beyond: Floats
-
-    @classmethod
-    def of(cls, table: Table, rows: float) -> _Least:
-        found = [_least(table, d, asked, rows) for d, asked in zip(table.devices, _soonest(table, rows), strict=True)]
-        terms = replace(table.terms(rows), block=np.array([block for block, _ in found]))
-        return cls(terms, np.array([beyond for _, beyond in found]))
-
-    def times(self, weight: float) -> _Least:
-        return _Least(self.terms.times(weight), weight * self.beyond)
-
-    def plus(self, other: _Least) -> _Least:
-        return _Least(self.terms.plus(other.terms), self.beyond + other.beyond)
-
-
-def _least(table: Table, owner: Measured, asked_s: float, rows: float) -> tuple[float, float]:
-    """The least that a Block takes of an owner, and the least more that one takes which finds no room there.
-
-    Args:
-        asked_s: the soonest that any other Device answers.
-    """
-    prices, costs = table.costs.prices, table.costs
-    total, part = prices.num_experts, costs.touched(rows) / prices.num_experts
-    core, each = costs.core_s(owner, rows), costs.expert_s(owner, rows)
-    times = [costs.block_s(owner, (), rows).owner_s]
-    for away in range(1, total + 1):
-        if rows <= 1:
-            ways = choices((total - away, away), prices.sizes.config.top_k)
-            times.append(core + sum(p * max(n * each, asked_s if there else 0.0) for (n, there), p in ways))
-        else:
-            times.append(core + max(part * (total - away) * each, asked_s))
-    least = min(times)
-    slope = min(((time - least) / away for away, time in enumerate(times) if away), default=0.0)
-    return least, slope * prices.whole / prices.expert
-
-
-def _soonest(table: Table, rows: float) -> list[float]:
-    """The soonest that any other Device answers each of them for one expert."""
-    costs = table.costs
-    twins: dict[tuple[str, Speed], list[Measured]] = {}
-    for device in table.devices:
-        twins.setdefault((device.rig, device.speed), []).append(device)
-    helpers = [(d, costs.expert_s(d, rows)) for alike in twins.values() for d in alike[:2]]
-    part = costs.touched(rows) / costs.prices.num_experts if rows > 1 else 1.0
-    answers = rows * costs.prices.sizes.config.top_k / costs.prices.num_experts if rows > 1 else 1.0
-    sent = rows if rows > 1 else 1
-    return [
-        min((costs.asked_s(owner, Away(d, 1), sent, answers, part * s) for d, s in helpers if d is not owner), default=np.inf)
-        for owner in table.devices
-    ]
+PRICES = (0.0, 0.4, 0.7, 1.0)
+"""Which parts of the guessed prices of memory are tried; each gives a valid bound, the best one counts."""
 
 
 @dataclass(frozen=True)
@@ -101,33 +42,59 @@ class Bound:
     def seconds(self) -> float:
         """The least that the objective can be; infinite where no such Plan fits."""
         one, many = self.table.weights
-        alone = _Least.of(self.table, 1)
-        stream_s = float(self._sums([alone], [np.inf])[0])
+        alone = Least.of(self.table, 1)
+        stream_s = self._best([alone.weighed(one or 1.0)], [np.inf])[0]
         if not many or not np.isfinite(stream_s):
-            return float(one * stream_s)
+            return float(stream_s)
         sessions = self.table.costs.prices.sessions
         steps = sorted({round(n) for n in np.geomspace(1, sessions, INTERVALS)})
-        return min(self._within(a, b, alone, stream_s) for a, b in _intervals(steps))
+        return min(self._within(a, b, alone, float(stream_s) * bool(one)) for a, b in _intervals(steps))
 
-    def _within(self, fewest: int, most: int, alone: _Least, stream_s: float) -> float:
-        """With so many micro-batches in flight; a micro-batch only gets quicker with fewer rows, a row with more of them."""
+    def _within(self, fewest: int, most: int, alone: Least, stream_s: float) -> float:
+        """With so many micro-batches in flight; a micro-batch only gets quicker with fewer rows, a row with more of them.
+
+        Args:
+            stream_s: what the objective takes of one stream alone at least.
+        """
         one, many = self.table.weights
-        slowest = _Least.of(self.table, self.table.sessions / fewest).times(fewest)
-        around = slowest.times(1 / fewest) if most == fewest else _Least.of(self.table, self.table.sessions / most)
+        slowest = Least.of(self.table, self.table.sessions / fewest).weighed(fewest)
+        around = slowest.weighed(1 / fewest) if most == fewest else Least.of(self.table, self.table.sessions / most)
+        block = slowest.times.min(axis=(1, 2))
         if self.table.routes > 1:
-            shared = self.table.routes / (1 / slowest.terms.block).sum() * self.table.num_blocks
-            return float(one * stream_s + many * max(shared, self._sums([around], [np.inf])[0]))
-        low = self._least_limit(slowest)
-        high = max((self.found_s - one * stream_s) / many, low * 1.0001)
+            shared = self.table.routes / (1 / block).sum() * self.table.num_blocks
+            return float(stream_s + max(many * shared, self._best([around.weighed(many)], [np.inf])[0]))
+        low = self._least_limit(block)
+        high = max((self.found_s - stream_s) / many, low * 1.0001)
         limits = np.geomspace(low, high, LADDER)
-        both = alone.times(one).plus(around.times(many))
-        sums = self._sums([both] * (LADDER - 1), limits[1:].tolist(), slowest.terms)
-        steps = np.maximum(sums, one * stream_s + many * limits[:-1])
-        return float(min(steps.min(), one * stream_s + many * high))
+        both = alone.weighed(one).plus(around.weighed(many))
+        sums = self._best([both] * (LADDER - 1), limits[1:].tolist(), replace(slowest.terms, block=block))
+        steps = np.maximum(sums, stream_s + many * limits[:-1])
+        return float(min(steps.min(), stream_s + many * high))
 
-    def _least_limit(self, slowest: _Least) -> float:
+    def _best(self, leasts: Sequence[Least], limits: Sequence[float], slowest: Terms | None = None) -> Floats:
+        """The best bounds of all prices of memory, for sums with no Stage longer than its limit."""
+        terms = leasts[0].terms
+        dearest = self._dearest(terms)
+        tried = [part * memory_prices(self.table, terms, dearest) for part in PRICES]
+        if len(leasts) > 1:
+            first = [self._sums(leasts[-1:], limits[-1:], slowest, prices)[0] for prices in tried]
+            tried = [tried[int(np.argmax(first))]]
+        best: Floats = np.max([self._sums(leasts, limits, slowest, prices) for prices in tried], axis=0)
+        return best
+
+    def _dearest(self, terms: Terms) -> float:
+        """What the dearest Block takes where all are whole and Hops are short; infinite where they do not fit."""
+        room = self.table.caps[MIDDLE]
+        enter = terms.hop.min(axis=0)
+        each = terms.block + (terms.frame + enter) / np.maximum(room, 1)
+        order = [d for d in np.argsort(each, kind="stable").tolist() if room[d]]
+        filled = np.cumsum(room[order]) if order else np.zeros(1)
+        place = int(np.searchsorted(filled, self.table.num_blocks))
+        return float(each[order[place]]) if place < len(order) else np.inf
+
+    def _least_limit(self, block: Floats) -> float:
         """The shortest time of the slowest Stage under which there is room for all Blocks, were there no ends; by halving."""
-        block, room = slowest.terms.block, self.table.cores[MIDDLE]
+        room = self.table.cores[MIDDLE]
         low, high = 0.0, float((block * self.table.num_blocks).max())
         for _ in range(40):
             middle = (low + high) / 2
@@ -135,17 +102,18 @@ class Bound:
             low, high = (low, middle) if fits else (middle, high)
         return low
 
-    def _sums(self, leasts: Sequence[_Least], limits: Sequence[float], slowest: Terms | None = None) -> Floats:
-        """The relaxed optima, with no Stage longer than its limit."""
+    def _sums(self, leasts: Sequence[Least], limits: Sequence[float], slowest: Terms | None, prices: Floats) -> Floats:
+        """The relaxed optima at some prices of memory, less what all of it is worth."""
         caps, whole = self.table.cores, -(-self.table.room // self.table.costs.prices.whole)
         search = RouteSearch.over(self.table)
         hops = [search.hops(least.terms) for least in leasts]
         limited = np.stack([capped(caps, slowest, limit) if slowest else caps for limit in limits])
-        return (
+        blocks = [least.block(self.table, prices) for least in leasts]
+        sums: Floats = (
             Relaxed(
                 rigs=search.rigs,
-                block=np.stack([least.terms.block for least in leasts]),
-                beyond=np.stack([least.beyond for least in leasts]),
+                block=np.stack([block for block, _ in blocks]),
+                beyond=np.stack([beyond for _, beyond in blocks]),
                 fixed=np.stack([fixed_s(least.terms) for least in leasts]),
                 whole=np.minimum(limited, whole),
                 caps=limited,
@@ -156,6 +124,7 @@ class Bound:
             .solve()
             .sums
         )
+        return sums - worth_of_all(self.table, prices)
 
 
 def _intervals(steps: Sequence[int]) -> list[tuple[int, int]]:

