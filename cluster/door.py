@@ -15,7 +15,7 @@ from cluster.coordinator import Coordinator
 from cluster.roster import DeviceOffer, RigOffer, Versions
 from cluster.target import Progress, Published, Target
 from cluster.versions import check_versions, own_versions
-from swarm.config import DTYPE_BYTES
+from swarm.config import PLAN_DTYPES
 from swarm.errors import ModelError, SwarmError, Unreachable, UsageError
 from swarm.plan_check import OBJECTIVES
 from swarm.wire.status import to_rpc
@@ -136,8 +136,8 @@ async def _errors(context: Context) -> AsyncIterator[None]:
 
 
 def _target(request: pb.LoadRequest, now: Target) -> Target:
-    if request.dtype and request.dtype not in ("auto", *DTYPE_BYTES):
-        raise UsageError(f"--dtype {request.dtype} is none of auto, {', '.join(DTYPE_BYTES)}")
+    if request.dtype and request.dtype not in ("auto", *PLAN_DTYPES):
+        raise UsageError(f"--dtype {request.dtype} is none of auto, {', '.join(PLAN_DTYPES)}")
     if request.objective and request.objective not in OBJECTIVES:
         raise UsageError(f"--objective {request.objective} is none of {', '.join(OBJECTIVES)}")
     return replace(

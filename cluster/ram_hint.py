@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cluster.hardware.known_cards import known_card
 from cluster.planner import Load, make_plan
 from cluster.planner.hardware import Hardware, Measured
-from swarm.config import DTYPE_BYTES
+from swarm.config import Sizes
 from swarm.errors import DoesNotFit, PlacementError
 from swarm.plan import Model, WorkerSpec
 
@@ -61,7 +61,7 @@ def _rate(shortage: Shortage, rig: str, memory_bytes: int) -> float:
     spec, dtype = WorkerSpec(f"{rig}/ram", rig, "cpu", "", memory_bytes), shortage.model.dtype
     plain = known_card(PLAIN)
     assert plain
-    more = Measured(spec, plain.speed(dtype, DTYPE_BYTES[dtype]))
+    more = Measured(spec, plain.speed(dtype, Sizes(shortage.model.config, dtype).weight_element))
     try:
         plan = make_plan(shortage.model, replace(shortage.hardware, devices=(*shortage.hardware.devices, more)), shortage.load, 1)
     except PlacementError:

@@ -9,7 +9,7 @@ from typing import Any
 from cluster.measurements import LinkFigures, Measurements, Shape
 from cluster.replanning import Replanning
 from cluster.roster import Device, Rig, Roster
-from swarm.config import DTYPE_BYTES
+from swarm.config import Sizes
 from swarm.plan import Plan
 from swarm.wire.overview import planned, worker_entry
 
@@ -62,7 +62,7 @@ def _measured(device: Device, plan: Plan | None, book: Measurements) -> dict[str
     figures = book.figures(device.key, Shape.of(plan.model) if plan else Shape("", 0, 0))
     if figures is None:
         return None
-    element = DTYPE_BYTES.get(plan.model.dtype, 2) if plan else 2
+    element = Sizes(plan.model.config, plan.model.dtype).weight_element if plan else 2.0
     return {
         "bandwidth_gb_s": round(figures.speed.bandwidth / 1e9, 2),
         "tflops": round(figures.speed.flops(element) / 1e12, 3),

@@ -18,7 +18,7 @@ ARCHITECTURES = ("MixtralForCausalLM",)
 DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 """Bytes of one number, in the dtypes that models run in."""
 QUANTIZED = ("int8", "int4")
-"""Dtypes that matrices are kept in beside numbers of 2 bytes; they can be planned for and not run yet."""
+"""Dtypes that matrices are kept in, beside numbers of 2 bytes."""
 PLAN_DTYPES = (*DTYPE_BYTES, *QUANTIZED)
 """What a Plan may name."""
 INT4_GROUP = 64

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.config import LOGIT_ROWS, QUANTIZED, ModelConfig, Sizes
-from swarm.errors import MissingWeights, ModelError, UnknownArchitecture, UsageError
+from swarm.errors import MissingWeights, ModelError, UnknownArchitecture
 from swarm.shapes import SHAPES, known_shape
-from swarm.weights.describe import describe
 
 # As released (config.json of mistralai/Mixtral-8x7B-v0.1 and mistralai/Mixtral-8x22B-v0.1).
 MIXTRAL_8X7B: dict[str, Any] = {
@@ -208,14 +207,3 @@ def test_a_known_shape_is_that_of_the_released_config(name: str, released: dict[
 def test_a_folder_with_weights_or_a_hub_id_is_no_mere_shape() -> None:
     assert known_shape(str(NANO)) is None
     assert known_shape("mistralai/Mixtral-8x7B-v0.1") is None
-
-
-@pytest.mark.parametrize("dtype", QUANTIZED)
-def test_a_quantized_dtype_is_planned_for_and_refused_where_it_would_run(dtype: str) -> None:
-    with pytest.raises(UsageError, match=f"{dtype} can be planned"):
-        describe("nano", dtype)
-    pytest.importorskip("torch")
-    from swarm.model.dtypes import TORCH_DTYPES
-
-    with pytest.raises(UsageError, match=f"no worker runs {dtype} yet"):
-        TORCH_DTYPES[dtype]

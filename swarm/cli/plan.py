@@ -55,7 +55,7 @@ def plan(
     load = Load(sessions, context, spread, objective, standby)
     shape = model_to_plan(model, dtype)
     if out is not None:
-        check_can_be_loaded(model, dtype)
+        check_can_be_loaded(model)
     if rigs is not None:
         _refuse({"--device": device, "--ram": ram, "--exclude": exclude, "--threads": threads, "--out": out})
         dry = dry_run(read_rigs(rigs), shape, dtype)
@@ -110,7 +110,7 @@ def on_home(home: Home, load: Load) -> Planned:
             raise
         needs = f"{home.model.name} in {home.model.dtype} needs {gib(error.needed_bytes)}"
         have = f"the devices have {gib(error.available_bytes)}"
-        raise PlacementError(f"{needs}, {have}; {cure}; or ask for less with {LESS}") from None
+        raise PlacementError(f"{needs}, {have}; {cure}; or give more memory, or ask for less with {LESS}") from None
     return Planned(made, home, load, tuple(adviser.gains(made.predicted)) if made.predicted else ())
 
 

@@ -13,7 +13,7 @@ from cluster.advice import Home
 from cluster.hardware import Device, Host, read_host
 from cluster.hardware.known_cards import known_card
 from cluster.planner.hardware import Hardware, Measured, Speed
-from swarm.config import QUANTIZED, Sizes
+from swarm.config import Sizes
 from swarm.errors import DeviceError, UsageError
 from swarm.plan import Model, WorkerSpec
 
@@ -73,22 +73,21 @@ def speed_here(device: Device, model: Model) -> Speed:
     """What a Device measures; its maker's figures where torch is not installed. Raises DeviceError."""
     element = Sizes(model.config, model.dtype).weight_element
     if find_spec("torch") is not None:
-        return _measure(device, model, element)
+        return _measure(device, model)
     card = known_card("desktop CPU" if device.torch_device == "cpu" else device.label)
     if card is None:
         raise DeviceError(f"{device.name} ({device.label}) cannot be measured without torch: install it, or give --rigs FILE")
     return card.speed(model.dtype, element)
 
 
-def _measure(device: Device, model: Model, element: float) -> Speed:
+def _measure(device: Device, model: Model) -> Speed:
     shape = {"hidden": model.config.hidden, "ffn": model.config.ffn, "threads": device.threads, "budget-s": BUDGET_S}
-    dtype = "bf16" if model.dtype in QUANTIZED else model.dtype
-    command = [sys.executable, "-m", "swarm.worker.measure", "--device", device.torch_device, "--dtype", dtype]
+    command = [sys.executable, "-m", "swarm.worker.measure", "--device", device.torch_device, "--dtype", model.dtype]
     command += [word for name, value in shape.items() for word in (f"--{name}", str(value))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_S, check=True)
         raw = json.loads(done.stdout)
-        speed = Speed(tuple((int(rows), float(each)) for rows, each in raw["products"]), float(raw["start_s"]))
+        return Speed(tuple((int(rows), float(each)) for rows, each in raw["products"]), float(raw["start_s"]))
     except subprocess.TimeoutExpired:
         raise DeviceError(
             f"{device.name} was not measured in {PROCESS_S:.0f} s: leave it out with --exclude {device.name}"
@@ -98,7 +97,3 @@ def _measure(device: Device, model: Model, element: float) -> Speed:
         raise DeviceError(
             f"{device.name} cannot be measured (torch said: {said[-1]}): leave it out with --exclude {device.name}"
         ) from None
-    if model.dtype not in QUANTIZED:
-        return speed
-    # Read at the same bandwidth in bytes; for many rows unpacked, and multiplied at the rate of bf16.
-    return Speed.of(speed.bandwidth, speed.flops(2), speed.start_s, element)

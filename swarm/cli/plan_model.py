@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from swarm.config import PLAN_DTYPES, QUANTIZED
+from swarm.config import PLAN_DTYPES
 from swarm.errors import UsageError
 from swarm.plan import Model
 from swarm.shapes import SHAPES, known_shape
@@ -26,12 +24,10 @@ def model_to_plan(model: str, dtype: str) -> Model:
     shape = known_shape(model, dtype)
     if shape is not None:
         return shape
-    return replace(describe(model), dtype=dtype) if dtype in QUANTIZED else describe(model, dtype)
+    return describe(model, dtype)
 
 
-def check_can_be_loaded(model: str, dtype: str) -> None:
+def check_can_be_loaded(model: str) -> None:
     """Raise UsageError where no Worker could serve a Plan of it, so that none is written."""
     if known_shape(model) is not None:
         raise UsageError(f"{model} has no weights that a worker could load: leave --out away, or give a folder or a Hub id")
-    if dtype in QUANTIZED:
-        raise UsageError(f"no worker runs {dtype} yet: leave --out away, or plan with --dtype bf16")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from swarm.model.cache import PagedCache
-from swarm.model.product import product
+from swarm.model.product import Weight, product
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows
 
@@ -23,8 +23,8 @@ class Attention:
     head_dim: int
     num_heads: int
     num_kv_heads: int
-    wqkv: Tensor  # [(NH + 2 KV) D, H]
-    wo: Tensor  # [H, NH D]
+    wqkv: Weight  # [(NH + 2 KV) D, H]
+    wo: Weight  # [H, NH D]
 
     def forward(self, x: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
         """Append the rows' keys and values, attend to all that each row may see. `x` [R, H] to [R, H]."""

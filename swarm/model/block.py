@@ -17,6 +17,7 @@ from swarm.model.experts import CopyPort, ExpertPort
 from swarm.model.memory import num_bytes
 from swarm.model.moe import MoE
 from swarm.model.norm import rms_norm
+from swarm.model.product import Weight
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows
 
@@ -26,8 +27,8 @@ class BlockCore:
     """A Block's weights without its experts."""
 
     attention_norm: Tensor  # [H]
-    wqkv: Tensor  # [(NH + 2 KV) D, H]
-    wo: Tensor  # [H, NH D]
+    wqkv: Weight  # [(NH + 2 KV) D, H]
+    wo: Weight  # [H, NH D]
     ffn_norm: Tensor  # [H]
     router: Tensor  # [E, H]
 

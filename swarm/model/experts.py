@@ -13,15 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.memory import gather, num_bytes
-from swarm.model.product import product
+from swarm.model.product import Weight, product
 
 
 @dataclass(frozen=True)
 class ExpertWeights:
     """One SwiGLU expert (arXiv 2002.05202); w1 and w3 are one product."""
 
-    w13: Tensor  # [2F, H]
-    w2: Tensor  # [H, F]
+    w13: Weight  # [2F, H]
+    w2: Weight  # [H, F]
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [n, H], contiguous and aligned (see `swarm.model.memory`), to the unweighted output [n, H]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,13 @@ def gather(x: Tensor, index: Tensor) -> Tensor:
     return x.index_select(0, index)
 
 
-def num_bytes(*tensors: Tensor) -> int:
-    """What the tensors' elements weigh, in bytes."""
-    return sum(t.numel() * t.element_size() for t in tensors)
+class Sized(Protocol):
+    """Something that knows what it weighs."""
+
+    @property
+    def num_bytes(self) -> int: ...
+
+
+def num_bytes(*weights: Tensor | Sized) -> int:
+    """What the weights weigh, in bytes."""
+    return sum(w.numel() * w.element_size() if isinstance(w, Tensor) else w.num_bytes for w in weights)

@@ -9,13 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swarm.model.quant.int4 import Int4Matrix
+from swarm.model.quant.int8 import Int8Matrix
 
-def product(x: Tensor, w: Tensor) -> Tensor:
+Weight = Tensor | Int4Matrix | Int8Matrix
+"""A matrix [M, K], in whatever form it is kept."""
+
+
+def product(x: Tensor, w: Weight) -> Tensor:
     """`x` [n, K] times the transpose of `w` [M, K]: [n, M], in either memory order.
 
     In bf16 on a CPU the weight is the left factor: `F.linear` copies a right one into blocks at every call, which costs
     as much as reading it (measured: 1.5 times the bandwidth at 2 to 16 rows). One row has a kernel of its own, 1.4 times.
     """
+    if not isinstance(w, Tensor):
+        return w.product(x)
     if w.dtype is not torch.bfloat16 or w.device.type != "cpu":
         return F.linear(x, w)
     if x.shape[0] == 1:

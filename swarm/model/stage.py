@@ -17,7 +17,7 @@ from swarm.model.block import Block
 from swarm.model.cache import PagedCache
 from swarm.model.memory import aligned, num_bytes
 from swarm.model.norm import rms_norm
-from swarm.model.product import product
+from swarm.model.product import Weight, product
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows
 
@@ -27,7 +27,7 @@ class Head:
     """The last norm and the output matrix."""
 
     norm: Tensor  # [H]
-    output: Tensor  # [V, H]
+    output: Weight  # [V, H]
 
     @property
     def num_bytes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swarm.config import DTYPE_BYTES, QUANTIZED
+from swarm.config import PLAN_DTYPES
 from swarm.errors import UsageError
 from swarm.plan import Model
 from swarm.weights.checkpoint import ASSETS, SENTENCEPIECE
@@ -16,16 +16,14 @@ def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Mode
 
     Args:
         model: a folder, a Hub id, or `nano`.
-        dtype: `auto` for the checkpoint's own, or one of `DTYPE_BYTES`.
+        dtype: `auto` for the checkpoint's own, or one of `PLAN_DTYPES`.
 
     Raises:
-        UsageError: the dtype (a quantized one can be planned for, not run yet), or a model that is nothing known.
+        UsageError: a dtype, or a model, that is nothing known.
         ModelError: see `inspect`.
     """
-    if dtype in QUANTIZED:
-        raise UsageError(f"--dtype {dtype} can be planned for (`swarm plan`) and not run yet: give auto, {', '.join(DTYPE_BYTES)}")
-    if dtype != "auto" and dtype not in DTYPE_BYTES:
-        raise UsageError(f"--dtype {dtype} is not known: give auto, {', '.join(DTYPE_BYTES)}")
+    if dtype != "auto" and dtype not in PLAN_DTYPES:
+        raise UsageError(f"--dtype {dtype} is not known: give auto, {', '.join(PLAN_DTYPES)}")
     checkpoint = inspect(model, cache)
     folder = checkpoint.folder
     is_folder = model != NANO and Path(model).expanduser().is_dir()

@@ -7,17 +7,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from swarm.config import INT4_GROUP
 from swarm.model.block import BlockCore
 from swarm.model.experts import ExpertWeights
+from swarm.model.product import Weight
+from swarm.model.quant.int4 import Int4Matrix
+from swarm.model.quant.int8 import Int8Matrix
 from swarm.model.stage import Head
 from swarm.weights import names
 from swarm.weights.checkpoint import Checkpoint
+from swarm.weights.quantize import quantize_int4, quantize_int8
 from swarm.weights.read import read_into
 
 
 @dataclass(frozen=True)
 class Loader:
-    """Reads parts one at a time: its peak memory is what is kept plus one tensor.
+    """Reads parts one at a time and quantizes as it reads: its peak memory is what is kept plus one tensor.
+
+    Args:
+        dtype: what is computed in.
+        quantized: `int8` or `int4`: how matrices are kept; empty: in `dtype`. The embedding, routers and norms always are.
 
     Every method raises MissingWeights or CorruptWeights where the files changed since the checkpoint was opened.
     """
@@ -25,6 +34,7 @@ class Loader:
     checkpoint: Checkpoint
     dtype: torch.dtype
     device: torch.device | str = "cpu"
+    quantized: str = ""
 
     def embedding(self) -> Tensor:
         """[V, H]."""
@@ -33,7 +43,7 @@ class Loader:
     def head(self) -> Head:
         """The last norm and the output matrix; a tied one is a copy of the embedding."""
         tied = self.checkpoint.config.tied_head
-        return Head(self._one(names.NORM), self._one(names.EMBEDDING if tied else names.OUTPUT))
+        return Head(self._one(names.NORM), self._stacked(names.EMBEDDING if tied else names.OUTPUT))
 
     def core(self, block: int) -> BlockCore:
         """A Block without its experts."""
@@ -41,7 +51,7 @@ class Loader:
         return BlockCore(
             attention_norm=self._one(part["norm1"]),
             wqkv=self._stacked(part["q"], part["k"], part["v"]),
-            wo=self._one(part["o"]),
+            wo=self._stacked(part["o"]),
             ffn_norm=self._one(part["norm2"]),
             router=self._one(part["router"]),
         )
@@ -51,25 +61,35 @@ class Loader:
         config, entries = self.checkpoint.config, self.checkpoint.entries
         if names.is_fused(block, entries):
             fused = names.experts(config, block)
-            return ExpertWeights(self._one(fused["w13"][0], index), self._one(fused["w2"][0], index))
+            return ExpertWeights(*(self._matrix(self._one(fused[letter][0], index, self._kept)) for letter in ("w13", "w2")))
         part = {letter: name for letter, (name, _) in names.expert(config, block, index).items()}
-        return ExpertWeights(self._stacked(part["w1"], part["w3"]), self._one(part["w2"]))
+        return ExpertWeights(self._stacked(part["w1"], part["w3"]), self._stacked(part["w2"]))
 
-    def _one(self, name: str, part: int | None = None) -> Tensor:
+    @property
+    def _kept(self) -> torch.device | str:
+        """Where a matrix is read to: its own Device, or where it is quantized first."""
+        return "cpu" if self.quantized else self.device
+
+    def _one(self, name: str, part: int | None = None, device: torch.device | str | None = None) -> Tensor:
         entry = self.checkpoint.entries[name]
-        out = self._empty(entry.shape if part is None else entry.shape[1:])
+        out = torch.empty(entry.shape if part is None else entry.shape[1:], dtype=self.dtype, device=device or self.device)
         read_into(out, entry, part)
         return out
 
-    def _stacked(self, *parts: str) -> Tensor:
+    def _stacked(self, *parts: str) -> Weight:
         """Matrices of one width, one above the other."""
         entries = [self.checkpoint.entries[name] for name in parts]
-        out = self._empty((sum(e.shape[0] for e in entries), *entries[0].shape[1:]))
+        out = torch.empty((sum(e.shape[0] for e in entries), *entries[0].shape[1:]), dtype=self.dtype, device=self._kept)
         at = 0
         for entry in entries:
             read_into(out[at : at + entry.shape[0]], entry)
             at += entry.shape[0]
-        return out
+        return self._matrix(out)
 
-    def _empty(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.empty(shape, dtype=self.dtype, device=self.device)
+    def _matrix(self, w: Tensor) -> Weight:
+        if self.quantized == "int4":
+            codes = quantize_int4(w, INT4_GROUP)
+            return Int4Matrix.of(codes.q, codes.scale, codes.zero, codes.group, self.dtype).to(self.device)
+        if self.quantized == "int8":
+            return Int8Matrix.of(*quantize_int8(w), self.dtype).to(self.device)
+        return w

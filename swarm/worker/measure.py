@@ -76,7 +76,7 @@ def dtypes_of(device: torch.device) -> tuple[str, ...]:
 
 
 def measuring(
-    wanted: Wanted, device: torch.device, room_bytes: int, held: Sequence[torch.Tensor] = ()
+    wanted: Wanted, device: torch.device, room_bytes: int, held: Sequence[Weight] = ()
 ) -> Generator[None, None, Figures]:
     """Measure a Device, a turn at a time; what the last one returns are the Figures.
 
@@ -88,7 +88,7 @@ def measuring(
     dtype = TORCH_DTYPES[wanted.dtype]
     block = SmallBlock(dtype, device)
     fill_until = began + wanted.budget_s / 4
-    products = yield from Products.filling(wanted.hidden, wanted.ffn, held, dtype, device, room_bytes, fill_until)
+    products = yield from Products.filling(wanted.hidden, wanted.ffn, held, wanted.dtype, device, room_bytes, fill_until)
     block.run(products.one, JOB_S)
     yield
     known = yield from _warm_up(products, began + wanted.budget_s / 2)

@@ -6,15 +6,20 @@ import itertools
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from swarm.config import ModelConfig
+from swarm.config import INT4_GROUP, ModelConfig
 from swarm.model.block import Block, BlockCore
 from swarm.model.cache import PagedCache
+from swarm.model.dtypes import TORCH_DTYPES
 from swarm.model.experts import ExpertWeights, LocalExperts
-from swarm.model.product import product
+from swarm.model.memory import num_bytes
+from swarm.model.product import Weight, product
+from swarm.model.quant.int4 import KERNEL_ROWS, Int4Matrix
+from swarm.model.quant.int8 import KERNEL_COLUMNS, Int8Matrix
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows, Segment
 
@@ -46,12 +51,13 @@ class Products:
         weights: alternately [2F, H] and [H, F], or as many of their rows as `MATRIX_BYTES` allows.
     """
 
-    weights: tuple[Tensor, ...]
-    _next: Iterator[Tensor]
+    weights: tuple[Weight, ...]
+    inputs: torch.dtype
+    _next: Iterator[Weight]
 
     @classmethod
     def filling(
-        cls, hidden: int, ffn: int, held: Sequence[Tensor], dtype: torch.dtype, device: torch.device, room_bytes: int, until: float
+        cls, hidden: int, ffn: int, held: Sequence[Weight], dtype: str, device: torch.device, room_bytes: int, until: float
     ) -> Generator[None, None, Products]:
         """Gather what is `held`, and make what is missing, in turns.
 
@@ -60,41 +66,80 @@ class Products:
             room_bytes: half of it may be used.
             until: when to have enough, of `time.perf_counter`.
         """
-        weights, size = list(held), sum(w.nbytes for w in held)
+        weights, size = list(held), num_bytes(*held)
         total = min(CYCLE_BYTES, max(LEAST_BYTES, size + room_bytes // 2))
-        noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(dtype).to(device)
-        turn = time.perf_counter()
+        blank, turn = Blank(dtype, device), time.perf_counter()
         for rows, inputs in itertools.cycle(((2 * ffn, hidden), (hidden, ffn))):
             if size >= total or (len(weights) > 1 and time.perf_counter() > until):
                 break
-            most = min(MATRIX_BYTES, total // 4) // (inputs * noise.element_size())
-            weights.append(torch.empty(max(1, min(rows, most)), inputs, dtype=dtype, device=device))
-            size += weights[-1].nbytes
-            for piece in weights[-1].view(-1).split(NOISE):
-                piece.copy_(noise[: piece.numel()])
+            most = int(min(MATRIX_BYTES, total // 4) / (inputs * blank.element_bytes))
+            weight, pieces = blank.matrix(max(1, min(rows, most)), inputs)
+            weights.append(weight)
+            size += num_bytes(weight)
+            for fill in pieces:
+                fill()
                 if time.perf_counter() - turn > JOB_S:
                     yield
                     turn = time.perf_counter()
-        return cls(tuple(weights), itertools.cycle(weights))
+        return cls(tuple(weights), TORCH_DTYPES[dtype], itertools.cycle(weights))
 
     def run(self, rows: int, seconds_a_byte: float) -> Taken:
         """As many products as take about `JOB_S` at that speed, or a part of one where that takes longer."""
-        mean = sum(w.nbytes for w in self.weights) / len(self.weights)
+        mean = num_bytes(*self.weights) / len(self.weights)
         count = int(JOB_S / (mean * seconds_a_byte))
         share = min(1.0, JOB_S / (mean * seconds_a_byte))
         used = [_part(next(self._next), share) for _ in range(max(2 if share == 1.0 else 1, count))]
-        inputs = {k: torch.ones(rows, k, dtype=used[0].dtype, device=used[0].device) for k in {w.shape[1] for w in used}}
-        taken = timed(used[0].device, lambda: [product(inputs[w.shape[1]], w) for w in used])
-        return Taken(taken, sum(w.nbytes for w in used), len(used))
+        device = device_of(used[0])
+        inputs = {k: torch.ones(rows, k, dtype=self.inputs, device=device) for k in {w.shape[1] for w in used}}
+        taken = timed(device, lambda: [product(inputs[w.shape[1]], w) for w in used])
+        return Taken(taken, num_bytes(*used), len(used))
 
     def one(self) -> None:
         """One product of one row: what a Block's Python and small kernels find in the caches afterwards is as in decode."""
         w = next(self._next)
-        product(torch.ones(1, w.shape[1], dtype=w.dtype, device=w.device), w)
+        product(torch.ones(1, w.shape[1], dtype=self.inputs, device=device_of(w)), w)
 
 
-def _part(w: Tensor, share: float) -> Tensor:
-    return w[: max(1, int(w.shape[0] * share))]
+def device_of(w: Weight) -> torch.device:
+    if isinstance(w, Tensor):
+        return w.device
+    return w.packed.device if isinstance(w, Int4Matrix) else w.q.device
+
+
+def _part(w: Weight, share: float) -> Weight:
+    """Some rows of a matrix; a quantized one is small, and is taken whole."""
+    return w[: max(1, int(w.shape[0] * share))] if isinstance(w, Tensor) else w
+
+
+class Blank:
+    """Makes matrices of noise in one dtype, piece by piece."""
+
+    def __init__(self, dtype: str, device: torch.device) -> None:
+        self._dtype, self._numbers, self._device = dtype, TORCH_DTYPES[dtype], device
+        self._noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(self._numbers).to(device)
+
+    @property
+    def element_bytes(self) -> float:
+        """About what one weight takes."""
+        return {"int8": 1.0, "int4": 0.5625}.get(self._dtype, self._noise.element_size())
+
+    def matrix(self, rows: int, inputs: int) -> tuple[Weight, list[Callable[[], object]]]:
+        """A matrix, and what fills it once it is done."""
+        if self._dtype == "int4":
+            rows, wide = -(-rows // KERNEL_ROWS) * KERNEL_ROWS, -(-inputs // INT4_GROUP)
+            packed = torch.empty(rows, wide * INT4_GROUP // 2, dtype=torch.uint8, device=self._device)
+            scales = torch.full((wide, rows, 2), 0.01, dtype=self._numbers, device=self._device)
+            return Int4Matrix(rows, inputs, INT4_GROUP, packed, scales), self._pieces(packed)
+        if self._dtype == "int8":
+            scale = torch.full((rows,), 0.01, dtype=self._numbers, device=self._device)
+            codes = torch.empty(rows, -(-inputs // KERNEL_COLUMNS) * KERNEL_COLUMNS, dtype=torch.int8, device=self._device)
+            return Int8Matrix(inputs, codes, scale), self._pieces(codes)
+        weight = torch.empty(rows, inputs, dtype=self._numbers, device=self._device)
+        return weight, self._pieces(weight)
+
+    def _pieces(self, out: Tensor) -> list[Callable[[], object]]:
+        noise = self._noise.view(out.dtype)
+        return [partial(piece.copy_, noise[: piece.numel()]) for piece in out.view(-1).split(noise.numel())]
 
 
 SMALL = ModelConfig(

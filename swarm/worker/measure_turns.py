@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Generator
 
-from torch import Tensor
-
 from swarm.errors import Full, Refused, SwarmError
 from swarm.model.dtypes import TORCH_DTYPES
+from swarm.model.memory import num_bytes
+from swarm.model.product import Weight
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.device_memory import free_bytes, ran_out, too_little
 from swarm.worker.holdings import release_memory
@@ -109,16 +109,17 @@ async def _in_turns(worker: Worker, wanted: Wanted) -> Figures:
     return figures
 
 
-def _held(worker: Worker, wanted: Wanted) -> list[Tensor]:
+def _held(worker: Worker, wanted: Wanted) -> list[Weight]:
     """Experts' weights that are here, of the wanted shape and dtype, as many as are read in turn."""
-    found: list[Tensor] = []
+    found: list[Weight] = []
     shapes = ((2 * wanted.ffn, wanted.hidden), (wanted.hidden, wanted.ffn))
-    experts = [e for epoch in worker.epochs.all() for e in epoch.experts.weights.values()]
+    epochs = [epoch for epoch in worker.epochs.all() if epoch.plan.model.dtype == wanted.dtype]
+    experts = [e for epoch in epochs for e in epoch.experts.weights.values()]
     size = 0
     for weights in ((e.w13, e.w2) for e in experts):
-        if tuple(tuple(w.shape) for w in weights) == shapes and weights[0].dtype is TORCH_DTYPES[wanted.dtype]:
+        if tuple(tuple(w.shape) for w in weights) == shapes:
             found += weights
-            size += sum(w.nbytes for w in weights)
+            size += num_bytes(*weights)
         if size >= CYCLE_BYTES:
             break
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from swarm.config import Sizes
+from swarm.config import QUANTIZED, Sizes
 from swarm.errors import DeviceError, DoesNotFit, ModelError, Refused
 from swarm.model.dtypes import TORCH_DTYPES
 from swarm.plan import Plan
@@ -158,7 +158,8 @@ class Worker:
             return
         yield 0, total
         checkpoint = await asyncio.to_thread(_open, plan, folder)
-        loader = Loader(checkpoint, TORCH_DTYPES[plan.model.dtype], self.device)
+        quantized = plan.model.dtype if plan.model.dtype in QUANTIZED else ""
+        loader = Loader(checkpoint, TORCH_DTYPES[plan.model.dtype], self.device, quantized)
         loaded = 0
         try:
             for part in missing:

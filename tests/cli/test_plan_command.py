@@ -295,7 +295,6 @@ def test_a_card_without_bf16_makes_auto_fp16_and_is_left_out_of_bf16_and_says_wh
         (("mixtral-8x7b", "--rigs", "RIGS", "--device", "cpu"), 2, "--device is about this machine"),
         (("mixtral-8x7b", "--rigs", "RIGS", "--out", "x.json"), 2, "no weights"),
         (("nano", "--rigs", "RIGS", "--out", "x.json"), 2, "--out is about this machine"),
-        (("nano", "--device", "cpu=1GiB", "--dtype", "int4", "--out", "x.json"), 2, "no worker runs int4 yet"),
         (("mixtral-8x9b", "--rigs", "RIGS"), 2, "mixtral-8x9b"),
         (("mixtral-8x22b", "--rigs", "RIGS", "--dtype", "fp32"), 1, "needs 53"),
         (("nano", "--rigs", "RIGS", "--objective", "speed"), 2, "--objective speed"),

@@ -22,6 +22,7 @@ from swarm_processes import OPEN, until, workers_here
 
 from cluster.planner.costs import KERNELS_CORE, KERNELS_EXPERT
 from swarm.errors import DeviceError, Full, Refused
+from swarm.model.memory import num_bytes
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
@@ -52,7 +53,7 @@ async def test_a_worker_answers_products_at_growing_rows_the_time_to_start_a_ker
         assert all(1e-13 < p.seconds_a_byte < 1e-5 for p in reply.products)
         assert 1e-7 < reply.start_s < 1e-2
         assert reply.free_bytes == worker.memory_bytes
-        assert set(reply.dtypes) == {"fp32", "fp16", "bf16"}
+        assert set(reply.dtypes) == {"fp32", "fp16", "bf16", "int8", "int4"}
 
 
 async def test_measuring_keeps_to_its_budget_and_gives_the_thread_back_in_between() -> None:
@@ -164,9 +165,9 @@ def test_little_memory_makes_a_rough_measurement_and_no_failure() -> None:
 
 def test_weights_are_read_in_turn_and_fill_no_more_than_half_of_what_is_free() -> None:
     with torch.inference_mode():
-        turns = measure_file.Products.filling(256, 512, (), torch.float32, CPU, 64 * 2**20, time.perf_counter() + 60)
+        turns = measure_file.Products.filling(256, 512, (), "fp32", CPU, 64 * 2**20, time.perf_counter() + 60)
         products = last(turns)
-        size = sum(w.nbytes for w in products.weights)
+        size = num_bytes(*products.weights)
         assert 30 * 2**20 <= size <= 33 * 2**20
         assert {tuple(w.shape) for w in products.weights} == {(1024, 256), (256, 512)}
 
@@ -174,7 +175,7 @@ def test_weights_are_read_in_turn_and_fill_no_more_than_half_of_what_is_free() -
 def test_a_full_device_is_measured_with_the_weights_that_fill_it() -> None:
     with torch.inference_mode():
         held = [torch.ones(1024, 1024) for _ in range(5)]
-        products = last(measure_file.Products.filling(1024, 512, held, torch.float32, CPU, 0, time.perf_counter() + 60))
+        products = last(measure_file.Products.filling(1024, 512, held, "fp32", CPU, 0, time.perf_counter() + 60))
     assert len(products.weights) == 5
     assert all(a is b for a, b in zip(products.weights, held, strict=True))
 

@@ -1,0 +1,1 @@
+"""Matrices in few bits, behind the one product of `swarm.model.product`."""
