@@ -19,7 +19,7 @@ def account(plan: Plan, hardware: Hardware, load: Load, timed: Timed) -> Iterato
     for device in hardware.devices:
         speed = device.speed
         rates = ", ".join(f"{rows}: {1e-9 / speed.seconds_a_byte(rows):.1f}" for rows in (1, 2, 4, 16, 256))
-        yield f"{device.name}: GB/s at rows {rates}; {1e6 * speed.start_s:.1f} us to start a kernel"
+        yield f"{device.name}: GB/s at rows {rates}; {1e6 * speed.start_s:.1f} us a kernel, {1e6 * speed.software_s:.1f} us a frame"
     for (a, b), link in hardware.links.known.items():
         yield f"{a} to {b}: {1e3 * link.rtt_s:.2f} ms there and back, {link.bytes_per_s / 1e6:.0f} MB/s"
     yield from _alone(costs, round_taken(plan, hardware, load, timed), timed)

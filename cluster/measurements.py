@@ -128,7 +128,11 @@ class Measurements:
     def _read(self, raw: Any) -> None:
         for entry in raw["devices"]:
             f = entry["figures"]
-            speed = Speed(tuple((int(rows), float(s)) for rows, s in f["speed"]["products"]), float(f["speed"]["start_s"]))
+            speed = Speed(
+                tuple((int(rows), float(s)) for rows, s in f["speed"]["products"]),
+                float(f["speed"]["start_s"]),
+                float(f["speed"]["software_s"]),
+            )
             shape = Shape(**entry["shape"])
             self._devices.setdefault(entry["device"], {})[shape] = Figures(speed, tuple(f["dtypes"]), float(f["at"]))
         for entry in raw["links"]:

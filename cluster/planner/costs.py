@@ -20,12 +20,12 @@ KERNELS_EXPERT = 8
 """Kernels started for each expert that a micro-batch touches."""
 KERNELS_HEAD = 20
 """Kernels started for embedding or head."""
-FRAME_STARTS = 60
-"""What a Worker's own software takes for a micro-batch in and on, in kernel starts: both are a machine's Python."""
-SHARD_STARTS = 40
+FRAME_WORK = 16
+"""What a Worker's own software takes for a micro-batch in and on, beside gRPC's, in `software_s`."""
+SHARD_WORK = 8
 """The same for one request to an ExpertShard and its answer, on each of the two Workers."""
-CLIENT_STARTS = 60
-"""The same for a client's token."""
+CLIENT_WORK = 30
+"""The same for a client's token, on a machine like the entry Worker's."""
 WAIT_SHARE = 0.5
 """A Worker that is busy with its own Stage takes shard work between Blocks: half a Block's time, on average."""
 
@@ -90,7 +90,7 @@ class Costs:
 
     def frame_s(self, device: Measured) -> float:
         """A Worker's software for one micro-batch, beside computing it."""
-        return FRAME_STARTS * device.speed.start_s * device.speed.slowed
+        return FRAME_WORK * device.speed.software_s * device.speed.slowed
 
     def hop_s(self, a: Measured, b: Measured, rows: float) -> float:
         """Hidden states of a micro-batch from one Worker to the next."""
@@ -104,7 +104,7 @@ class Costs:
         """From the last Worker to the client, its token, and to the entry Worker."""
         links, at = self.hardware.links, self.hardware.client
         ways = [links.between(at, d.rig) if at else links.default for d in (first, last)]
-        return sum(way.rtt_s / 2 for way in ways) + CLIENT_STARTS * first.speed.start_s
+        return sum(way.rtt_s / 2 for way in ways) + CLIENT_WORK * first.speed.software_s
 
     @property
     def hidden_bytes(self) -> int:
@@ -147,7 +147,7 @@ class Costs:
             answers: (row, expert) pairs that are asked for, which take its Device `work_s` to compute.
         """
         link = self.hardware.links.between(owner.rig, a.device.rig)
-        software = SHARD_STARTS * (owner.speed.start_s + a.device.speed.start_s)
+        software = SHARD_WORK * (owner.speed.software_s + a.device.speed.software_s)
         wait = WAIT_SHARE * (self.core_s(a.device, rows) + self.touched(rows) * self.expert_s(a.device, rows)) if a.busy else 0.0
         return link.rtt_s + (rows + answers) * self.hidden_bytes / link.bytes_per_s + software + wait + work_s
 

@@ -19,11 +19,13 @@ class Speed:
     Args:
         products: (rows, seconds a byte of weight) of the real product at growing row counts, from one row up.
         start_s: seconds to start one kernel, Python included.
+        software_s: of its machine's Python: seconds for one frame of one Step to be made, written and read.
         slowed: how many times slower it serves now than it measured; 1 where it does not.
     """
 
     products: tuple[tuple[int, float], ...]
     start_s: float
+    software_s: float = 20e-6
     slowed: float = 1.0
 
     def seconds_a_byte(self, rows: float) -> float:

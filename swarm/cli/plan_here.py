@@ -87,7 +87,8 @@ def _measure(device: Device, model: Model) -> Speed:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_S, check=True)
         raw = json.loads(done.stdout)
-        return Speed(tuple((int(rows), float(each)) for rows, each in raw["products"]), float(raw["start_s"]))
+        products = tuple((int(rows), float(each)) for rows, each in raw["products"])
+        return Speed(products, float(raw["start_s"]), float(raw["software_s"]))
     except subprocess.TimeoutExpired:
         raise DeviceError(
             f"{device.name} was not measured in {PROCESS_S:.0f} s: leave it out with --exclude {device.name}"

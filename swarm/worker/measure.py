@@ -18,8 +18,10 @@ from statistics import median
 import torch
 
 from swarm.model.dtypes import TORCH_DTYPES
+from swarm.model.product import Weight
 from swarm.worker.device_memory import free_bytes
 from swarm.worker.measure_parts import JOB_S, Products, SmallBlock
+from swarm.worker.measure_software import frames
 
 ROWS = (1, 2, 4, 8, 16, 64, 256)
 BUDGET_S = 3.0
@@ -61,10 +63,12 @@ class Figures:
     Args:
         products: (rows, seconds a byte of weight), growing; as many row counts as there was time for.
         start_s: seconds to start one kernel, Python included.
+        software_s: seconds for one frame of one Step to be made, written and read.
     """
 
     products: tuple[tuple[int, float], ...]
     start_s: float
+    software_s: float
     took_s: float
 
 
@@ -75,9 +79,7 @@ def dtypes_of(device: torch.device) -> tuple[str, ...]:
     return tuple(TORCH_DTYPES)
 
 
-def measuring(
-    wanted: Wanted, device: torch.device, room_bytes: int, held: Sequence[Weight] = ()
-) -> Generator[None, None, Figures]:
+def measuring(wanted: Wanted, device: torch.device, room_bytes: int, held: Sequence[Weight] = ()) -> Generator[None, None, Figures]:
     """Measure a Device, a turn at a time; what the last one returns are the Figures.
 
     Args:
@@ -96,15 +98,19 @@ def measuring(
     repeat_s = max(JOB_S, (until - time.perf_counter()) / REPEATS / (len(known) + 1))
     found: dict[int, list[float]] = {rows: [] for rows in known}
     starts: list[float] = []
+    software: list[float] = []
     while len(starts) < REPEATS and (not starts or time.perf_counter() < until):
         taken = block.run(products.one, min(JOB_S, repeat_s))
         starts.append(taken.seconds / taken.count)
+        yield
+        taken = frames(min(JOB_S, repeat_s) / 2)
+        software.append(taken.seconds / taken.count)
         yield
         for rows in known:
             if not found[rows] or time.perf_counter() < until:
                 found[rows].append((yield from _repeat(products, rows, known[rows], repeat_s)))
     figures = tuple((rows, median(values)) for rows, values in found.items())
-    return Figures(figures, median(starts) / wanted.kernels, time.perf_counter() - began)
+    return Figures(figures, median(starts) / wanted.kernels, median(software), time.perf_counter() - began)
 
 
 def _warm_up(products: Products, until: float) -> Generator[None, None, dict[int, float]]:
@@ -145,7 +151,7 @@ def at_once(wanted: Wanted, device: torch.device, room_bytes: int) -> Figures:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print one line of JSON: products, start_s, took_s, dtypes, free_bytes."""
+    """Print one line of JSON: products, start_s, software_s, took_s, dtypes, free_bytes."""
     parser = argparse.ArgumentParser(prog="swarm.worker.measure", description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)

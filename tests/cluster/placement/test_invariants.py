@@ -99,7 +99,12 @@ def better(asked: Swarm, random: Random) -> Iterator[tuple[str, Swarm]]:
     yield "faster links", replace(asked, hardware=replace(hardware, links=_faster(hardware.links)))
     memory = replace(picked.spec, memory_bytes=picked.spec.memory_bytes * 5 // 4 + 2**28)
     yield "more memory", asked.with_devices(_with(devices, picked, replace(picked, spec=memory)))
-    speed = Speed(tuple((r, s / 1.5) for r, s in picked.speed.products), picked.speed.start_s / 1.5, picked.speed.slowed)
+    speed = Speed(
+        tuple((r, s / 1.5) for r, s in picked.speed.products),
+        picked.speed.start_s / 1.5,
+        picked.speed.software_s,
+        picked.speed.slowed,
+    )
     yield "a faster device", asked.with_devices(_with(devices, picked, replace(picked, speed=speed)))
 
 
