@@ -17,6 +17,7 @@ from cluster.naming import Naming
 from cluster.patrol import Patrol
 from cluster.replanning import Replanning
 from cluster.roster import Device, Rig, RigOffer, Roster
+from cluster.second_look import SecondLook
 from cluster.status import status_document
 from cluster.target import Progress, Published, Target
 from swarm.errors import DoorError, ModelError, SwarmError
@@ -58,13 +59,21 @@ class Coordinator:
         self._replanning = Replanning(self._roster, target, head, self._deciding, self._measuring, remember, adoption)
         self._naming = Naming(self._roster, agents, self._replanning.holding, self._replanning.bell, self._replanning.ordering)
         self._patrol = Patrol(lambda: list(self._roster.devices()), self._replanning.want)
+        self._second_look = SecondLook(
+            lambda: self._measuring.idle,
+            lambda: self.published.plan,
+            lambda plan: self._deciding.counts(plan, plan.model),
+            lambda plan, counts: self._deciding.refined(plan, self.target, counts),
+            self._replanning.want,
+        )
         self._absence = Absence(clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._going: set[asyncio.Task[None]] = set()  # Rigs that leave
 
     async def start(self) -> None:
         """Begin to plan and to watch the Workers."""
-        runs = (self._replanning.run(), self._patrol.run(), self._naming.run(), self._forget_absent(), self._measuring.run())
+        watching = (self._patrol.run(), self._forget_absent(), self._measuring.run(), self._second_look.run())
+        runs = (self._replanning.run(), self._naming.run(), *watching)
         self._tasks = [asyncio.create_task(run) for run in runs]
 
     async def failed(self) -> None:
@@ -199,6 +208,7 @@ class Coordinator:
         """What was never measured of a Rig; without a model there is nothing to measure in, and planning says why."""
         with contextlib.suppress(SwarmError):
             description = await self._deciding.describe(self.target, again=False)
+            description = self._deciding.going_on(self.target, description, self.published.plan)
             await self._measuring.rig(rig.offer.rig_id, description.model)
 
     async def _admit(self, device: Device) -> None:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cluster.agents import Description
+from cluster.auto_dtype import Way, best_fitting, fits, ladder, own_dtype, why_fewer
 from cluster.measuring import Measuring
-from cluster.planner import make_plan
+from cluster.parts import same_assignment
+from cluster.planner import Load, make_plan
 from cluster.planner.hardware import Hardware, Link, Links, Measured
+from cluster.planner.refine import refine
 from cluster.ram_hint import Shortage, ram_hint
 from cluster.roster import Device, Roster
+from cluster.router_counts import router_counts
 from cluster.target import Target
-from swarm.errors import DoesNotFit, NoSwarm
+from swarm.config import QUANTIZED
+from swarm.errors import DoesNotFit, NoSwarm, gib
 from swarm.plan import Model, Plan
 
+STAYS = "stays as it is"
+"""How the planner's note begins that says that nothing moves."""
 UNREACHABLE = Link(10.0, 1e5)
 """What a link that could not be measured is priced at: whatever else there is, is better."""
 Say = Callable[[str], None]
@@ -46,15 +53,24 @@ class Deciding:
             self._described[key] = await agent.describe(target.source, target.dtype)
         return self._described[key]
 
-    def resolved(self, target: Target, description: Description, before: Plan | None) -> Description:
-        """With `auto`, in fp16 where a Device has no bf16; what runs in fp16 for that reason goes on in it."""
+    def going_on(self, target: Target, description: Description, kept: Plan | None) -> Description:
+        """With `auto`, in the dtype of the Plan that is kept; but in fp16 where that is bf16 and a Device has none.
+
+        Args:
+            kept: a Plan whose answers shall stay what they are; None, or one of another model: there is none.
+        """
         model = description.model
-        if target.dtype != "auto" or model.dtype != "bf16":
+        if target.dtype != "auto" or kept is None or kept.model.model_id != model.model_id:
             return description
-        halved = before is not None and (before.model.model_id, before.model.dtype) == (model.model_id, "fp16")
-        if halved or any(self._lacks(d, model) for d in self._roster.usable()):
-            return replace(description, model=replace(model, dtype="fp16"))
-        return description
+        dtype = self._own(model) if kept.model.dtype == "bf16" else kept.model.dtype
+        return replace(description, model=replace(model, dtype=dtype))
+
+    async def resolved(self, target: Target, description: Description, kept: Plan | None) -> Description:
+        """With `auto`, in the best dtype that fits, but see `going_on`: a swarm that answers does not change its answers."""
+        model = description.model
+        if target.dtype != "auto" or (kept and kept.model.model_id == model.model_id):
+            return self.going_on(target, description, kept)
+        return replace(description, model=await asyncio.to_thread(best_fitting, self._ways(model), self._load(target)))
 
     def unfit(self, model: Model | None) -> dict[str, str]:
         """By name, the Devices that cannot run the model's dtype, and why."""
@@ -83,10 +99,8 @@ class Deciding:
 
     async def decide(self, target: Target, model: Model, before: Plan | None) -> Plan:
         """In a thread: a large swarm takes seconds. Raises DoesNotFit."""
-        spread = target.spread or any(r.offer.spread for r in self._roster.rigs.values() if not r.leaving)
         self.epoch = max(self.epoch + 1, int(self._clock()))
-        load = replace(target.load, spread=spread)
-        hardware, notes = self.hardware(model), list(self._notes(model))
+        load, hardware, notes = self._load(target), self.hardware(model), list(self._notes(model))
         try:
             plan = await asyncio.to_thread(make_plan, model, hardware, load, self.epoch, before)
         except DoesNotFit as error:
@@ -94,14 +108,59 @@ class Deciding:
                 raise
             plan = await asyncio.to_thread(make_plan, model, hardware, replace(load, standby=False), self.epoch, before)
             notes.append(f"no standby copies: {error}")
+        if target.dtype == "auto":
+            why = await asyncio.to_thread(why_fewer, self._parted(model)[0], load)
+            notes += [why] if why else []
+        plan = await self.refined(plan, target, self.counts(before, model))
         return replace(plan, notes=(*plan.notes, *notes))
 
-    async def ram_hint(self, target: Target, model: Model, error: DoesNotFit) -> list[str]:
-        """What host RAM of which Rig would do; see `ram_hint`."""
+    def counts(self, plan: Plan | None, model: Model) -> dict[int, list[int]]:
+        """What routers chose under the Plan in force, by Block; nothing where that is of another model."""
+        if plan is None or plan.model.model_id != model.model_id:
+            return {}
+        return router_counts(d.status for d in self._roster.usable() if d.status and d.status.epoch == plan.epoch)
+
+    async def refined(self, plan: Plan, target: Target, counts: Mapping[int, Sequence[int]]) -> Plan:
+        """A Plan in the light of what routers chose, see `refine`; one that changes for it does not say that it stays."""
+        better = await asyncio.to_thread(refine, plan, self.hardware(plan.model), self._load(target), counts)
+        if same_assignment(plan, better):
+            return better
+        return replace(better, notes=tuple(note for note in better.notes if not note.startswith(STAYS)))
+
+    def shortage(self, target: Target, description: Description | None, error: DoesNotFit) -> str:
+        """What the swarm waits for, for people."""
+        dtype = description.model.dtype if description and target.dtype == "auto" else ""
+        least = f" even in {dtype}" if dtype in QUANTIZED else ""
+        return f"needs {gib(error.needed_bytes)}{least}, has {gib(error.available_bytes)}: waiting for `swarm join ...`"
+
+    async def hints(self, target: Target, model: Model, error: DoesNotFit) -> list[str]:
+        """What would do where a model does not fit: a lesser dtype, where that is left to us, or host RAM (see `ram_hint`)."""
+        for lesser, hardware in self._parted(model)[1] if target.dtype == "auto" else ():
+            if await asyncio.to_thread(fits, lesser, hardware, self._load(target)):
+                return [f"in {lesser.dtype} it would fit: `swarm load {target.source}`"]
         rigs = [rig for rig in self._roster.rigs.values() if not rig.leaving and any(d.device != "cpu" for d in rig.offer.devices)]
         free = {rig.name: rig.offer.ram_bytes for rig in rigs}
         hint = await asyncio.to_thread(ram_hint, Shortage(model, self.hardware(model), target.load, error, free))
         return [hint] if hint else []
+
+    def _load(self, target: Target) -> Load:
+        spread = target.spread or any(r.offer.spread for r in self._roster.rigs.values() if not r.leaving)
+        return replace(target.load, spread=spread)
+
+    def _ways(self, model: Model) -> list[Way]:
+        """What `auto` may choose from."""
+        return [(way, self.hardware(way)) for way in ladder(model, self._own(model))]
+
+    def _parted(self, model: Model) -> tuple[list[Way], list[Way]]:
+        """Of these, the ones from the best to the model's own dtype, and those that are less; both empty for another dtype."""
+        ways = self._ways(model)
+        place = next((place for place, (way, _) in enumerate(ways) if way.dtype == model.dtype), None)
+        return ([], []) if place is None else (ways[: place + 1], ways[place + 1 :])
+
+    def _own(self, model: Model) -> str:
+        """The checkpoint's dtype as these Devices can run it."""
+        published = replace(model, dtype=model.config.dtype)
+        return own_dtype(model, not any(self._lacks(d, published) for d in self._roster.usable()))
 
     def _notes(self, model: Model) -> Iterator[str]:
         for device in self._roster.usable():

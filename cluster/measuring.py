@@ -47,6 +47,7 @@ class Measuring:
         changed: Callable[[], object],
     ) -> None:
         self.book = book
+        self.idle = False  # nobody has talked for a while
         self._roster, self._agents, self._clock = roster, agents, clock
         self._say, self._changed = say, changed
         self._shape: Shape | None = None
@@ -89,11 +90,11 @@ class Measuring:
         """Measure what could not be before, and again what may have changed while nobody talks; until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
-            idle = self._idle()
+            self.idle = self._idle()
             if self._shape is None:
                 continue
             self._begin(self._shape)
-            if idle and not self._first:
+            if self.idle and not self._first:
                 await self._again(self._shape)
 
     async def stop(self) -> None:

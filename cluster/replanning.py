@@ -15,7 +15,7 @@ from cluster.measuring import Measuring
 from cluster.parts import holding, same_assignment
 from cluster.roster import Device, Roster
 from cluster.target import Progress, Published, Target, Wish
-from swarm.errors import DoesNotFit, SwarmError, gib
+from swarm.errors import DoesNotFit, SwarmError
 from swarm.plan import Model, Plan
 
 REPORT_S = 0.25
@@ -97,10 +97,9 @@ class Replanning:
             await self.bell.until(lambda seen=published: self.published is not seen)  # type: ignore[misc]
 
     def say(self, message: str) -> None:
-        """Show what goes on beside planning; empty: nothing any more."""
+        """Show what goes on beside planning, unless the swarm waits for somebody; empty: nothing any more."""
         self.activity = Progress(message)
-        passing = self.published.waiting.startswith("is ")  # what it waits for otherwise is told on
-        if message and self.published.plan is None and passing and not self._wish:
+        if message and self.published.plan is None and self.published.waiting.startswith("is ") and not self._wish:
             self.published = replace(self.published, waiting=f"is {message}")
         self.bell.ring()
 
@@ -135,15 +134,19 @@ class Replanning:
         if (adopted := await self._adopt(patient=wish is None)) is not None:
             return adopted
         target = wish.target if wish else self.target
-        description = None
+        description, kept = None, None if wish else self._last
         try:
             description = await self._describe(target, again=wish is not None)
+            measured = self._deciding.going_on(target, description, kept).model
             if wish:
-                await self._measuring.everything(description.model)
-            elif self._must_measure(description.model):
+                await self._measuring.everything(measured)
+            elif self._must_measure(measured):
                 return True
-            description = self._deciding.resolved(target, description, None if wish else self._last)
+            description = await self._deciding.resolved(target, description, kept)
             plan = await self._deciding.decide(target, description.model, self._last)
+            if plan.model.dtype != measured.dtype and (wish or self.published.plan is None):
+                await self._measuring.everything(plan.model)  # it is chosen by memory, and its Plan by speed in just this dtype
+                plan = await self._deciding.decide(target, description.model, self._last)
         except SwarmError as error:
             return await self._give_up(error, wish, description)
         if not {w.name for w in plan.workers} <= {d.name for d in self._roster.usable()}:
@@ -203,14 +206,14 @@ class Replanning:
         if not self._roster.usable():
             text = "has no worker that answers: waiting for one"
         if isinstance(error, DoesNotFit):
-            text = f"needs {gib(error.needed_bytes)}, has {gib(error.available_bytes)}: waiting for `swarm join ...`"
+            text = self._deciding.shortage(self.target, description, error)
             if under_way := self._measuring.names_under_way:
                 text = f"is measuring {', '.join(under_way)}: the rest is too little ({text})"
         text = "; ".join([text, *(f"{d.name} is left out: {d.out}" for d in refusals)])
         self._publish(Published(None, text, description))
         if isinstance(error, DoesNotFit) and description:
-            hint = await self._deciding.ram_hint(self.target, description.model, error)
-            self._publish(Published(None, "; ".join([text, *hint]), description))
+            hints = await self._deciding.hints(self.target, description.model, error)
+            self._publish(Published(None, "; ".join([text, *hints]), description))
         return True
 
     def _hold(self, target: Target) -> None:
@@ -238,7 +241,7 @@ class Replanning:
             description = await self._describe(self.target, again=False)
         except SwarmError:
             return None
-        description = self._deciding.resolved(self.target, description, plan)
+        description = self._deciding.going_on(self.target, description, plan)
         if not answers(plan, description.model, self.target.load):
             return None
         self._publish(Published(plan, "", description))

@@ -64,6 +64,8 @@ class FakeWorker:
         self.measured: list[str] = []
         """What was asked to be measured: dtypes, and addresses of other Workers."""
         self.sessions = 0
+        self.choices: dict[int, list[int]] = {}
+        """By Block of its Stage, how often each expert was chosen."""
         self.steps = worker_pb2.Work()
         self.looked_at = 0
         self.pid = os.getpid()
@@ -136,6 +138,7 @@ class FakeWorker:
             sessions=self.sessions,
             steps=self.steps,
             end=max((s.end for r in plan.routes for s in r.stages if s.worker == self.name), default=0) if plan else 0,
+            choices=[worker_pb2.BlockChoices(block=block, counts=counts) for block, counts in self.choices.items()],
             up_s=time.monotonic() - self.started,
             plan=plan.to_json() if plan else "",
         )

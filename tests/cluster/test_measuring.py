@@ -23,7 +23,7 @@ from swarm.plan import Model
 from swarm.wire.credentials import Credentials
 
 SHAPE = Shape("fp32", CONFIG.hidden, CONFIG.ffn)
-HALF = Model("half", "half", "id-half", "bf16", CONFIG)
+HALF = Model("half", "half", "id-half", "bf16", replace(CONFIG, dtype="bf16"))
 SLOW = Speed.of(5e9, 100e9, 10e-6, 4)
 
 
