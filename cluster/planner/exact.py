@@ -276,8 +276,12 @@ class RouteSearch:
         if solved is None:
             return
         for path, real in self._real(counts, row, f, l, ends):
-            same = (real.alone, real.around, real.link) == (ends.alone, ends.around, ends.link)
-            if found := solved if same else program.solve(real, kept, best.below, self.close):
+            found: Solved | None = solved
+            if self.close > CLOSE:
+                found = Solved(solved.blocks, solved.copies, *program.seconds(real, solved.blocks))
+            elif (real.alone, real.around, real.link) != (ends.alone, ends.around, ends.link):
+                found = program.solve(real, kept, best.below, self.close)
+            if found:
                 best.offer(self._found(program, path, real, found))
 
     def _found(self, program: Program, path: Path, ends: Ends, solved: Solved) -> Found:

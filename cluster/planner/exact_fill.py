@@ -2,7 +2,7 @@
 
 For each time that the slowest Worker may take, Blocks go to the quickest Devices that have room for them within it; that is best
 where a Device that is quicker with one row is quicker with many, and a bound where it is not.
-X: sets of owners   N: Devices   Z: times that the slowest Worker may take
+X: sets of owners   N: Devices   Z: times that the slowest Worker may take   M: pairs of X and Z with room for all Blocks
 """
 
 from __future__ import annotations
@@ -85,36 +85,36 @@ def _fill(stages: Stages, at: slice, num_blocks: int, in_flight: int, weights: W
     most = np.minimum(stages.most[at], num_blocks) * owner
     steps = np.arange(1, num_blocks + 1)
     times = np.where(steps <= most[..., None], ends[..., None] + steps * stages.many[:, None], np.inf).reshape(len(owner), -1)
-    times = np.sort(times, axis=1)  # [X, Z]
+    times = np.sort(times, axis=1)[:, : int(np.isfinite(times).sum(axis=1).max(initial=0))]  # [X, Z]
     with np.errstate(invalid="ignore"):
         within = np.floor((times[..., None] - ends[:, None, :]) / stages.many + SLACK)
     caps = np.minimum(np.where(np.isfinite(times)[..., None], within, 0), most[:, None, :])  # [X, Z, N]
-    fits = (caps >= owner[:, None, :]).all(axis=2) & (caps.sum(axis=2) >= num_blocks)
-    plenty = np.minimum(caps, stages.plenty[at][:, None, :])
-    blocks, alone = _cheapest(owner, caps, plenty, stages.alone, stages.dearer[0], num_blocks)
-    _, around = _cheapest(owner, caps, plenty, stages.many, stages.dearer[1], num_blocks)
-    fixed = stages.fixed[at]
-    busiest = in_flight * np.maximum(times, stages.link[at][:, None])
-    many = np.maximum(busiest, fixed[:, 1:] + around)
-    value = weights.alone * (fixed[:, :1] + alone) + weights.many * np.where(fits, many, 0)
-    value = np.where(fits & (many <= weights.most), value, np.inf)
-    best = value.argmin(axis=1)
-    rows = np.arange(len(owner))
-    return value[rows, best], np.rint(blocks[rows, best]).astype(np.int64)
+    x, z = np.nonzero((caps >= owner[:, None, :]).all(axis=2) & (caps.sum(axis=2) >= num_blocks))  # M of them fit
+    caps, owners, fixed = caps[x, z], owner[x], stages.fixed[at][x]
+    plenty = np.minimum(caps, stages.plenty[at][x])
+    blocks, alone = _cheapest(owners, caps, plenty, stages.alone, stages.dearer[0], num_blocks)
+    _, around = _cheapest(owners, caps, plenty, stages.many, stages.dearer[1], num_blocks)
+    many = np.maximum(in_flight * np.maximum(times[x, z], stages.link[at][x]), fixed[:, 1] + around)
+    value = np.where(many <= weights.most, weights.alone * (fixed[:, 0] + alone) + weights.many * many, np.inf)
+    seconds, found = np.full(len(owner), np.inf), np.zeros(owner.shape, np.int64)
+    order = np.lexsort((value, x))
+    rows, firsts = np.unique(x[order], return_index=True)
+    best = order[firsts]
+    seconds[rows], found[rows] = value[best], np.rint(blocks[best]).astype(np.int64)
+    return seconds, found
 
 
 def _cheapest(owner: Ints, caps: Floats, plenty: Floats, price: Floats, dearer: Floats, num_blocks: int) -> tuple[Floats, Floats]:
-    """Blocks [X, Z, N] on each Device, one at least on each owner, and their sum of prices [X, Z]."""
-    first = np.minimum(owner[:, None, :], plenty)
-    one = np.broadcast_to(owner[:, None, :], plenty.shape)
-    least = np.concatenate([first, one - first], axis=2)
-    room = np.maximum(np.concatenate([plenty, caps - plenty], axis=2) - least, 0)
+    """Blocks [M, N] on each Device, one at least on each owner, and their sum of prices [M]."""
+    first = np.minimum(owner, plenty)
+    least = np.concatenate([first, owner - first], axis=1)
+    room = np.maximum(np.concatenate([plenty, caps - plenty], axis=1) - least, 0)
     prices = np.concatenate([price, dearer])
     order = np.argsort(prices, kind="stable")
-    left = num_blocks - owner.sum(axis=1)[:, None, None]
-    before = np.cumsum(room[..., order], axis=2) - room[..., order]
+    left = num_blocks - owner.sum(axis=1)[:, None]
+    before = np.cumsum(room[:, order], axis=1) - room[:, order]
     taken = np.empty_like(room)
-    taken[..., order] = np.clip(left - before, 0, room[..., order])
+    taken[:, order] = np.clip(left - before, 0, room[:, order])
     taken += least
-    devices = taken.shape[2] // 2
-    return taken[..., :devices] + taken[..., devices:], taken @ prices
+    devices = taken.shape[1] // 2
+    return taken[:, :devices] + taken[:, devices:], taken @ prices

@@ -31,24 +31,34 @@ BETTER = 1e-9
 """A second Route must gain more than this share."""
 DISTINCT, DEVICES, SETS = 10, 16, 1100
 """Devices that differ, Devices in all, and sets of owners, up to which the optimum is found."""
+QUICKEST = Weights(TIE, 1.0)
+"""Of all Sessions' seconds alone."""
+LOOSE = 1 + 1e-6
+"""Of a bound, for what rounding and ties add."""
 PARTINGS = 12
 """Of more than four Devices between two Routes, the most promising that are solved."""
 ROUTES = 2
 """At most."""
 
 
-def optimum(model: Model, hardware: Hardware, load: Load, must: frozenset[str] = frozenset()) -> Choice | None:
+def optimum(
+    model: Model, hardware: Hardware, load: Load, must: frozenset[str] = frozenset(), routes: int = ROUTES
+) -> Choice | None:
     """The Choice with the least `objective_s`; to spread, of those with most Devices. None where nothing fits.
 
     Args:
         must: names of Devices that are to be used whatever it costs.
+        routes: at most.
     """
     usable = replace(hardware, devices=able(hardware, Prices.of(model, load)))
+    free = Ground(model, usable, load, must=must)
     if not load.spread:
-        return _best(Ground(model, usable, load, must=must))
+        return _best(free, routes)
+    if not _best(free, routes):
+        return None
     for size in range(len(usable.devices), 0, -1):
         parts = (Ground(model, part, load, must=frozenset(d.name for d in part.devices)) for part in _parts(usable, size))
-        found = [choice for ground in parts if (choice := _best(ground))]
+        found = [choice for ground in parts if (choice := _best(ground, routes))]
         if found:
             return min(found, key=lambda c: c.seconds)
     return None
@@ -77,14 +87,14 @@ def _parts(hardware: Hardware, size: int) -> Iterator[Hardware]:
             yield replace(hardware, devices=tuple(d for i, d in enumerate(hardware.devices) if i in kept))
 
 
-def _best(ground: Ground) -> Choice | None:
+def _best(ground: Ground, routes: int) -> Choice | None:
     if not ground.devices:
         return None
     weights = WEIGHTS[ground.load.objective]
     one = RouteSearch(ground, weights, _in_flights(ground)).best()
     two = None
-    if ground.load.sessions >= ROUTES and not ground.load.standby:
-        two = Pair(replace(ground, routes=ROUTES), weights).best(one.value * (1 - BETTER) if one else np.inf)
+    if ground.load.sessions >= routes > 1 and not ground.load.standby:
+        two = Pair(replace(ground, routes=routes), weights).best(one.value * (1 - BETTER) if one else np.inf)
     if two:
         return choice_of(two.routes, two.value)
     return choice_of([one], one.value) if one else None
@@ -112,13 +122,13 @@ class Pair:
 
     def best(self, cutoff: float) -> Pairing | None:
         """None where nothing is better than `cutoff`."""
-        self._known: dict[tuple[Counts, int, Weights, bool], Found | None] = {}
+        self._known: dict[tuple[Counts, int, Weights, bool], tuple[float, Found | None]] = {}
         best: Pairing | None = None
         every = self._partings()
-        for bound, part, number in every if len(self.ground.devices) <= SMALL_SWARM else every[:PARTINGS]:
-            if bound >= cutoff:
+        for least, part, number in every if len(self.ground.devices) <= SMALL_SWARM else every[:PARTINGS]:
+            if least.value(self.weights) >= cutoff:
                 break
-            for found in self._solved(part, number, cutoff):
+            for found in self._solved(part, number, least, cutoff):
                 if found.value < cutoff:
                     best, cutoff = found, found.value
         return best
@@ -127,8 +137,8 @@ class Pair:
     def _all(self) -> Counts:
         return tuple(len(c) for c in self.ground.classes)
 
-    def _partings(self) -> list[tuple[float, Counts, int]]:
-        """(bound, Devices of the Route that one stream takes, micro-batches under way), lowest first."""
+    def _partings(self) -> list[tuple[_Least, Counts, int]]:
+        """(bounds, Devices of the Route that one stream takes, micro-batches under way), lowest first."""
         alone, many = self._least(Weights(1.0, 0.0)), self._least(Weights(0.0, 1.0))
         found = []
         for part in product(*(range(n + 1) for n in self._all)):
@@ -136,8 +146,8 @@ class Pair:
             for number in _in_flights(self.ground):
                 first, one, other = min(alone[part].values(), default=np.inf), *(many[p].get(number, np.inf) for p in (part, rest))
                 if max(first, one, other) < np.inf:
-                    found.append((self.weights.alone * first + self.weights.many * _together(one, other), part, number))
-        return sorted(found)
+                    found.append((_Least(first, one, other), part, number))
+        return sorted(found, key=lambda f: (f[0].value(self.weights), f[1:]))
 
     def _least(self, weights: Weights) -> dict[Counts, dict[int, float]]:
         """For each part of the Devices and number under way, what one Route on it costs at least."""
@@ -155,32 +165,48 @@ class Pair:
     def _rest(self, part: Counts) -> Counts:
         return tuple(a - n for a, n in zip(self._all, part, strict=True))
 
-    def _solved(self, part: Counts, number: int, cutoff: float) -> Iterator[Pairing]:
-        """The best with one stream on this part: its seconds for all Sessions enter by a concave function, cut into secants."""
-        quickest = Weights(TIE, 1.0)
-        mine, other = self._route(part, number, quickest), self._route(self._rest(part), number, quickest, second=True)
-        soonest = self._route(part, number, Weights(1.0, TIE)) if mine and other else None
-        if not (mine and other and soonest):
+    def _solved(self, part: Counts, number: int, least: _Least, cutoff: float) -> Iterator[Pairing]:
+        """The best with one stream on this part: its seconds for all Sessions enter by a concave function, cut into secants.
+
+        Each of the three extremes is asked for only where it may still be better than `cutoff`, and raises the bound for the next.
+        """
+        soonest = self._route(part, number, Weights(1.0, TIE), least.most_alone(self.weights, cutoff))
+        if soonest is None:
             return
-        spans = [(mine.solved.many, soonest.solved.many)]
+        least = replace(least, alone=max(least.alone, soonest.value - TIE * soonest.solved.many))
+        other = self._route(self._rest(part), number, QUICKEST, least.most_other(self.weights, cutoff), second=True)
+        if other is None:
+            return
+        least = replace(least, other=max(least.other, other.value - TIE * other.solved.alone))
+        if self.weights.many <= TIE:
+            yield self._pairing(soonest, other)
+            return
+        mine = self._route(part, number, QUICKEST, least.most_one(self.weights, cutoff))
+        if mine is None:
+            return
         for found in (mine, soonest):
             yield self._pairing(found, other)
         cutoff = min(cutoff, *(self._pairing(f, other).value for f in (mine, soonest)))
+        yield from self._between(part, number, other, (mine.solved.many, soonest.solved.many), cutoff)
+
+    def _between(self, part: Counts, number: int, other: Found, span: tuple[float, float], cutoff: float) -> Iterator[Pairing]:
+        """Routes that are neither the quickest for one stream nor for all Sessions."""
+        spans = [span]
         while spans:
             low, high = spans.pop()
             if high <= low * (1 + BETTER):
                 continue
             at_low, at_high = (_together(t, other.solved.many) for t in (low, high))
             slope = (at_high - at_low) / (high - low)
-            best = self._route(part, number, Weights(self.weights.alone, self.weights.many * slope, high))
+            rest = self.weights.many * (at_low - slope * low)
+            best = self._route(part, number, Weights(self.weights.alone, self.weights.many * slope, high), cutoff - rest)
             if best is None:
                 continue
             pairing = self._pairing(best, other)
             yield pairing
-            bound = best.value + self.weights.many * (at_low - slope * low)
             cutoff = min(cutoff, pairing.value)
             at = best.solved.many
-            if bound < cutoff * (1 - BETTER) and low * (1 + BETTER) < at < high * (1 - BETTER):
+            if best.value + rest < cutoff * (1 - BETTER) and low * (1 + BETTER) < at < high * (1 - BETTER):
                 spans += [(low, at), (at, high)]
 
     def _pairing(self, one: Found, other: Found) -> Pairing:
@@ -188,16 +214,50 @@ class Pair:
         value = self.weights.of(alone, _together(one.solved.many, other.solved.many))
         return Pairing(value, (one, other))
 
-    def _route(self, part: Counts, number: int, weights: Weights, second: bool = False) -> Found | None:
-        """The best on the first Devices of each class, or on the last for the second Route."""
+    def _route(self, part: Counts, number: int, weights: Weights, cutoff: float, second: bool = False) -> Found | None:
+        """The best on the first Devices of each class, or on the last for the second Route; None: none is below `cutoff`."""
         key = (part, number, weights, second)
-        if key not in self._known:
+        known, found = self._known.get(key, (-np.inf, None))
+        if found is None and cutoff > known:
             pairs = zip(self.ground.classes, part, strict=True)
             kept = {i for c, n in pairs for i in (c[len(c) - n :] if second else c[:n])}
             devices = tuple(d for i, d in enumerate(self.ground.devices) if i in kept)
             ground = replace(self.ground, hardware=replace(self.ground.hardware, devices=devices))
-            self._known[key] = RouteSearch(ground, weights, (number,)).best() if devices else None
-        return self._known[key]
+            found = RouteSearch(ground, weights, (number,)).best(cutoff) if devices else None
+            self._known[key] = cutoff, found
+        return found
+
+
+@dataclass(frozen=True)
+class _Least:
+    """Bounds of two Routes, in seconds: one stream on the first, and all Sessions on each."""
+
+    alone: float
+    one: float
+    other: float
+
+    def value(self, weights: Weights) -> float:
+        return weights.alone * self.alone + weights.many * _together(self.one, self.other)
+
+    def most_alone(self, weights: Weights, cutoff: float) -> float:
+        """What one stream may take in a pair that is better than `cutoff`."""
+        return LOOSE * (cutoff - weights.many * _together(self.one, self.other)) / weights.alone
+
+    def most_one(self, weights: Weights, cutoff: float) -> float:
+        """What all Sessions of the first Route may take."""
+        return _apart(self._most_together(weights, cutoff), self.other)
+
+    def most_other(self, weights: Weights, cutoff: float) -> float:
+        """What all Sessions of the second may take."""
+        return _apart(self._most_together(weights, cutoff), self.one)
+
+    def _most_together(self, weights: Weights, cutoff: float) -> float:
+        return LOOSE * (cutoff - weights.alone * self.alone) / weights.many
+
+
+def _apart(together: float, one: float) -> float:
+    """The other's seconds, where both take so many and one of them so many."""
+    return 1 / (2 / together - 1 / one) if 0 < together < 2 * one else np.inf if together > 0 else 0.0
 
 
 def _together(one: float, other: float) -> float:

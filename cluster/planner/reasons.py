@@ -81,7 +81,7 @@ def _elsewhere(plan: Plan) -> Iterator[str]:
 
 
 def _forced(plan: Plan, fresh: Plan, hardware: Hardware, load: Load) -> dict[str, str]:
-    """Of Devices that are left out, what using them would cost: the best Plan with each of them, beside this one."""
+    """Of Devices that are left out, what using them would cost: the best Plan with each, on as many Routes, beside this one."""
     assert plan.predicted, "a laid out Plan has a prediction"
     used, of_fresh = {w.name for w in plan.workers}, {w.name for w in fresh.workers}
     unused = [d for d in able(hardware, Prices.of(plan.model, load)) if d.name not in used]
@@ -100,7 +100,7 @@ def _forced(plan: Plan, fresh: Plan, hardware: Hardware, load: Load) -> dict[str
 
 def _price(plan: Plan, device: Measured, hardware: Hardware, load: Load) -> str:
     assert plan.predicted, "a laid out Plan has a prediction"
-    choice = optimum(plan.model, hardware, load, frozenset({device.name}))
+    choice = optimum(plan.model, hardware, load, frozenset({device.name}), len(plan.routes))
     if choice is None:
         return "no block is left to give it"
     streams = load.sessions if load.objective == "throughput" else 1
