@@ -77,22 +77,21 @@ class EntryQueue(Generic[W]):
     def sessions(self) -> set[bytes]:
         return set(self._since)
 
-    def take(self, groups: int, chunk_rows: int, max_rows: int) -> list[W]:
+    def take(self, sessions: int, chunk_rows: int, max_rows: int) -> list[W]:
         """The next micro-batch: a fair share of the waiting Sessions, and at most a chunk of prompt.
 
         Args:
-            groups: micro-batches that the Sessions waiting here shall be spread over, this one included.
+            sessions: the most Sessions in it. Not all that wait: a group that took those of others would stay the larger one.
             chunk_rows: the most prompt rows in one micro-batch, so that a long prompt never stalls running answers for
                 more than one chunk.
             max_rows: the most rows in all. A Step that exceeds either goes alone, so that none waits for ever.
         """
-        share = -(-len(self._since) // max(1, groups))
         taken: list[W] = []
         prompt_rows = rows = 0
         for step in self._in_turn():
             prompt = step.num_rows if step.num_rows > 1 else 0
             fits = rows + step.num_rows <= max_rows and (prompt_rows + prompt <= chunk_rows or not prompt_rows)
-            if len(taken) < share and (fits or not taken):
+            if len(taken) < sessions and (fits or not taken):
                 taken.append(step)
                 rows += step.num_rows
                 prompt_rows += prompt

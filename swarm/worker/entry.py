@@ -140,7 +140,7 @@ class EntryStage:
         limit = group_limit(len(active), len(epoch.plan.routes[epoch.route].stages), epoch.plan.in_flight)
         if len(self._under_way) >= limit:
             return []
-        return self._queue.take(limit - len(self._under_way), epoch.plan.chunk_rows, epoch.plan.max_rows)
+        return self._queue.take(-(-len(active) // limit), epoch.plan.chunk_rows, epoch.plan.max_rows)
 
     def _send(self, steps: list[WaitingStep]) -> None:
         """Send off one micro-batch for each epoch that its Steps name (two only while the Plan changes)."""

@@ -26,6 +26,11 @@ class Step:
 steps = st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"d"]), st.integers(1, 2 * MOST)), max_size=30)
 
 
+def share(queue: EntryQueue[Step], groups: int) -> list[Step]:
+    """The next micro-batch where those that wait are spread over so many."""
+    return queue.take(max(1, -(-len(queue.sessions()) // max(1, groups))), CHUNK, MOST)
+
+
 def queue_of(drawn: list[tuple[bytes, int]]) -> EntryQueue[Step]:
     queue: EntryQueue[Step] = EntryQueue()
     for number, (session, rows) in enumerate(drawn):
@@ -39,7 +44,7 @@ def test_every_step_is_taken_once_each_sessions_in_order_and_none_waits_for_ever
 ) -> None:
     queue, taken = queue_of(drawn), []
     while len(queue):
-        batch = queue.take(groups, CHUNK, MOST)
+        batch = share(queue, groups)
         assert batch, "Steps wait, and none is taken"
         assert len({s.session for s in batch}) == len(batch), "two Steps of a Session in one micro-batch"
         assert len(batch) == 1 or sum(s.num_rows for s in batch) <= MOST
@@ -54,18 +59,18 @@ def test_every_step_is_taken_once_each_sessions_in_order_and_none_waits_for_ever
 def test_a_micro_batch_has_a_fair_share_of_the_sessions(drawn: list[tuple[bytes, int]], groups: int) -> None:
     queue = queue_of(drawn)
     waiting = len(queue.sessions())
-    assert len(queue.take(groups, CHUNK, MOST)) <= -(-waiting // groups)
+    assert len(share(queue, groups)) <= -(-waiting // groups)
 
 
 def test_decode_steps_pass_a_second_prompt_that_must_wait() -> None:
     queue = queue_of([(b"a", CHUNK), (b"b", CHUNK), (b"c", 1)])
-    assert {s.session for s in queue.take(1, CHUNK, MOST)} == {b"a", b"c"}
-    assert [s.session for s in queue.take(1, CHUNK, MOST)] == [b"b"]
+    assert {s.session for s in share(queue, 1)} == {b"a", b"c"}
+    assert [s.session for s in share(queue, 1)] == [b"b"]
 
 
 def test_a_long_prompt_does_not_keep_a_running_answer_waiting_for_more_than_a_chunk() -> None:
     queue = queue_of([(b"a", CHUNK)] * 6 + [(b"b", 1)])
-    first_two = [s.session for _ in range(2) for s in queue.take(2, CHUNK, MOST)]
+    first_two = [s.session for _ in range(2) for s in share(queue, 2)]
     assert b"b" in first_two
 
 
@@ -79,7 +84,7 @@ def test_neither_running_answers_nor_prompts_starve_while_the_others_go_on(answe
     for turn in range(40):  # each answer's next token comes as soon as the one before was served
         for session in set(running) - queue.sessions():
             queue.push(Step(session, 1, turn))
-        batch = queue.take(groups, CHUNK, MOST)
+        batch = share(queue, groups)
         for session in running + long:
             waits[session] = 0 if session in {s.session for s in batch} else waits.get(session, 0) + 1
             most = 1 + answers if session in running else (prompts * (1 + answers))
@@ -88,7 +93,7 @@ def test_neither_running_answers_nor_prompts_starve_while_the_others_go_on(answe
 
 def test_prompts_go_round_by_round() -> None:
     queue = queue_of([(b"a", CHUNK)] * 3 + [(b"b", CHUNK)] * 2)
-    assert [s.session for _ in range(5) for s in queue.take(2, CHUNK, MOST)] == [b"a", b"b", b"a", b"b", b"a"]
+    assert [s.session for _ in range(5) for s in share(queue, 2)] == [b"a", b"b", b"a", b"b", b"a"]
 
 
 def test_steps_that_leave_are_gone_and_no_others() -> None:
@@ -105,7 +110,7 @@ def test_a_step_that_waits_and_is_sent_again_waits_once_in_its_old_place() -> No
     assert queue.rows_with(again) == 5
     queue.push(again)
     assert len(queue) == 3
-    taken = [s for _ in range(3) for s in queue.take(3, CHUNK, MOST)]
+    taken = [s for _ in range(3) for s in share(queue, 3)]
     assert [s.number for s in taken if s.session == b"a"] == [0, 1]
     assert any(s is again for s in taken)
 

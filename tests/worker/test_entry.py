@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 import torch
 from plans import plan_of
+from questions import ask_all, questions
 from raw_client import RawClient, raw, step
-from swarm_processes import until, workers_here
+from swarm_processes import InMemory, until, workers_here
 
+from swarm.client.client import open_client
 from swarm.model.rows import Rows
 from swarm.model.stage import Stage
+from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker.entry import EntryStage, WaitingStep
 from swarm.worker.worker import Worker
 
 TEXT = list(range(400, 480))
@@ -91,3 +95,18 @@ async def test_a_step_that_waits_beyond_its_deadline_is_told_so_while_it_waits(m
         assert isinstance(status, pb.StepStatus)
         assert status.code == pb.EXPIRED
         assert not swarm.go_on.is_set()
+
+
+async def test_sessions_stay_spread_over_the_micro_batches_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    send = EntryStage._send
+
+    def sent(entry: EntryStage, steps: list[WaitingStep]) -> None:
+        sizes.append(len(steps))
+        send(entry, steps)
+
+    monkeypatch.setattr(EntryStage, "_send", sent)
+    plan = plan_of([4, 8], in_flight=2)
+    async with workers_here(plan), open_client(InMemory(plan), Credentials()) as client:
+        await ask_all(client, questions("stories")[:4], at_once=4)
+    assert max(sizes) == 2
