@@ -1,6 +1,7 @@
 """`make demo`: a whole swarm on this machine, from `swarm up` to an answer, and nothing left behind.
 
-Three Workers of unequal memory, chosen so that the Stages come out unequal and a Block has experts elsewhere.
+Three Workers of unequal memory. The KV of eight Sessions must stay beside its Blocks, so that no two of them hold it: each has
+a Stage. The experts that then have no room beside their Block are elsewhere.
 Nothing here is special: it runs `swarm up` as a person would, and talks to it as `swarm chat` does.
 """
 
@@ -20,7 +21,8 @@ from swarm.errors import DoorError, PlacementError, SwarmError
 from swarm.wire.credentials import Credentials
 
 QUESTION = "What is the capital of France?"
-DEVICES = ("cpu=51MiB", "cpu=27MiB", "cpu=22MiB")
+SESSIONS = 8
+DEVICES = ("cpu=54MiB", "cpu=46MiB", "cpu=34MiB")
 HOST = "127.0.0.1"
 NUM_PORTS = 32
 START_S = 180.0
@@ -36,7 +38,7 @@ def main() -> int:
         key = "demo-" + os.urandom(12).hex()
         command = [sys.executable, "-m", "swarm.cli.main", "up", "nano", "--spread", "--address", HOST, "--name", "demo"]
         command += [word for spec in DEVICES for word in ("--device", spec)]
-        command += ["--ports", f"{first}-{first + NUM_PORTS - 1}"]
+        command += ["--sessions", str(SESSIONS), "--ports", f"{first}-{first + NUM_PORTS - 1}"]
         swarm = subprocess.Popen(command, env={**os.environ, "SWARM_HOME": home, "SWARM_KEY": key})
         try:
             asyncio.run(_ask(f"{HOST}:{first}", key, swarm))
