@@ -15,7 +15,7 @@ import numpy as np
 from cluster.planner.exact_fill import Filled, Stages, Weights, fill
 from cluster.planner.exact_ground import Floats, Ground, Ints
 from cluster.planner.exact_paths import Counts, Path, Paths
-from cluster.planner.exact_program import CLOSE, Ends, Program, Relaxed, Solved
+from cluster.planner.exact_program import CLOSE, UNNOTICED, Ends, Program, Relaxed, Solved
 from cluster.planner.exact_times import Kinds, Times
 
 FEW = 24
@@ -102,13 +102,13 @@ class RouteSearch:
         best = _Best(cutoff, self.close)
         owner = self._owner(sets)
         if not self.ground.load.standby:
-            for bound, counts, row in self._bounded(sets, owner, split=False, away=False):
+            for bound, counts, row in self._bounded(sets, owner, split=False, away=False, most=best.most):
                 if bound > best.most:
                     break
                 if self.ground.asked <= set(self.devices_of(counts)):
                     self._whole(counts, row, best)
         if self.kinds.places.shape[1] or self.ground.load.standby:
-            for bound, counts, row in self._bounded(sets, owner, split=True, away=not self.ground.load.standby):
+            for bound, counts, row in self._bounded(sets, owner, split=True, away=not self.ground.load.standby, most=best.below):
                 if bound > best.below or (self.close > CLOSE and best.spent and best.found):
                     break
                 self._split(counts, row, best)
@@ -133,17 +133,20 @@ class RouteSearch:
             owner[x, self.devices_of(counts)] = 1
         return owner
 
-    def _bounded(self, sets: Sequence[Counts], owner: Ints, split: bool, away: bool) -> list[tuple[float, Counts, int]]:
-        """(bound, owners, place in `in_flights`), lowest first."""
+    def _bounded(
+        self, sets: Sequence[Counts], owner: Ints, split: bool, away: bool, most: float = np.inf
+    ) -> list[tuple[float, Counts, int]]:
+        """(bound, owners, place in `in_flights`) of those that are not above `most`, lowest first."""
         found: list[tuple[float, Counts, int]] = []
+        weights = replace(self.weights, many=self.weights.many * (self.weights.many > UNNOTICED))
         fixed = np.array([(self.paths.least[c][0] + self.extras).min(axis=(1, 2)) for c in sets]) + (owner @ self.software)[:, None]
         link = np.array([self.paths.least[c][1].min() for c in sets])
         for row, number in enumerate(self.in_flights):
             stages = self._stages(owner, number, fixed[:, [0, 1 + row]], link * self.many[number].rows, split)
-            bounds = fill(stages, self.ground.prices.num_blocks, number, self.weights).seconds
+            bounds = fill(stages, self.ground.prices.num_blocks, number, weights, most).seconds
             if away:
                 free = replace(stages, dearer=np.stack([stages.alone, stages.many]))
-                cheapest = fill(free, self.ground.prices.num_blocks, number, self.weights).seconds
+                cheapest = fill(free, self.ground.prices.num_blocks, number, weights, most).seconds
                 first = np.where(owner == 1, self._first_away, np.inf).min(axis=1)
                 bounds = np.maximum(bounds, cheapest + self.weights.alone * first)
             found += [(float(b), c, row) for b, c in zip(bounds, sets, strict=True) if np.isfinite(b)]

@@ -2,13 +2,13 @@
 
 For each time that the slowest Worker may take, Blocks go to the quickest Devices that have room for them within it; that is best
 where a Device that is quicker with one row is quicker with many, and a bound where it is not.
-X: sets of owners   N: Devices   Z: times that the slowest Worker may take   M: pairs of X and Z with room for all Blocks
+X: sets of owners   N: Devices   Z: times that the slowest Worker may take   M: pairs of both with room for all Blocks
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,10 @@ CHUNK = 1_000_000
 """Numbers in one array, at most."""
 SLACK = 1e-9
 """Of a Block, so that rounding takes none away."""
+ANCHORS = 9
+"""Times of the slowest Worker at which each set is priced first."""
+ROUNDED = 1e-12
+"""Relative difference of seconds that rounding explains."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,18 @@ class Filled:
     blocks: Ints
 
 
-def fill(stages: Stages, num_blocks: int, in_flight: int, weights: Weights) -> Filled:
-    """The least `weights` of each set of owners."""
+def fill(stages: Stages, num_blocks: int, in_flight: int, weights: Weights, most: float = np.inf) -> Filled:
+    """The least `weights` of each set of owners; what is above `most` may be given as inf."""
     seconds, blocks = np.full(len(stages.owner), np.inf), np.zeros(stages.owner.shape, np.int64)
     for at in _chunks(stages, num_blocks):
-        seconds[at], blocks[at] = _fill(stages, at, num_blocks, in_flight, weights)
+        pairs = _pairs(stages, at, num_blocks, in_flight, weights)
+        if len(pairs.x):
+            pairs = pairs.at(pairs.likely(most))
+            _, value, found = pairs.priced()
+            order = np.lexsort((value, pairs.x))
+            rows, firsts = np.unique(pairs.x[order], return_index=True)
+            best = order[firsts]
+            seconds[rows + at.start], blocks[rows + at.start] = value[best], np.rint(found[best]).astype(np.int64)
     return Filled(seconds, blocks)
 
 
@@ -80,7 +91,56 @@ def _chunks(stages: Stages, num_blocks: int) -> Iterator[slice]:
     return (slice(i, i + size) for i in range(0, rows, size))
 
 
-def _fill(stages: Stages, at: slice, num_blocks: int, in_flight: int, weights: Weights) -> tuple[Floats, Ints]:
+@dataclass(frozen=True)
+class _Pairs:
+    """Sets of owners with times of the slowest Worker within which they have room for all Blocks, in order.
+
+    Args:
+        x, busy, caps: [M] the set, [M] the time of the slowest Worker or link, [M, N] Blocks that each Device may have.
+    """
+
+    stages: Stages
+    num_blocks: int
+    in_flight: int
+    weights: Weights
+    x: Ints
+    busy: Floats
+    caps: Floats
+    first: int
+    """Of the sets, among all."""
+
+    def at(self, kept: Ints) -> _Pairs:
+        return replace(self, x=self.x[kept], busy=self.busy[kept], caps=self.caps[kept])
+
+    def priced(self) -> tuple[Floats, Floats, Floats]:
+        """[2, M] seconds of one stream and around, [M] what is minimised, [M, N] Blocks."""
+        stages, of = self.stages, self.x + self.first
+        owner, fixed = stages.owner[of], stages.fixed[of]
+        plenty = np.minimum(self.caps, stages.plenty[of])
+        blocks, alone = _cheapest(owner, self.caps, plenty, stages.alone, stages.dearer[0], self.num_blocks)
+        _, around = _cheapest(owner, self.caps, plenty, stages.many, stages.dearer[1], self.num_blocks)
+        times = np.stack([fixed[:, 0] + alone, fixed[:, 1] + around])
+        return times, self._value(times, self.busy), blocks
+
+    def _value(self, times: Floats, busy: Floats) -> Floats:
+        many = np.maximum(self.in_flight * busy, times[1])
+        return np.where(many <= self.weights.most, self.weights.alone * times[0] + self.weights.many * many, np.inf)
+
+    def likely(self, most: float) -> Ints:
+        """Those that can be a set's best: more room never takes longer, so a few pairs of each set bound all others."""
+        _, starts, row, lengths = np.unique(self.x, return_index=True, return_inverse=True, return_counts=True)
+        if len(self.x) <= ANCHORS * len(starts):
+            return np.arange(len(self.x))
+        places = (lengths[:, None] - 1) * np.arange(ANCHORS) // (ANCHORS - 1)  # [rows, ANCHORS]
+        anchors = self.at((starts[:, None] + places).ravel())
+        times, value, _ = anchors.priced()
+        limit = np.minimum(value.reshape(places.shape).min(axis=1), most)
+        next_ = (places[row] < (np.arange(len(self.x)) - starts[row])[:, None]).sum(axis=1)
+        bound = self._value(times[:, row * ANCHORS + next_], self.busy)
+        return np.flatnonzero(bound <= limit[row] * (1 + ROUNDED))
+
+
+def _pairs(stages: Stages, at: slice, num_blocks: int, in_flight: int, weights: Weights) -> _Pairs:
     owner, ends = stages.owner[at], stages.ends[at]
     most = np.minimum(stages.most[at], num_blocks) * owner
     steps = np.arange(1, num_blocks + 1)
@@ -89,19 +149,9 @@ def _fill(stages: Stages, at: slice, num_blocks: int, in_flight: int, weights: W
     with np.errstate(invalid="ignore"):
         within = np.floor((times[..., None] - ends[:, None, :]) / stages.many + SLACK)
     caps = np.minimum(np.where(np.isfinite(times)[..., None], within, 0), most[:, None, :])  # [X, Z, N]
-    x, z = np.nonzero((caps >= owner[:, None, :]).all(axis=2) & (caps.sum(axis=2) >= num_blocks))  # M of them fit
-    caps, owners, fixed = caps[x, z], owner[x], stages.fixed[at][x]
-    plenty = np.minimum(caps, stages.plenty[at][x])
-    blocks, alone = _cheapest(owners, caps, plenty, stages.alone, stages.dearer[0], num_blocks)
-    _, around = _cheapest(owners, caps, plenty, stages.many, stages.dearer[1], num_blocks)
-    many = np.maximum(in_flight * np.maximum(times[x, z], stages.link[at][x]), fixed[:, 1] + around)
-    value = np.where(many <= weights.most, weights.alone * (fixed[:, 0] + alone) + weights.many * many, np.inf)
-    seconds, found = np.full(len(owner), np.inf), np.zeros(owner.shape, np.int64)
-    order = np.lexsort((value, x))
-    rows, firsts = np.unique(x[order], return_index=True)
-    best = order[firsts]
-    seconds[rows], found[rows] = value[best], np.rint(blocks[best]).astype(np.int64)
-    return seconds, found
+    x, z = np.nonzero((caps >= owner[:, None, :]).all(axis=2) & (caps.sum(axis=2) >= num_blocks))
+    busy = np.maximum(times[x, z], stages.link[at][x])
+    return _Pairs(stages, num_blocks, in_flight, weights, x, busy, caps[x, z], at.start)
 
 
 def _cheapest(owner: Ints, caps: Floats, plenty: Floats, price: Floats, dearer: Floats, num_blocks: int) -> tuple[Floats, Floats]:
