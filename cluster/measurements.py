@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cluster.planner.hardware import Link, Speed
@@ -37,11 +37,13 @@ class Figures:
     Args:
         dtypes: those that it computes well.
         at: when that was measured, seconds.
+        free_bytes: what was free then beside what its Worker held; not kept, it is true for a moment.
     """
 
     speed: Speed
     dtypes: tuple[str, ...]
     at: float = 0.0
+    free_bytes: int = 0
 
     def is_like(self, other: Figures) -> bool:
         """Whether two measurements of one Device differ by noise only."""
@@ -95,7 +97,7 @@ class Measurements:
         known = self._devices.setdefault(key, {})
         before = known.pop(shape, None)
         same = before is not None and before.is_like(figures)
-        known[shape] = Figures(before.speed, before.dtypes, figures.at) if before and same else figures
+        known[shape] = replace(before, at=figures.at) if before and same else figures
         for old in list(known)[:-SHAPES_KEPT]:
             del known[old]
         self._keep(self.to_json())
@@ -118,7 +120,7 @@ class Measurements:
 
     def to_json(self) -> str:
         devices = [
-            {"device": key, "shape": asdict(shape), "figures": asdict(figures)}
+            {"device": key, "shape": asdict(shape), "figures": asdict(replace(figures, free_bytes=0))}
             for key, known in self._devices.items()
             for shape, figures in known.items()
         ]

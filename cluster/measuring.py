@@ -170,7 +170,9 @@ class Measuring:
             return True
         finally:
             await agent.close()
-        return self._took(device, shape, figures)
+        room = device.spec.memory_bytes
+        device.found_free(figures.free_bytes)
+        return self._took(device, shape, figures) or device.spec.memory_bytes != room
 
     def _took(self, device: Device, shape: Shape, figures: Figures) -> bool:
         """One that reads slower than it ever did keeps its figures and counts as slowed: it may be over at any time."""

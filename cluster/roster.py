@@ -18,6 +18,10 @@ PROMISE_S = 600.0
 """How long a name is kept for a Rig that knocked: it starts Ray and its Workers before it joins."""
 
 
+ROOM_STEP_BYTES = 256 * 2**20
+"""A card's free memory changes by less for what its driver does, and is counted in such steps."""
+
+
 @dataclass(frozen=True)
 class Versions:
     """What a Rig runs. An empty string: not installed there."""
@@ -79,6 +83,8 @@ class Device:
     tokens_per_s: float = 0.0
     shares_cores: bool = False
     """Its Rig has other CPU Devices: they slow each other down, which says nothing of anybody else."""
+    room_bytes: int | None = None
+    """What a card truly has for its Worker, as it was measured last; None: not known, or no card."""
     pace: Pace = field(default_factory=Pace)
     """How fast it reads while it serves."""
 
@@ -95,7 +101,17 @@ class Device:
     @property
     def spec(self) -> WorkerSpec:
         o = self.offer
-        return WorkerSpec(self.name, self.rig, o.device, o.worker_address, o.memory_bytes, threads=o.threads)
+        memory_bytes = o.memory_bytes if self.room_bytes is None else min(o.memory_bytes, self.room_bytes)
+        return WorkerSpec(self.name, self.rig, o.device, o.worker_address, memory_bytes, threads=o.threads)
+
+    def found_free(self, free_bytes: int) -> None:
+        """What was measured to be free beside what its Worker holds now; a few pages more or less are no news."""
+        if self.offer.device == "cpu" or not free_bytes:
+            return
+        held = self.status.weights_bytes + self.status.kv_bytes if self.status else 0
+        room = free_bytes + held
+        if self.room_bytes is None or abs(room - self.room_bytes) > ROOM_STEP_BYTES:
+            self.room_bytes = room // ROOM_STEP_BYTES * ROOM_STEP_BYTES
 
     def fail(self, why: str, silent: bool, refusal: SwarmError | None = None) -> None:
         """Plan without it from now on."""

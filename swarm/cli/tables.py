@@ -45,8 +45,9 @@ def parts_text(plan: Plan) -> str:
 
 
 def stage_text(plan: Plan, name: str) -> str:
-    """The Blocks of a Worker's Stage, first to last: `0-4`; `-` for none."""
-    stage = plan.stage_of(name)
+    """The Blocks of a Worker's Stage on whichever Route, first to last: `0-4`; `-` for none."""
+    route = plan.route_of(name)
+    stage = None if route is None else plan.stage_of(name, route)
     if stage is None:
         return "-"
     return f"{stage.first}-{stage.end - 1}" if len(stage.blocks) > 1 else str(stage.first)

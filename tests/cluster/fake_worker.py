@@ -57,6 +57,7 @@ class FakeWorker:
         self.epoch = 0
         self.speed = SPEED
         self.dtypes: tuple[str, ...] = ("fp32", "fp16", "bf16")
+        self.free_bytes = 0
         self.fail_measure: SwarmError | None = None
         self.hold_measure = asyncio.Event()
         self.hold_measure.set()
@@ -150,7 +151,7 @@ class FakeWorker:
         self._answer()
         if self.fail_measure:
             raise self.fail_measure
-        return Figures(self.speed, self.dtypes)
+        return Figures(self.speed, self.dtypes, free_bytes=self.free_bytes)
 
     async def measure_link(self, order: LinkOrder) -> Link:
         self._answer()

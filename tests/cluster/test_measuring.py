@@ -17,10 +17,12 @@ from cluster.agents import LinkOrder, WorkerAgent
 from cluster.measurements import Figures, LinkFigures, Measurements, Shape
 from cluster.memo import Memo
 from cluster.planner.hardware import Link, Speed
+from cluster.roster import ROOM_STEP_BYTES, Device, DeviceOffer
 from cluster.target import Target
 from swarm.errors import DeviceError, Full, Unreachable
 from swarm.plan import Model
 from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import worker_pb2
 
 SHAPE = Shape("fp32", CONFIG.hidden, CONFIG.ffn)
 HALF = Model("half", "half", "id-half", "bf16", replace(CONFIG, dtype="bf16"))
@@ -254,6 +256,24 @@ async def test_without_room_for_standby_copies_the_swarm_serves_and_says_so(swar
     await swarm.coordinator.join(offer("b", 2 * NEED))
     assert {s.worker for s in swarm.plan.standbys} == {"b/cpu"} or {s.worker for s in swarm.plan.standbys} == {"a/cpu"}
     assert not any("no standby copies" in note for note in swarm.plan.notes)
+
+
+async def test_a_card_that_somebody_else_fills_is_planned_with_what_is_free_on_it(swarm: Swarm) -> None:
+    worker(swarm, "a").free_bytes = 3 * ROOM_STEP_BYTES + MIB
+    card = replace(offer("a", 8 * ROOM_STEP_BYTES), devices=(DeviceOffer("cuda:0", 8 * ROOM_STEP_BYTES, "a:7700"),))
+    await swarm.coordinator.join(card)
+    assert [w.memory_bytes for w in swarm.plan.workers] == [3 * ROOM_STEP_BYTES]
+
+
+def test_what_a_worker_holds_itself_counts_as_free_on_its_card() -> None:
+    device = Device("a/cuda:0", "a", "a", DeviceOffer("cuda:0", 8 * ROOM_STEP_BYTES, "a:7700"))
+    device.status = worker_pb2.WorkerStatus(weights_bytes=2 * ROOM_STEP_BYTES, kv_bytes=ROOM_STEP_BYTES)
+    device.found_free(2 * ROOM_STEP_BYTES)
+    assert device.spec.memory_bytes == 5 * ROOM_STEP_BYTES
+    device.found_free(2 * ROOM_STEP_BYTES - MIB)
+    assert device.spec.memory_bytes == 5 * ROOM_STEP_BYTES, "noise is no news"
+    device.found_free(9 * ROOM_STEP_BYTES)
+    assert device.spec.memory_bytes == 8 * ROOM_STEP_BYTES, "no more than it was offered with"
 
 
 def test_two_measurements_that_differ_by_noise_are_one() -> None:
