@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from swarm.config import LOGIT_ROWS
 from swarm.errors import Expired, Gap, Lost, Refused, StepError
 from swarm.model.rows import Rows, Segment
 from swarm.wire.tensors import from_wire, to_wire
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.tensor_pb2 import Tensor as TensorMessage
-from swarm.worker.candidates import candidates
+from swarm.worker.asked import answer_asked
 from swarm.worker.epoch import Epoch
 from swarm.worker.sessions import Session
 from swarm.worker.ticket import Ticket
@@ -135,8 +134,8 @@ def _forward(batch: Batch, live: list[Admitted], outcome: Outcome, between_block
     rows = Rows.of(tuple(segments), epoch.device)
     hidden = epoch.stage.forward(_rows_in(batch, live), rows, epoch.cache, between_blocks)
     if epoch.is_last:
-        for step, segment in zip(live, segments, strict=True):
-            outcome.done.append((step, _answer(step, segment, hidden, epoch)))
+        answers = answer_asked([step.header for step in live], [segment.end for segment in segments], hidden, epoch.stage)
+        outcome.done += [(step, Answered(answer=a, row=row)) for step, (a, row) in zip(live, answers, strict=True)]
         outcome.computed_at = time.monotonic()
         return
     outcome.computed_at = time.monotonic()
@@ -159,18 +158,3 @@ def _rows_in(batch: Batch, live: list[Admitted]) -> Tensor:
     if sum(s.num_rows for s in live) == batch.num_rows:
         return hidden
     return torch.cat([hidden[step.rows] for step in live])
-
-
-def _answer(step: Admitted, segment: Segment, hidden: Tensor, epoch: Epoch) -> Answered:
-    ask = step.header.ask
-    if not ask.rows:
-        return Answered()
-    first = segment.end - ask.rows
-    answer = pb.StepAnswer(
-        session=step.header.session, serial=step.header.serial, position=step.header.position + step.num_rows - ask.rows
-    )
-    for at in range(0, ask.rows, LOGIT_ROWS):  # no more logits at once than the Plan has memory for
-        end = min(ask.rows, at + LOGIT_ROWS)
-        logits = epoch.stage.logits(hidden[first + at : first + end])
-        answer.rows.extend(candidates(logits, ask, at))
-    return Answered(answer=answer, row=logits[-1].clone())

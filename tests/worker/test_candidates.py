@@ -14,7 +14,7 @@ from swarm.config import LOGIT_ROWS
 from swarm.model.stage import Stage
 from swarm.plan import Plan
 from swarm.wire.v1 import stage_pb2 as pb
-from swarm.worker import frames
+from swarm.worker import asked as asked_file
 
 TEXT = [(13 * i) % 2900 + 20 for i in range(200)]
 ROWS = 200
@@ -45,6 +45,6 @@ async def test_the_last_stage_makes_no_more_logits_at_once_than_planned_and_answ
     in_slices = await answered(plan)
     assert sum(asked) == len(in_slices) == ROWS
     assert max(asked) <= LOGIT_ROWS
-    monkeypatch.setattr(frames, "LOGIT_ROWS", 512)
+    monkeypatch.setattr(asked_file, "LOGIT_ROWS", 512)
     assert await answered(plan) == in_slices
     assert max(asked) == ROWS
