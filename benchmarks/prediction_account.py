@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from benchmarks.prediction_measure import Timed, hop_s, mean_of, rest_s
+from benchmarks.prediction_measure import Timed, answer_s, entry_s, hop_s, mean_of
 from cluster.planner.budget import Load, Prices
 from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware
@@ -45,8 +45,10 @@ def _alone(costs: Costs, round_: Round, timed: Timed) -> Iterator[str]:
     for place, (a, b) in enumerate(pairwise(names)):
         said = costs.hop_s(devices[a], devices[b], 1) + (software[a] + software[b]) / 2
         yield _line(f"one stream, {a} to {b}", said, mean_of([hop_s(token)[place] for token in timed.tokens]))
+    to_entry, back = (mean_of([of(token) for token in timed.tokens]) for of in (entry_s, answer_s))
+    more = f", {1e3 * to_entry:.2f} of that to the entry Worker"
     said = costs.client_s(devices[names[0]], devices[names[-1]]) + (software[names[0]] + software[names[-1]]) / 2
-    yield _line("one stream, client and its ways", said, mean_of([rest_s(token) for token in timed.tokens]))
+    yield _line("one stream, client and its ways", said, to_entry + back, more)
 
 
 def _together(plan: Plan, costs: Costs, timed: Timed) -> Iterator[str]:

@@ -29,8 +29,9 @@ WARM_UP = 8
 
 @dataclass(frozen=True)
 class Token:
-    """One traversal: seconds in all, and what each Stage says of its own."""
+    """One traversal: when it began on the machine's clock, seconds in all, and what each Stage says of its own."""
 
+    began_s: float
     seconds: float
     stages: tuple[stage_pb2.StageTiming, ...]
 
@@ -144,7 +145,7 @@ async def _token(session: Session, number: int, place: int) -> Token:
     session.append(1 + (7919 * place + 211 * number) % 31000)
     began = time.monotonic()
     await _traverse(session)
-    return Token(time.monotonic() - began, session.timings)
+    return Token(began, time.monotonic() - began, session.timings)
 
 
 async def _traverse(session: Session) -> None:
@@ -165,9 +166,14 @@ def hop_s(token: Token) -> list[float]:
     return [b.began_s - a.began_s - a.compute_s for a, b in pairwise(token.stages)]
 
 
-def rest_s(token: Token) -> float:
-    """Of a token, what was neither computing nor a Hop: the client, and the ways to and from it."""
-    return token.seconds - sum(s.compute_s for s in token.stages) - sum(hop_s(token))
+def entry_s(token: Token) -> float:
+    """From the client's call to the beginning of computing."""
+    return token.stages[0].began_s - token.began_s
+
+
+def answer_s(token: Token) -> float:
+    """From the end of computing to the client's own."""
+    return token.began_s + token.seconds - token.stages[-1].began_s - token.stages[-1].compute_s
 
 
 def mean_of(values: list[float]) -> float:
