@@ -41,8 +41,10 @@ class Choice:
         routes: Stages in order, a Route each.
         in_flight: micro-batches under way on each Route when all Sessions answer.
         seconds: what it is chosen by, see `objective_s`.
+        at_least: no Plan takes less seconds, by the bounds of the search; equal to `seconds` where it is the optimum.
     """
 
     routes: tuple[tuple[StageChoice, ...], ...]
     in_flight: int
     seconds: float
+    at_least: float = 0.0

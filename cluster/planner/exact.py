@@ -12,11 +12,12 @@ from functools import cached_property
 
 import numpy as np
 
+from cluster.planner.exact_best import LONGER, Best, Found
 from cluster.planner.exact_fill import Filled, Stages, Weights, fill
-from cluster.planner.exact_ground import Floats, Ground, Ints
+from cluster.planner.exact_ground import Ends, Floats, Ground, Ints
 from cluster.planner.exact_paths import Counts, Path, Paths
-from cluster.planner.exact_program import CLOSE, UNNOTICED, Ends, Program, Relaxed, Solved
-from cluster.planner.exact_times import Kinds, Times
+from cluster.planner.exact_program import CLOSE, UNNOTICED, Program, Relaxed, Solved
+from cluster.planner.exact_times import Kinds, Times, least_prices
 
 FEW = 24
 """Kinds of Blocks that are tried before all that could be better are."""
@@ -24,28 +25,8 @@ SHORT = 6
 """Blocks of a model up to which Plans with ExpertShards are exact too."""
 NEAR = 1e-3
 """How near to the optimum they are for more Blocks: a share of the seconds that no prediction tells apart."""
-RELAXED, PROGRAMS = 250_000, 10
-"""For more Blocks, columns of all linear programs, and integer programs, after which the best so far is taken."""
-LONGER = 1e-12
-"""Relative difference of seconds that rounding explains."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The best of one Route: `value` is what was minimised, the rest what it consists of."""
-
-    value: float
-    owners: tuple[int, ...]
-    """Devices with Stages, in their order."""
-    program: Program
-    solved: Solved
-
-    @property
-    def rank(self) -> tuple[int, int, tuple[int, ...]]:
-        """Of equals the first: fewer Devices, fewer experts away, lower names."""
-        held = np.einsum("odk,ok->d", self.program.held, self.solved.blocks)
-        used = len(self.owners) + int(np.count_nonzero(held[[d for d in range(len(held)) if d not in self.owners]]))
-        return used, round(float(held.sum())), self.owners
+PROGRAMS = 10
+"""For more Blocks, integer programs after which the best so far is taken."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +36,7 @@ class RouteSearch:
     ground: Ground
     weights: Weights
     in_flights: tuple[int, ...]
+    programs: int = PROGRAMS
 
     @cached_property
     def kinds(self) -> Kinds:
@@ -94,12 +76,13 @@ class RouteSearch:
     def devices_of(self, counts: Counts) -> list[int]:
         return [d for c, n in zip(self.ground.classes, counts, strict=True) for d in c[:n]]
 
-    def best(self, cutoff: float = np.inf) -> Found | None:
-        """None where nothing fits, or nothing is better than `cutoff` (of `Weights.of`)."""
-        sets = [c for c in self.paths.owners if self._could_fit(c)]
+    def best(self, cutoff: float = np.inf) -> Best:
+        """Its `found` is None where nothing fits, or nothing is better than `cutoff` (of `Weights.of`)."""
+        best = Best(cutoff, self.close, self.programs)
+        sets = [c for c in self.paths.owners if self._could_fit(c)] if self.ground.devices else []
         if not sets:
-            return None
-        best = _Best(cutoff, self.close)
+            best.most = np.inf
+            return best
         owner = self._owner(sets)
         if not self.ground.load.standby:
             for bound, counts, row in self._bounded(sets, owner, split=False, away=False, most=best.most):
@@ -109,10 +92,13 @@ class RouteSearch:
                     self._whole(counts, row, best)
         if self.kinds.places.shape[1] or self.ground.load.standby:
             for bound, counts, row in self._bounded(sets, owner, split=True, away=not self.ground.load.standby, most=best.below):
-                if bound > best.below or (self.close > CLOSE and best.spent and best.found):
+                if bound > best.below:
+                    break
+                if best.spent:
+                    best.pass_over(bound)
                     break
                 self._split(counts, row, best)
-        return best.found
+        return best
 
     def _could_fit(self, counts: Counts) -> bool:
         ground, prices = self.ground, self.ground.prices
@@ -160,7 +146,7 @@ class RouteSearch:
 
     def _stages(self, owner: Ints, number: int, fixed: Floats, link: Floats, split: bool) -> Stages:
         room, prices = np.maximum(self.ground.room(False, False), 0), self.ground.prices
-        each = [_prices(t, split, prices.whole / prices.expert) for t in (self.alone, self.many[number])]
+        each = [least_prices(t, split, prices.whole / prices.expert) for t in (self.alone, self.many[number])]
         size = prices.core if split else prices.whole
         return Stages(
             owner=owner,
@@ -199,7 +185,7 @@ class RouteSearch:
         number = self.in_flights[row]
         return Program(self.ground, tuple(self.devices_of(counts)), number, self.weights, self.alone, self.many[number])
 
-    def _whole(self, counts: Counts, row: int, best: _Best) -> None:
+    def _whole(self, counts: Counts, row: int, best: Best) -> None:
         """Whole Blocks only."""
         program, every = self._program(counts, row), self._ends(counts, row)
         owners = list(program.owners)
@@ -221,7 +207,7 @@ class RouteSearch:
                 solved: Solved | None = Solved(blocks, np.zeros((0, 0), np.int64), alone, many)
                 if value > again.seconds[0] * (1 + LONGER):
                     kept = np.append(np.arange(len(owners)) * self.kinds.places.shape[0], program.alone_s.size)
-                    solved = program.solve(real, kept, best.most, CLOSE)
+                    solved, _ = program.solve(real, kept, best.most, CLOSE)
                 if solved:
                     best.offer(self._found(program, path, real, solved))
 
@@ -244,23 +230,28 @@ class RouteSearch:
             close = abs(alone - ends.alone) + abs(around - ends.around) + abs(path.link_s - ends.link) <= LONGER * ends.around
             yield path, ends if close else replace(ends, alone=alone, around=around, link=path.link_s)
 
-    def _split(self, counts: Counts, row: int, best: _Best) -> None:
+    def _split(self, counts: Counts, row: int, best: Best) -> None:
         """With experts elsewhere, where that is better than the best so far."""
         program, every = self._program(counts, row), self._ends(counts, row)
-        best.columns -= program.alone_s.size
+        best.spend(columns=program.alone_s.size)
         relaxed = program.relaxed([e for _, _, e in every]) if every else None
         if relaxed is None:
             return
         for x in np.argsort(relaxed.bounds, kind="stable"):
             for most in (FEW, len(relaxed.reduced))[: 2 if self.close == CLOSE else 1]:
                 kept = self._kept(program, relaxed, int(x), best, most)
-                if kept is None or (self.close > CLOSE and best.spent and best.found):
+                if kept is None:
                     break
-                self._tried(program, counts, row, every[x], kept, best)
+                if best.spent:
+                    best.pass_over(float(relaxed.bounds[x]))
+                    break
+                whole = self._tried(program, counts, row, every[x], kept, best)
+                if not whole or (self.close > CLOSE and len(kept) >= most):
+                    best.pass_over(float(relaxed.bounds[x]))
                 if len(kept) < most:
                     break
 
-    def _kept(self, program: Program, relaxed: Relaxed, x: int, best: _Best, most: int) -> Ints | None:
+    def _kept(self, program: Program, relaxed: Relaxed, x: int, best: Best, most: int) -> Ints | None:
         """The variables, at most so many and the likeliest first, that a better Plan may have; None where there is none."""
         slack = best.below - relaxed.bounds[x]
         if slack < 0:
@@ -272,20 +263,23 @@ class RouteSearch:
             return None
         return np.append(likely, np.arange(blocks, len(relaxed.reduced)))
 
-    def _tried(self, program: Program, counts: Counts, row: int, at: tuple[int, int, Ends], kept: Ints, best: _Best) -> None:
+    def _tried(self, program: Program, counts: Counts, row: int, at: tuple[int, int, Ends], kept: Ints, best: Best) -> bool:
+        """Whether the solver came to an end."""
         f, l, ends = at
-        best.programs -= 1
-        solved = program.solve(ends, kept, best.below, self.close)
+        best.spend(programs=1)
+        solved, ended = program.solve(ends, kept, best.below, self.close)
         if solved is None:
-            return
+            return ended
         for path, real in self._real(counts, row, f, l, ends):
             found: Solved | None = solved
             if self.close > CLOSE:
                 found = Solved(solved.blocks, solved.copies, *program.seconds(real, solved.blocks))
             elif (real.alone, real.around, real.link) != (ends.alone, ends.around, ends.link):
-                found = program.solve(real, kept, best.below, self.close)
+                found, also = program.solve(real, kept, best.below, self.close)
+                ended = ended and also
             if found:
                 best.offer(self._found(program, path, real, found))
+        return ended
 
     def _found(self, program: Program, path: Path, ends: Ends, solved: Solved) -> Found:
         left = {c: [d for d in members if d in program.owners] for c, members in enumerate(self.ground.classes)}
@@ -296,47 +290,3 @@ class RouteSearch:
             inner.append(left[c].pop(0))
         order = (ends.first, *inner, ends.last) if len(path.order) > 1 else (ends.first,)
         return Found(self.weights.of(solved.alone, solved.many), order, program, solved)
-
-
-def _prices(times: Times, split: bool, experts: float) -> tuple[Floats, Floats]:
-    """[N] the least that a Block takes of each owner, and the least where experts of it must be elsewhere for want of room."""
-    if not split:
-        return times.whole, times.whole
-    idle = times.owner[:, 0]
-    least = idle.min(axis=1)
-    if idle.shape[1] == 1:
-        return least, np.full(len(least), 1e9)
-    an_expert = ((idle[:, 1:] - least[:, None]) / times.kinds.away[1:]).min(axis=1)
-    return least, least + experts * an_expert
-
-
-class _Best:
-    """The best so far.
-
-    Args:
-        cutoff: what it must be better than.
-        close: share of the seconds by which a program with experts elsewhere must better the best so far.
-    """
-
-    def __init__(self, cutoff: float, close: float) -> None:
-        self.most, self._close = cutoff, close
-        self.columns, self.programs = RELAXED, PROGRAMS
-        self.found: Found | None = None
-
-    @property
-    def spent(self) -> bool:
-        """Whether the search for Plans with experts elsewhere has taken its time."""
-        return self.columns <= 0 or self.programs <= 0
-
-    @property
-    def below(self) -> float:
-        """What is better costs no more."""
-        return self.most * (1 - self._close) if self.found else self.most
-
-    def offer(self, found: Found) -> None:
-        if self.found and found.value > self.found.value * (1 + LONGER):
-            return
-        if self.found and found.value > self.found.value * (1 - LONGER) and found.rank >= self.found.rank:
-            return
-        if found.value <= self.most:
-            self.found, self.most = found, found.value * (1 + LONGER)

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cluster.planner.choice import Choice, Kind, StageChoice
-from cluster.planner.exact import Found
+from cluster.planner.exact_best import Found
 
 
-def choice_of(routes: Sequence[Found], seconds: float) -> Choice:
+def choice_of(routes: Sequence[Found], seconds: float, at_least: float) -> Choice:
     """The Choice with these Routes, all with as many micro-batches under way."""
-    return Choice(tuple(tuple(_stages(found)) for found in routes), routes[0].program.in_flight, seconds)
+    return Choice(tuple(tuple(_stages(found)) for found in routes), routes[0].program.in_flight, seconds, min(seconds, at_least))
 
 
 def _stages(found: Found) -> Iterator[StageChoice]:

@@ -19,6 +19,26 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Ends:
+    """A first and a last Stage, by Device, and what comes with them whatever Blocks go where; seconds.
+
+    Args:
+        alone, around: beside all Blocks, with one row and with those of a micro-batch.
+        link: the busiest link.
+        busy: [N] embedding and head.
+        room: [N] bytes for Blocks and experts on each Device.
+    """
+
+    first: int
+    last: int
+    alone: float
+    around: float
+    link: float
+    busy: Floats
+    room: Ints
+
+
+@dataclass(frozen=True)
 class Ground:
     """One Route's problem.
 
@@ -77,6 +97,14 @@ class Ground:
     def helper_room(self) -> Ints:
         """Bytes for experts on each Device, were it to have no Stage."""
         return np.maximum(0, self.memory - self.prices.helper)
+
+    def attainable(self, room: Ints) -> Ints:
+        """The most bytes within each room that cores and experts can take, so that rounding takes none beyond it."""
+        prices = self.prices
+        cores = np.arange(2 * prices.num_blocks + 1) * prices.core
+        left = room[:, None] - cores
+        taken = np.where(left >= 0, cores + left // prices.expert * prices.expert, -prices.expert)
+        return np.asarray(taken.max(axis=1), np.int64)
 
 
 def classes(hardware: Hardware, devices: Sequence[Measured], must: frozenset[str]) -> tuple[tuple[int, ...], ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from cluster.planner.exact_fill import Weights
-from cluster.planner.exact_ground import Floats, Ground, Ints
+from cluster.planner.exact_ground import Ends, Floats, Ground, Ints
 from cluster.planner.exact_times import Times
 
 SCALE = 1e5
@@ -27,28 +27,10 @@ UNNOTICED = 1e-6
 """A weight that only decides between equals, and that the solver would take for an error of its own."""
 NEVER = 1e12
 """More than any scaled seconds."""
+LIMIT = 1
+"""The solver's status where it stopped at its limit of nodes."""
 NODES, FEW_NODES = 20_000, 50
 """Of one integer program, at most: where it is to be exact, and where not."""
-
-
-@dataclass(frozen=True)
-class Ends:
-    """A first and a last Stage, by Device, and what comes with them whatever Blocks go where; seconds.
-
-    Args:
-        alone, around: beside all Blocks, with one row and with those of a micro-batch.
-        link: the busiest link.
-        busy: [N] embedding and head.
-        room: [N] bytes for Blocks and experts on each Device.
-    """
-
-    first: int
-    last: int
-    alone: float
-    around: float
-    link: float
-    busy: Floats
-    room: Ints
 
 
 @dataclass(frozen=True)
@@ -174,8 +156,8 @@ class Program:
 
     def _add_copies(self, rows: Floats, blocks: int) -> None:
         size, prices = len(self.ground.devices), self.ground.prices
-        helping = _attainable(self.ground.helper_room, self.ground)
-        standing = _attainable(self.ground.room(False, False), self.ground)
+        helping = self.ground.attainable(self.ground.helper_room)
+        standing = self.ground.attainable(self.ground.room(False, False))
         for d in range(size):
             copies = blocks + 1 + np.arange(len(self.rig_sets)) * size + d
             rows[d, copies] = prices.whole / prices.expert
@@ -198,7 +180,7 @@ class Program:
         most = min(self.weights.most * self._scale, NEVER)
         return np.concatenate(
             [
-                _attainable(ends.room, ground) / ground.prices.expert,
+                ground.attainable(ends.room) / ground.prices.expert,
                 -self.in_flight * self._scale * ends.busy,
                 [-self._scale * ends.around, -self.in_flight * self._scale * ends.link],
                 -np.ones(len(self.owners)),
@@ -247,8 +229,11 @@ class Program:
         fixed = self.weights.alone * np.array([e.alone for e in ends])
         return Relaxed(fixed + (found.fun + (rights - right) @ prices) / self._scale, reduced / self._scale)
 
-    def solve(self, ends: Ends, kept: Ints, cutoff: float, gap: float) -> Solved | None:
-        """The best with these ends, to `gap` of it, of the variables `kept`; None where none is better than `cutoff` seconds."""
+    def solve(self, ends: Ends, kept: Ints, cutoff: float, gap: float) -> tuple[Solved | None, bool]:
+        """The best with these ends, to `gap` of it, of the variables `kept`, and whether the solver came to an end.
+
+        None where none is better than `cutoff` seconds, or none was found in the nodes that it has.
+        """
         right, (equal, equals) = self._right(ends), self._equal
         cost = self._cost[kept]
         most = (cutoff - self.weights.alone * ends.alone) * self._scale
@@ -264,11 +249,12 @@ class Program:
             bounds=bounds,
             options={"mip_rel_gap": gap * (gap > CLOSE), "node_limit": FEW_NODES if gap > CLOSE else NODES},
         )
+        ended = found.status != LIMIT
         if found.x is None:
-            return None
+            return None, ended
         full = np.zeros(self._columns)
         full[kept] = found.x
-        return self.checked(ends, full)
+        return self.checked(ends, full), ended
 
     def checked(self, ends: Ends, values: Floats) -> Solved | None:
         """A solution in whole numbers with its exact seconds; None where rounding took it beyond somebody's memory."""
@@ -298,11 +284,3 @@ class Program:
             extra = prices.fixed(False, False) - prices.helper
             used += np.array([extra * (n > 0) * (d not in self.owners) for d, n in enumerate(standing)], np.int64)
         return bool((used <= ends.room).all())
-
-
-def _attainable(room: Ints, ground: Ground) -> Ints:
-    """The most bytes within each room that whole numbers of cores and experts can take, so that rounding takes none beyond it."""
-    cores = np.arange(2 * ground.prices.num_blocks + 1) * ground.prices.core
-    left = room[:, None] - cores
-    taken = np.where(left >= 0, cores + left // ground.prices.expert * ground.prices.expert, -ground.prices.expert)
-    return np.asarray(taken.max(axis=1), np.int64)

@@ -153,3 +153,15 @@ class Times:
                     each = self.costs.asked_s(owner, away, self.rows, answers, work * self.expert[h]) - none
                     asked[o, place, int(busy), 1:] = none + each * np.arange(1, most + 1)
         return asked
+
+
+def least_prices(times: Times, split: bool, experts: float) -> tuple[Floats, Floats]:
+    """[N] the least that a Block takes of each owner, and the least where experts of it must be elsewhere for want of room."""
+    if not split:
+        return times.whole, times.whole
+    idle = times.owner[:, 0]
+    least = idle.min(axis=1)
+    if idle.shape[1] == 1:
+        return least, np.full(len(least), 1e9)
+    an_expert = ((idle[:, 1:] - least[:, None]) / times.kinds.away[1:]).min(axis=1)
+    return least, least + experts * an_expert

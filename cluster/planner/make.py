@@ -52,7 +52,7 @@ def decide(model: Model, hardware: Hardware, load: Load) -> Choice | None:
 
 def _by_search(model: Model, hardware: Hardware, load: Load) -> Choice | None:
     found = search(model, hardware, load, None)
-    return found[0] if found else None
+    return replace(found[0], at_least=found[1]) if found else None
 
 
 def _laid_out(choice: Choice, model: Model, hardware: Hardware, load: Load, epoch: int, previous: Plan | None) -> Plan:

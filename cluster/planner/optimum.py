@@ -14,7 +14,8 @@ import numpy as np
 
 from cluster.planner.budget import Load, Prices
 from cluster.planner.choice import Choice
-from cluster.planner.exact import Found, RouteSearch
+from cluster.planner.exact import RouteSearch
+from cluster.planner.exact_best import Best, Found
 from cluster.planner.exact_choice import choice_of
 from cluster.planner.exact_fill import Weights
 from cluster.planner.exact_ground import Ground, classes
@@ -35,6 +36,8 @@ QUICKEST = Weights(TIE, 1.0)
 """Of all Sessions' seconds alone."""
 LOOSE = 1 + 1e-6
 """Of a bound, for what rounding and ties add."""
+FEW_PROGRAMS = 3
+"""For more Blocks, integer programs for one of two Routes."""
 PARTINGS = 12
 """Of more than four Devices between two Routes, the most promising that are solved."""
 ROUTES = 2
@@ -92,12 +95,14 @@ def _best(ground: Ground, routes: int) -> Choice | None:
         return None
     weights = WEIGHTS[ground.load.objective]
     one = RouteSearch(ground, weights, _in_flights(ground)).best()
-    two = None
+    found, least = one.found, one.least
     if ground.load.sessions >= routes > 1 and not ground.load.standby:
-        two = Pair(replace(ground, routes=routes), weights).best(one.value * (1 - BETTER) if one else np.inf)
-    if two:
-        return choice_of(two.routes, two.value)
-    return choice_of([one], one.value) if one else None
+        pair = Pair(replace(ground, routes=routes), weights)
+        two = pair.best(found.value * (1 - BETTER) if found else np.inf)
+        least = min(least, pair.least)
+        if two:
+            return choice_of(two.routes, two.value, least)
+    return choice_of([found], found.value, least) if found else None
 
 
 def _in_flights(ground: Ground) -> tuple[int, ...]:
@@ -121,16 +126,23 @@ class Pair:
     weights: Weights
 
     def best(self, cutoff: float) -> Pairing | None:
-        """None where nothing is better than `cutoff`."""
-        self._known: dict[tuple[Counts, int, Weights, bool], tuple[float, Found | None]] = {}
+        """None where nothing is better than `cutoff`; what no pair can be better than is in `least`."""
+        self._known: dict[tuple[Counts, int, Weights, bool], tuple[float, Best]] = {}
+        self.least = np.inf
         best: Pairing | None = None
         every = self._partings()
-        for least, part, number in every if len(self.ground.devices) <= SMALL_SWARM else every[:PARTINGS]:
+        few = every if len(self.ground.devices) <= SMALL_SWARM else every[:PARTINGS]
+        for least, part, number in few:
             if least.value(self.weights) >= cutoff:
                 break
+            self._exact, self._nearest = True, least
             for found in self._solved(part, number, least, cutoff):
                 if found.value < cutoff:
                     best, cutoff = found, found.value
+            if not self._exact:
+                self.least = min(self.least, self._nearest.value(self.weights))
+        if len(few) < len(every):
+            self.least = min(self.least, every[len(few)][0].value(self.weights))
         return best
 
     @property
@@ -170,20 +182,22 @@ class Pair:
 
         Each of the three extremes is asked for only where it may still be better than `cutoff`, and raises the bound for the next.
         """
-        soonest = self._route(part, number, Weights(1.0, TIE), least.most_alone(self.weights, cutoff))
-        if soonest is None:
+        first = self._route(part, number, Weights(1.0, TIE), least.most_alone(self.weights, cutoff))
+        least = self._nearest = replace(least, alone=max(least.alone, first.least / LOOSE))
+        if first.found is None:
             return
-        least = replace(least, alone=max(least.alone, soonest.value - TIE * soonest.solved.many))
-        other = self._route(self._rest(part), number, QUICKEST, least.most_other(self.weights, cutoff), second=True)
-        if other is None:
+        second = self._route(self._rest(part), number, QUICKEST, least.most_other(self.weights, cutoff), second=True)
+        least = self._nearest = replace(least, other=max(least.other, second.least / LOOSE))
+        if second.found is None:
             return
-        least = replace(least, other=max(least.other, other.value - TIE * other.solved.alone))
         if self.weights.many <= TIE:
-            yield self._pairing(soonest, other)
+            yield self._pairing(first.found, second.found)
             return
-        mine = self._route(part, number, QUICKEST, least.most_one(self.weights, cutoff))
-        if mine is None:
+        third = self._route(part, number, QUICKEST, least.most_one(self.weights, cutoff))
+        self._nearest = replace(least, one=max(least.one, third.least / LOOSE))
+        if third.found is None:
             return
+        soonest, other, mine = first.found, second.found, third.found
         for found in (mine, soonest):
             yield self._pairing(found, other)
         cutoff = min(cutoff, *(self._pairing(f, other).value for f in (mine, soonest)))
@@ -199,7 +213,7 @@ class Pair:
             at_low, at_high = (_together(t, other.solved.many) for t in (low, high))
             slope = (at_high - at_low) / (high - low)
             rest = self.weights.many * (at_low - slope * low)
-            best = self._route(part, number, Weights(self.weights.alone, self.weights.many * slope, high), cutoff - rest)
+            best = self._route(part, number, Weights(self.weights.alone, self.weights.many * slope, high), cutoff - rest).found
             if best is None:
                 continue
             pairing = self._pairing(best, other)
@@ -214,18 +228,19 @@ class Pair:
         value = self.weights.of(alone, _together(one.solved.many, other.solved.many))
         return Pairing(value, (one, other))
 
-    def _route(self, part: Counts, number: int, weights: Weights, cutoff: float, second: bool = False) -> Found | None:
-        """The best on the first Devices of each class, or on the last for the second Route; None: none is below `cutoff`."""
+    def _route(self, part: Counts, number: int, weights: Weights, cutoff: float, second: bool = False) -> Best:
+        """The best on the first Devices of each class, or on the last for the second Route, where it is below `cutoff`."""
         key = (part, number, weights, second)
-        known, found = self._known.get(key, (-np.inf, None))
-        if found is None and cutoff > known:
+        known, best = self._known.get(key, (-np.inf, None))
+        if best is None or (best.found is None and cutoff > known):
             pairs = zip(self.ground.classes, part, strict=True)
             kept = {i for c, n in pairs for i in (c[len(c) - n :] if second else c[:n])}
             devices = tuple(d for i, d in enumerate(self.ground.devices) if i in kept)
             ground = replace(self.ground, hardware=replace(self.ground.hardware, devices=devices))
-            found = RouteSearch(ground, weights, (number,)).best(cutoff) if devices else None
-            self._known[key] = cutoff, found
-        return found
+            best = RouteSearch(ground, weights, (number,), FEW_PROGRAMS).best(cutoff)
+            self._known[key] = cutoff, best
+        self._exact = self._exact and best.exact
+        return best
 
 
 @dataclass(frozen=True)

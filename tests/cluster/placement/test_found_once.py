@@ -55,9 +55,9 @@ def test_a_small_fast_card_owns_all_blocks_and_a_slow_one_with_room_all_experts(
 
 def test_three_sessions_on_two_routes_are_priced_as_predicted() -> None:
     """With 1.5 Sessions a Route and two micro-batches under way each has 0.75 rows; the search sent 0.75 rows to a shard too."""
-    load, model = Load(3, 32768, objective="throughput"), narrow(2, 2, 1024, 3584)
+    load, model = Load(3, 32768), narrow(2, 2, 1024, 3584)
     speeds = (Speed.of(1.06e12, 5e12, 9e-5, 2), Speed.of(0.99e12, 5e12, 9e-5, 2), Speed.of(3.69e10, 5e11, 3e-5, 2))
-    memories, rigs = (818737530, 663877190, 1203500315), "bcc"
+    memories, rigs = (835514746, 680654406, 1220277531), "bcc"
     devices = tuple(device(i, r, m, s) for i, (r, m, s) in enumerate(zip(rigs, memories, speeds, strict=True)))
     links = {("b", "b"): FAST, ("b", "c"): Link(3e-3, 20e6), ("c", "c"): Link(0.4e-3, 1e9)}
     plan = planned(Swarm(model, Hardware(devices, Links(links, FAST, Link(0.4e-3, 1e9))), load))
