@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from swarm.errors import Expired, Full, Refused, StepError
 from swarm.wire.status import to_step
@@ -53,6 +53,17 @@ class WaitingStep:
 class _UnderWay:
     steps: list[WaitingStep]
     deadline: float
+    answered: set[bytes] = field(default_factory=set)
+    """Sessions whose next Step came: their clients have the answer, whether or not its report has come back yet."""
+
+    @property
+    def over(self) -> bool:
+        return len(self.answered) == len(self.steps)
+
+    def follow(self, step: WaitingStep) -> None:
+        """A client sends the Step behind one that it asked something of when it has the answer."""
+        if any(s.session == step.session and s.serial < step.serial and s.header.ask.rows for s in self.steps):
+            self.answered.add(step.session)
 
 
 class EntryStage:
@@ -121,6 +132,8 @@ class EntryStage:
             self._fail(step, error)
         else:
             self._seen[step.session] = now
+            for under_way in self._under_way.values():
+                under_way.follow(step)
             self._queue.push(step)
 
     def _check(self, step: WaitingStep) -> None:
@@ -138,7 +151,7 @@ class EntryStage:
         recent = {s for s, t in self._seen.items() if time.monotonic() - t < RECENT_S}
         active = self._queue.sessions() | recent | {s.session for u in self._under_way.values() for s in u.steps}
         limit = group_limit(len(active), len(epoch.plan.routes[epoch.route].stages), epoch.plan.in_flight)
-        if len(self._under_way) >= limit:
+        if sum(not u.over for u in self._under_way.values()) >= limit:
             return []
         return self._queue.take(-(-len(active) // limit), epoch.plan.chunk_rows, epoch.plan.max_rows)
 

@@ -110,3 +110,12 @@ async def test_sessions_stay_spread_over_the_micro_batches_under_way(monkeypatch
     async with workers_here(plan), open_client(InMemory(plan), Credentials()) as client:
         await ask_all(client, questions("stories")[:4], at_once=4)
     assert max(sizes) == 2
+
+
+async def test_the_next_step_waits_for_no_report_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EntryStage, "_reported", lambda entry, number, failed, done: None)  # none comes back in time
+    plan = plan_of([4, 8], in_flight=1)
+    story = questions("stories")[0]
+    async with workers_here(plan), open_client(InMemory(plan), Credentials()) as client:
+        async with asyncio.timeout(30):
+            assert await ask_all(client, [story], at_once=1) == [story.answer]
