@@ -27,6 +27,13 @@ def ladder(model: Model, own: str) -> tuple[Model, ...]:
     return tuple(replace(model, dtype=dtype) for dtype in (own, *QUANTIZED))
 
 
+def chosen(ways: Sequence[Way], load: Load) -> tuple[Model, str]:
+    """The best way that fits, and why it is not the first, see `why_fewer`."""
+    best = best_fitting(ways, load)
+    place = next(place for place, (model, _) in enumerate(ways) if model == best)
+    return best, why_fewer(ways[: place + 1], load)
+
+
 def best_fitting(ways: Sequence[Way], load: Load) -> Model:
     """The first in which the model fits; the last where it fits in none."""
     return next((model for model, hardware in ways if fits(model, hardware, load)), ways[-1][0])

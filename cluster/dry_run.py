@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cluster.advice import Home
+from cluster.auto_dtype import chosen, ladder, own_dtype
+from cluster.planner import Load
 from cluster.planner.hardware import Hardware, Measured
 from cluster.rigs_file import RigDevice, Rigs
 from swarm.config import Sizes
@@ -19,32 +21,41 @@ class DryRun:
     Args:
         home: with the model in the dtype that was chosen.
         left: Devices that torch cannot use for it, and why.
+        why: why `auto` chose a lesser dtype than the checkpoint's own; empty where it did not.
     """
 
     rigs: Rigs
     home: Home
     left: tuple[tuple[RigDevice, str], ...]
+    why: str = ""
 
 
-def dry_run(rigs: Rigs, model: Model, dtype: str) -> DryRun:
+def dry_run(rigs: Rigs, model: Model, dtype: str, load: Load) -> DryRun:
     """Hardware for a model.
 
     Args:
-        model: in its own dtype where `dtype` is `auto`: it becomes fp16 where a card has no bf16.
+        model: in its own dtype where `dtype` is `auto`: it becomes the best that fits, as in a swarm.
 
     Raises:
         DeviceError: torch can use none of the Devices.
     """
-    able = [d for d in rigs.devices if not d.card.why_not()]
-    if dtype == "auto" and any(d.card.why_not_in(model.dtype) for d in able):
-        model = replace(model, dtype="fp16")
-    left = tuple((d, why) for d in rigs.devices if (why := d.card.why_not() or d.card.why_not_in(model.dtype)))
+    why = ""
+    if dtype == "auto":
+        all_have_bf16 = not any(d.card.why_not_in("bf16") for d in rigs.devices if not d.card.why_not())
+        model, why = chosen([(way, _hardware(rigs, way)) for way in ladder(model, own_dtype(model, all_have_bf16))], load)
+    left = tuple((d, reason) for d in rigs.devices if (reason := _why_not(d, model)))
     if len(left) == len(rigs.devices):
         raise DeviceError(f"none of the devices can be used: {left[0][0].name} ({left[0][0].card.name}): {left[0][1]}")
-    out = {d.name for d, _ in left}
-    devices = tuple(measured(d, model) for d in rigs.devices if d.name not in out)
     spare = tuple(measured(d, model) for d in rigs.spare.values())
-    return DryRun(rigs, Home(model, Hardware(devices, rigs.links, rigs.client), spare), left)
+    return DryRun(rigs, Home(model, _hardware(rigs, model), spare), left, why)
+
+
+def _hardware(rigs: Rigs, model: Model) -> Hardware:
+    return Hardware(tuple(measured(d, model) for d in rigs.devices if not _why_not(d, model)), rigs.links, rigs.client)
+
+
+def _why_not(device: RigDevice, model: Model) -> str:
+    return device.card.why_not() or device.card.why_not_in(model.dtype)
 
 
 def measured(device: RigDevice, model: Model) -> Measured:

@@ -19,7 +19,7 @@ from cluster.ports import DEFAULT_PORTS, parse_ports
 from cluster.rigs_file import RigDevice, read_rigs
 from swarm.cli import options, output, settings
 from swarm.cli.plan_document import Unused, document
-from swarm.cli.plan_here import home
+from swarm.cli.plan_here import best_home, home
 from swarm.cli.plan_model import DTYPES, MODELS, check_can_be_loaded, model_to_plan
 from swarm.cli.plan_picture import rigs_picture
 from swarm.cli.silence import silence
@@ -58,15 +58,16 @@ def plan(
         check_can_be_loaded(model)
     if rigs is not None:
         _refuse({"--device": device, "--ram": ram, "--exclude": exclude, "--threads": threads, "--out": out})
-        dry = dry_run(read_rigs(rigs), shape, dtype)
         with silence():
+            dry = dry_run(read_rigs(rigs), shape, dtype, load)
             planned = on_rigs(dry, load)
     else:
         specs = [parse_device(text) for text in device or ()]
         found = detect(specs, parse_size(ram, "--ram") if ram else None, exclude or (), threads)
-        here = home(found, parse_ports(ports), shape)
         with silence():
-            planned = on_home(here, load)
+            within = parse_ports(ports)
+            here, why = best_home(found, within, shape, load) if dtype == "auto" else (home(found, within, shape), "")
+            planned = on_home(here, load, why)
     if out is not None:
         write_plan(out, planned.plan)
     if as_json:
@@ -99,11 +100,16 @@ class Planned:
             yield Unused(device.name, device.rig, device.torch_device, device.memory_bytes, f"{device.card.name}: {why}")
 
 
-def on_home(home: Home, load: Load) -> Planned:
-    """Plan, with advice. Raises PlacementError, which says what would help, where the model does not fit."""
+def on_home(home: Home, load: Load, why: str = "") -> Planned:
+    """Plan, with advice. Raises PlacementError, which says what would help, where the model does not fit.
+
+    Args:
+        why: why it is in a lesser dtype than its own; a note of the Plan.
+    """
     adviser = Adviser(home, load)
     try:
         made = make_plan(home.model, home.hardware, load, epoch=1)
+        made = replace(made, notes=(*made.notes, *([why] if why else [])))
     except DoesNotFit as error:
         cure = adviser.cure()
         if not cure:
@@ -117,7 +123,7 @@ def on_home(home: Home, load: Load) -> Planned:
 def on_rigs(dry: DryRun, load: Load) -> Planned:
     """Plan on the Rigs of a file; see `on_home`."""
     labels = {d.name: d.card.name for d in dry.rigs.devices if d.card.name not in d.name}
-    return replace(on_home(dry.home, load), left=dry.left, labels=labels)
+    return replace(on_home(dry.home, load, dry.why), left=dry.left, labels=labels)
 
 
 def show(planned: Planned) -> None:

@@ -7,11 +7,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 
 from cluster.advice import Home
+from cluster.auto_dtype import chosen, ladder, own_dtype
 from cluster.hardware import Device, Host, read_host
 from cluster.hardware.known_cards import known_card
+from cluster.planner import Load
 from cluster.planner.hardware import Hardware, Measured, Speed
 from swarm.config import Sizes
 from swarm.errors import DeviceError, UsageError
@@ -51,6 +54,39 @@ def home(
     rig = specs[0].rig
     spare = (Measured(WorkerSpec("ram", rig, "cpu", "", d.memory_bytes), speeds[d.torch_device, d.threads]) for d in idle)
     return Home(model, Hardware(found, client=rig), tuple(spare))
+
+
+def best_home(
+    devices: Sequence[Device],
+    ports: range,
+    model: Model,
+    load: Load,
+    measure: Callable[[Device, Model], Speed] | None = None,
+    host: Callable[[], Host] = read_host,
+) -> tuple[Home, str]:
+    """`home` in the best dtype that fits, and why that is less than the checkpoint's own; empty where it is not.
+
+    Args:
+        model: in its own dtype.
+    """
+    own = own_dtype(model, all(_runs(d, "bf16") for d in devices))
+    here = home(devices, ports, replace(model, dtype=own), measure, host)
+    there = list(zip(here.hardware.devices, devices, strict=True))
+    ways = [
+        (way, replace(here.hardware, devices=tuple(found for found, d in there if _runs(d, way.dtype))))
+        for way in ladder(model, own)
+    ]
+    best, why = chosen(ways, load)
+    if best.dtype == own:
+        return here, why
+    able = [d for d in devices if _runs(d, best.dtype)]
+    return home(able or devices, ports, best, measure, host), why
+
+
+def _runs(device: Device, dtype: str) -> bool:
+    """As its maker says; what we do not know, we take to run everything."""
+    card = known_card(device.label)
+    return card is None or not card.why_not_in(dtype)
 
 
 def _ram(host: Host) -> Device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from cluster.rigs_file import parse_rigs, read_rigs
 from swarm.cli.plan import Planned, on_rigs
 from swarm.cli.plan_model import model_to_plan
 from swarm.cli.plan_picture import rigs_picture
-from swarm.cli.tables import plan_picture, spans
+from swarm.cli.tables import plan_picture, spans, stage_text
 from swarm.config import PLAN_DTYPES
 from swarm.errors import SwarmError, UsageError
 from swarm.plan import ExpertShard, Plan, Route, Stage, Standby, WorkerSpec
@@ -83,7 +84,7 @@ def test_out_writes_a_plan_for_workers_on_this_machine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("--device", "cpu=20MiB"), 1, "needs 74.0 MiB, the devices have 20.0 MiB"),
+        (("--device", "cpu=20MiB"), 1, "nano in int4 needs 53.9 MiB, the devices have 20.0 MiB"),
         (("--device", "gpu"), 2, "--device gpu"),
         (("--device", "cpu=4"), 2, "20GiB"),
         (("--device", "cpu=900TiB"), 1, "of RAM"),
@@ -132,6 +133,11 @@ def split_plan() -> Plan:
         shards=(ExpertShard("w2", 7, (4, 5, 6, 7)), ExpertShard("w2", 0, (1,), copy=True), ExpertShard("w2", 1, (3,), copy=True)),
         standbys=(Standby("w2", 5, 6),),
     )
+
+
+def test_a_stage_of_any_route_is_in_the_table() -> None:
+    plan = replace(split_plan(), routes=(Route((Stage("w0", 0, 8),)), Route((Stage("w1", 0, 5), Stage("w2", 5, 8)))), shards=())
+    assert [stage_text(plan, name) for name in ("w0", "w1", "w2")] == ["0-7", "0-4", "5-7"]
 
 
 def test_table_and_picture_are_readable_at_80_columns() -> None:
@@ -216,13 +222,20 @@ def test_both_mixtrals_are_planned_in_every_dtype_from_their_shape_alone(model: 
 
 
 def made_here(model: str, dtype: str, path: Path, load: Load = Load(2, 2048)) -> Planned:
-    return on_rigs(dry_run(read_rigs(path), model_to_plan(model, dtype), dtype), load)
+    return on_rigs(dry_run(read_rigs(path), model_to_plan(model, dtype), dtype, load), load)
 
 
 def rigs_of(tmp_path: Path, *rigs: str, links: str = "") -> Path:
     path = tmp_path / "rigs.toml"
     path.write_text(links + "".join(f'[[rig]]\nname = "rig-{i}"\n{rig}\n' for i, rig in enumerate(rigs)))
     return path
+
+
+def test_auto_on_rigs_is_the_best_that_fits_and_says_why(tmp_path: Path) -> None:
+    path = rigs_of(tmp_path, 'devices = [{ card = "RTX 3090" }, { card = "RTX 3090" }]', 'devices = [{ card = "RTX 2080 Ti" }]')
+    made = made_here("mixtral-8x7b", "auto", path, Load(1, 2048)).plan
+    assert made.model.dtype == "int8" and "rig-1" not in {w.rig for w in made.workers}
+    assert any(note.startswith("int8: fp16 needs 8") for note in made.notes), made.notes
 
 
 def test_a_folder_with_nothing_but_a_config_is_enough(tmp_path: Path) -> None:
@@ -336,7 +349,8 @@ def test_any_home_gets_a_plan_within_its_memory_or_one_sentence(rigs: list[str],
     text = "".join(f'[[rig]]\nname = "rig-{i}"\n{rig}\n' for i, rig in enumerate(rigs))
     try:
         read = parse_rigs(text)
-        planned = on_rigs(dry_run(read, model_to_plan(model, dtype), dtype), Load(1, 1024, objective=objective))
+        load = Load(1, 1024, objective=objective)
+        planned = on_rigs(dry_run(read, model_to_plan(model, dtype), dtype, load), load)
     except SwarmError as error:
         assert "\n" not in str(error)
         return

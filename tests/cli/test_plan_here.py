@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from cluster.planner import Load
 from cluster.planner.hardware import Speed
 from swarm.cli import plan_here
 from swarm.cli.plan import on_home
-from swarm.cli.plan_here import home, speed_here
+from swarm.cli.plan_here import best_home, home, speed_here
 from swarm.cli.plan_model import model_to_plan
 from swarm.errors import DeviceError, PlacementError
 from swarm.plan import Model
@@ -51,6 +52,25 @@ def test_ram_that_the_gpus_leave_idle_is_named_with_what_it_makes_fit() -> None:
         PlacementError, match=r"needs 4\d.* have 23.0 GiB; with --ram (24GiB|32GiB) on .* it fits: predicted \d+\.\d tok/s"
     ):
         on_home(here, Load(1, 2048))
+
+
+@pytest.mark.parametrize(("number", "gib", "dtype"), [(5, 23, "bf16"), (2, 23, "int8"), (2, 15, "int4")])
+def test_auto_is_the_best_that_fits_measured_in_it_and_says_why(number: int, gib: int, dtype: str) -> None:
+    load = Load(1, 2048)
+    there = [replace(card, memory_bytes=gib << 30) for card in cards(number)]
+    here, why = best_home(there, PORTS, model_to_plan("mixtral-8x7b", "auto"), load, Stopwatch(), host)
+    assert here.model.dtype == dtype
+    assert here.hardware.devices[0].speed == Stopwatch()(cards(1)[0], here.model)
+    planned = on_home(here, load, why)
+    assert any(note.startswith(f"{dtype}: bf16 needs ") for note in planned.plan.notes) == (dtype != "bf16")
+
+
+def test_auto_on_cards_without_bf16_is_fp16() -> None:
+    old = [Device(f"cuda:{i}", f"cuda:{i}", 10 << 30, 0, "NVIDIA GeForce RTX 2080 Ti") for i in range(12)]
+    assert (
+        best_home(old, range(7700, 7720), model_to_plan("mixtral-8x7b", "auto"), Load(1, 2048), Stopwatch(), host)[0].model.dtype
+        == "fp16"
+    )
 
 
 def test_each_kind_of_device_is_measured_once() -> None:
