@@ -1,13 +1,14 @@
-"""The best single Route of a home's swarm, exactly: which Devices have Stages, in which order, with which Blocks and experts.
+"""The best single Route of a home's swarm, with a bound: which Devices have Stages, in which order, with which Blocks and experts.
 
 Every set of owners with every number of micro-batches under way gets a bound; those that could be best are solved, the most
-promising first, until no bound is below the best that was found. See docs/placement.md.
+promising first, until no bound is below the best that was found. Of whole Blocks that is the optimum. With ExpertShards it is
+for up to `SHORT` Blocks and `KINDS` kinds; else the search ends early, and `Best.least` says what it may have missed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,22 +22,27 @@ from cluster.planner.exact_times import Kinds, Times, least_prices
 
 FEW = 24
 """Kinds of Blocks that are tried before all that could be better are."""
-SHORT = 6
-"""Blocks of a model up to which Plans with ExpertShards are exact too."""
+SHORT, KINDS = 6, 400
+"""Blocks of a model, and kinds of a Block, up to which Plans with ExpertShards are exact too."""
 NEAR = 1e-3
-"""How near to the optimum they are for more Blocks: a share of the seconds that no prediction tells apart."""
+"""For more, what must be gained to look for them: a share of the seconds that no prediction tells apart."""
 PROGRAMS = 10
 """For more Blocks, integer programs after which the best so far is taken."""
 
 
 @dataclass(frozen=True)
 class RouteSearch:
-    """For one Route's best on one ground."""
+    """For one Route's best on one ground.
+
+    Args:
+        times: by rows, shared between searches on grounds with the same Devices.
+    """
 
     ground: Ground
     weights: Weights
     in_flights: tuple[int, ...]
     programs: int = PROGRAMS
+    times: dict[float, Times] = field(default_factory=dict)
 
     @cached_property
     def kinds(self) -> Kinds:
@@ -45,11 +51,16 @@ class RouteSearch:
 
     @cached_property
     def alone(self) -> Times:
-        return Times(self.ground, self.kinds, 1.0)
+        return self._times(1.0)
 
     @cached_property
     def many(self) -> dict[int, Times]:
-        return {n: Times(self.ground, self.kinds, self.ground.sessions / n) for n in self.in_flights}
+        return {n: self._times(self.ground.sessions / n) for n in self.in_flights}
+
+    def _times(self, rows: float) -> Times:
+        if rows not in self.times:
+            self.times[rows] = Times(self.ground, self.kinds, rows)
+        return self.times[rows]
 
     @cached_property
     def paths(self) -> Paths:
@@ -68,10 +79,10 @@ class RouteSearch:
     def software(self) -> Floats:
         return np.array([self.ground.costs.frame_s(d) for d in self.ground.devices])
 
-    @property
+    @cached_property
     def close(self) -> float:
         """How near to the optimum a Plan with ExpertShards is."""
-        return CLOSE if self.ground.prices.num_blocks <= SHORT else NEAR
+        return CLOSE if self.ground.prices.num_blocks <= SHORT and len(self.kinds.places) <= KINDS else NEAR
 
     def devices_of(self, counts: Counts) -> list[int]:
         return [d for c, n in zip(self.ground.classes, counts, strict=True) for d in c[:n]]
@@ -81,8 +92,7 @@ class RouteSearch:
         best = Best(cutoff, self.close, self.programs)
         sets = [c for c in self.paths.owners if self._could_fit(c)] if self.ground.devices else []
         if not sets:
-            best.most = np.inf
-            return best
+            return Best(np.inf, self.close, 0)
         owner = self._owner(sets)
         if not self.ground.load.standby:
             for bound, counts, row in self._bounded(sets, owner, split=False, away=False, most=best.most):
@@ -109,7 +119,7 @@ class RouteSearch:
         return total >= prices.num_blocks * prices.whole
 
     def bounds(self) -> list[tuple[float, Counts, int]]:
-        """What every set of owners and place in `in_flights` costs at least, lowest first."""
+        """As `_bounded`, of every set."""
         sets = [c for c in self.paths.owners if self._could_fit(c)]
         return self._bounded(sets, self._owner(sets), split=True, away=False) if sets else []
 
@@ -212,9 +222,7 @@ class RouteSearch:
                     best.offer(self._found(program, path, real, solved))
 
     def _filled(self, counts: Counts, row: int, every: Sequence[Ends]) -> Filled:
-        number, owners = self.in_flights[row], self.devices_of(counts)
-        owner = np.zeros((len(every), len(self.ground.devices)), np.int64)
-        owner[:, owners] = 1
+        number, owner = self.in_flights[row], np.repeat(self._owner([counts]), len(every), axis=0)
         fixed = np.array([[e.alone, e.around] for e in every])
         stages = self._stages(owner, number, fixed, np.array([e.link for e in every]), split=False)
         most = np.maximum(np.array([e.room for e in every]), 0) // self.ground.prices.whole

@@ -1,6 +1,8 @@
 """The optimum of a home's swarm over one Route or two, and over which Devices must be used.
 
-Two Routes share no Worker: the Devices are parted between them, and every parting that could be best is solved.
+Two Routes share no Worker: the Devices are parted between them. Every parting that could be best is solved on up to four
+Devices, else the `PARTINGS` most promising. A Block's experts are on its owner and at most two others where there are more than
+four Devices (`Kinds.of`). `Choice.at_least` bounds all other limits: where it equals the seconds, no such Plan is better.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from cluster.planner.exact_choice import choice_of
 from cluster.planner.exact_fill import Weights
 from cluster.planner.exact_ground import Ground, classes
 from cluster.planner.exact_paths import Counts
-from cluster.planner.exact_times import SMALL_SWARM
+from cluster.planner.exact_times import SMALL_SWARM, Times
 from cluster.planner.hardware import Hardware, Measured
 from swarm.plan import Model
 
@@ -57,9 +59,9 @@ def optimum(
     free = Ground(model, usable, load, must=must)
     if not load.spread:
         return _best(free, routes)
-    if not _best(free, routes):
-        return None
     for size in range(len(usable.devices), 0, -1):
+        if size == len(usable.devices) - 1 and not _best(free, routes):
+            return None
         parts = (Ground(model, part, load, must=frozenset(d.name for d in part.devices)) for part in _parts(usable, size))
         found = [choice for ground in parts if (choice := _best(ground, routes))]
         if found:
@@ -128,6 +130,7 @@ class Pair:
     def best(self, cutoff: float) -> Pairing | None:
         """None where nothing is better than `cutoff`; what no pair can be better than is in `least`."""
         self._known: dict[tuple[Counts, int, Weights, bool], tuple[float, Best]] = {}
+        self._times: dict[frozenset[int], dict[float, Times]] = {}
         self.least = np.inf
         best: Pairing | None = None
         every = self._partings()
@@ -234,10 +237,11 @@ class Pair:
         known, best = self._known.get(key, (-np.inf, None))
         if best is None or (best.found is None and cutoff > known):
             pairs = zip(self.ground.classes, part, strict=True)
-            kept = {i for c, n in pairs for i in (c[len(c) - n :] if second else c[:n])}
+            kept = frozenset(i for c, n in pairs for i in (c[len(c) - n :] if second else c[:n]))
             devices = tuple(d for i, d in enumerate(self.ground.devices) if i in kept)
             ground = replace(self.ground, hardware=replace(self.ground.hardware, devices=devices))
-            best = RouteSearch(ground, weights, (number,), FEW_PROGRAMS).best(cutoff)
+            times = self._times.setdefault(kept, {})
+            best = RouteSearch(ground, weights, (number,), FEW_PROGRAMS, times).best(cutoff)
             self._known[key] = cutoff, best
         self._exact = self._exact and best.exact
         return best

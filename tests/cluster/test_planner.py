@@ -78,7 +78,7 @@ shapes = st.fixed_dictionaries({"blocks": st.integers(1, 14), "experts": st.samp
 loads = st.builds(Load, sessions=st.integers(1, 6), context=st.sampled_from([100, 2048, 8192]), spread=st.booleans())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(swarms, shapes, loads)
 def test_every_plan_holds_its_invariants_and_a_refusal_states_true_sums(
     swarm: list[tuple[int, str]], shape: dict[str, int], load: Load
@@ -172,7 +172,8 @@ def test_a_device_too_small_for_a_stage_holds_shards_only() -> None:
     plan = made(ask, devices(big, small), load, 1)
     check(plan)
     assert plan.stage_of("w1") is None
-    assert [(s.worker, len(s.experts)) for s in plan.shards] == [("w1", 3)]
+    assert {s.worker for s in plan.shards} == {"w1"}
+    assert sum(len(s.experts) for s in plan.shards) == 3
     assert plan.worker("w1").kv_bytes == 0
 
 
