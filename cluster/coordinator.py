@@ -63,7 +63,7 @@ class Coordinator:
             lambda: self._measuring.idle,
             lambda: self.published.plan,
             lambda plan: self._deciding.counts(plan, plan.model),
-            lambda plan, counts: self._deciding.refined(plan, self.target, counts),
+            lambda plan, counts: self._deciding.would_change(plan, self.target, counts),
             self._replanning.want,
         )
         self._absence = Absence(clock)

@@ -111,7 +111,7 @@ class Deciding:
         if target.dtype == "auto":
             why = await asyncio.to_thread(why_fewer, self._parted(model)[0], load)
             notes += [why] if why else []
-        plan = await self.refined(plan, target, self.counts(before, model))
+        plan = await self._refined(plan, hardware, load, self.counts(before, model))
         return replace(plan, notes=(*plan.notes, *notes))
 
     def counts(self, plan: Plan | None, model: Model) -> dict[int, list[int]]:
@@ -120,9 +120,16 @@ class Deciding:
             return {}
         return router_counts(d.status for d in self._roster.usable() if d.status and d.status.epoch == plan.epoch)
 
-    async def refined(self, plan: Plan, target: Target, counts: Mapping[int, Sequence[int]]) -> Plan:
-        """A Plan in the light of what routers chose, see `refine`; one that changes for it does not say that it stays."""
-        better = await asyncio.to_thread(refine, plan, self.hardware(plan.model), self._load(target), counts)
+    async def would_change(self, plan: Plan, target: Target, counts: Mapping[int, Sequence[int]]) -> bool:
+        """Whether what routers chose changes a Plan in force; not while one of its Workers is gone."""
+        hardware = self.hardware(plan.model)
+        if not {w.name for w in plan.workers} <= {d.name for d in hardware.devices}:
+            return False
+        return not same_assignment(plan, await self._refined(plan, hardware, self._load(target), counts))
+
+    async def _refined(self, plan: Plan, hardware: Hardware, load: Load, counts: Mapping[int, Sequence[int]]) -> Plan:
+        """In the light of what routers chose, see `refine`; a Plan that changes for it does not say that it stays."""
+        better = await asyncio.to_thread(refine, plan, hardware, load, counts)
         if same_assignment(plan, better):
             return better
         return replace(better, notes=tuple(note for note in better.notes if not note.startswith(STAYS)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from cluster.parts import same_assignment
 from cluster.planner.chosen import enough
 from swarm.plan import Plan
 
@@ -20,7 +19,7 @@ class SecondLook:
         idle: whether nobody has talked for a while; a new epoch makes Sessions replay.
         plan: what is in force.
         counts: what routers chose under a Plan, by Block.
-        refined: a Plan in the light of such counts.
+        would_change: whether such counts change a Plan.
         want: asks for another Plan.
     """
 
@@ -29,10 +28,11 @@ class SecondLook:
         idle: Callable[[], bool],
         plan: Callable[[], Plan | None],
         counts: Callable[[Plan], Counts],
-        refined: Callable[[Plan, Counts], Awaitable[Plan]],
+        would_change: Callable[[Plan, Counts], Awaitable[bool]],
         want: Callable[[], object],
     ) -> None:
-        self._idle, self._plan, self._counts, self._refined, self._want = idle, plan, counts, refined, want
+        self._idle, self._plan, self._counts = idle, plan, counts
+        self._would_change, self._want = would_change, want
         self._model_id = ""
         self._known: set[int] = set()
 
@@ -53,5 +53,5 @@ class SecondLook:
         if known <= self._known:
             return
         self._known |= known
-        if not same_assignment(plan, await self._refined(plan, counts)):
+        if await self._would_change(plan, counts):
             self._want()
