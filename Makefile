@@ -32,13 +32,13 @@ test-client: lint
 	@if $(PYTHON312) -c '' 2>/dev/null; then $(MAKE) --no-print-directory client-on-312; \
 	else echo "The client's tests on Python 3.12 are skipped: $(PYTHON312) does not run here."; fi
 
-# Built from clean, because setuptools packs what an earlier build left behind.
+# Built from clean, because setuptools packs what an earlier build left behind. No pythonpath: what is installed is tested.
 .PHONY: client-on-312
 client-on-312: .venv-client/ready
 	@rm -rf build
 	@.venv-client/bin/python $(PIP) install --no-deps --force-reinstall .
 	@.venv-client/bin/python -c 'import importlib.util as u; assert not u.find_spec("torch") and not u.find_spec("ray")'
-	@.venv-client/bin/pytest -p no:cacheprovider $(CLIENT_TESTS)
+	@.venv-client/bin/pytest -p no:cacheprovider -o pythonpath= $(CLIENT_TESTS)
 
 protos: .venv/ready
 	@$(BIN)/python -m swarm.wire.generate

@@ -59,7 +59,7 @@ def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     pytest.importorskip("torch")
     path = tmp_path_factory.mktemp("swarm") / "plan.json"
     first, last = free_ports(2)
-    devices = ("--device", "cpu=300MiB", "--device", "cpu=200MiB", "--spread", "--threads", "1")
+    devices = ("--device", "cpu=300MiB", "--device", "cpu=200MiB", "--spread", "--threads", "1", "--objective", "latency")
     made = swarm("plan", "nano", *devices, "--dtype", "fp32", "--context", "512", "--ports", f"{first}-{last}", "--out", str(path))
     assert made.code == 0, made.err
     with worker(path, "w0"), worker(path, "w1"):
