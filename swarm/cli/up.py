@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.address import is_loopback, own_address
-from cluster.head_rig import HeadRig
 from cluster.ports import DEFAULT_PORTS
-from cluster.target import Target
 from swarm.cli import options, rig_options, settings
 from swarm.cli.install import need
 from swarm.cli.one_head import one_head
@@ -21,6 +19,9 @@ from swarm.errors import gib
 from swarm.weights.describe import describe
 from swarm.weights.source import NANO, resolve
 from swarm.wire.credentials import Credentials
+
+if TYPE_CHECKING:
+    from cluster.head_rig import HeadRig
 
 REAL_MODEL = "mistralai/Mixtral-8x7B-Instruct-v0.1"
 
@@ -47,8 +48,12 @@ def up(
 
     Too little memory is no error: it waits for `swarm join`.
     """
-    need("torch", "ray")
     options.check_objective(objective)
+    need("torch", "ray", "scipy")
+    # Imported here, because planning comes with them, whose solver a client lacks that asks for --help.
+    from cluster.head_rig import HeadRig
+    from cluster.target import Target
+
     describe(model, dtype)  # what is wrong with the model is said before anything starts
     source = model if model == NANO or not Path(model).expanduser().is_dir() else str(resolve(model))
     swarm_key = settings.explicit_key(key, key_file) or settings.own_key()

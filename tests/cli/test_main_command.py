@@ -67,6 +67,8 @@ def test_a_failure_is_one_sentence_and_1() -> None:
     "words", [("--version",), ("plan", "nano", "--device", "cpu=1GiB"), ("plan", "nano", "--device", "cpu=1GiB", "--json")]
 )
 def test_an_output_without_room_is_one_sentence(words: tuple[str, ...]) -> None:
+    if words[0] == "plan":
+        pytest.importorskip("scipy")
     code = """
 import os, sys
 os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
@@ -78,6 +80,7 @@ main()
 
 
 def test_an_encoding_that_lacks_a_character_loses_that_character_and_json_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("scipy")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     ran = swarm("plan", "nano", "--device", "cpu=1GiB")
     assert (ran.code, ran.err) == (0, "") and "blocks" in ran.out

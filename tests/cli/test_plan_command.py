@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+pytest.importorskip("scipy", reason="planning needs it")
+
 from cluster.dry_run import dry_run
 from cluster.hardware.known_cards import KNOWN_CARDS
 from cluster.planner import Load
 from cluster.ports import parse_ports
 from cluster.rigs_file import parse_rigs, read_rigs
-from swarm.cli.plan import Planned, on_rigs
 from swarm.cli.plan_model import model_to_plan
 from swarm.cli.plan_picture import rigs_picture
+from swarm.cli.planned import Planned, on_rigs
 from swarm.cli.tables import plan_picture, spans, stage_text
 from swarm.config import PLAN_DTYPES
 from swarm.errors import SwarmError, UsageError

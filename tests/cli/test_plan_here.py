@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+pytest.importorskip("scipy", reason="planning needs it")
+
 from cluster.hardware import Device, Host
 from cluster.hardware.known_cards import known_card
 from cluster.planner import Load
 from cluster.planner.hardware import Speed
 from swarm.cli import plan_here
-from swarm.cli.plan import on_home
 from swarm.cli.plan_here import best_home, home, speed_here
 from swarm.cli.plan_model import model_to_plan
+from swarm.cli.planned import on_home
 from swarm.errors import DeviceError, PlacementError
 from swarm.plan import Model
 
