@@ -19,7 +19,7 @@ from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
 
 def load(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hub id or `nano`, as the head of the swarm sees it.")],
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, fp16 or bf16. [default: as before]")] = "",
+    dtype: Annotated[str, typer.Option("--dtype", help=f"{options.DTYPES} [default: as before]")] = "",
     sessions: Annotated[int, typer.Option("--sessions", min=0, help="Sessions to have KV for. [default: as before]")] = 0,
     context: Annotated[int, typer.Option("--context", min=0, help="Positions of each Session. [default: as before]")] = 0,
     objective: options.Objective = "",

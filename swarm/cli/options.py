@@ -12,6 +12,7 @@ import grpc.aio
 import typer
 
 from swarm.cli import settings
+from swarm.config import PLAN_DTYPES
 from swarm.errors import UsageError
 from swarm.plan import Plan
 from swarm.plan_check import OBJECTIVES
@@ -33,6 +34,8 @@ PlanFile = Annotated[
 Objective = Annotated[
     str, typer.Option("--objective", metavar="WHAT", help="What Plans are for: latency (one chat), throughput (many) or balanced.")
 ]
+DTYPES = f"auto, {', '.join(PLAN_DTYPES[:-1])} or {PLAN_DTYPES[-1]}."
+"""What --dtype takes, for its help."""
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 

@@ -12,7 +12,7 @@ from cluster.device_spec import parse_device, parse_size
 from cluster.hardware import Device, detect
 from cluster.ports import DEFAULT_PORTS, parse_ports
 from swarm.cli import options, output, settings
-from swarm.cli.plan_model import DTYPES, MODELS, check_can_be_loaded, model_to_plan
+from swarm.cli.plan_model import MODELS, check_can_be_loaded, model_to_plan
 from swarm.errors import SwarmError, UsageError
 from swarm.plan import Plan
 
@@ -27,7 +27,7 @@ def plan(
     exclude: Annotated[list[str] | None, typer.Option("--exclude", metavar="DEVICE", help="A device to leave out.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="torch threads of each CPU device.")] = None,
     spread: Annotated[bool, typer.Option("--spread", help="Use every device, even where fewer would do.")] = False,
-    dtype: Annotated[str, typer.Option("--dtype", help=DTYPES)] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help=options.DTYPES)] = "auto",
     sessions: Annotated[int, typer.Option("--sessions", help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", help="Positions of each session.")] = 8192,
     objective: Annotated[str, typer.Option("--objective", help="latency, throughput or balanced.")] = "balanced",

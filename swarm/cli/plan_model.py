@@ -9,7 +9,6 @@ from swarm.shapes import SHAPES, known_shape
 from swarm.weights.describe import describe
 
 MODELS = f"A folder (its config.json is enough), a Hub id, nano, {' or '.join(SHAPES)}."
-DTYPES = f"auto, {', '.join(PLAN_DTYPES[:-1])} or {PLAN_DTYPES[-1]}."
 
 
 def model_to_plan(model: str, dtype: str) -> Model:

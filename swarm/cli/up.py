@@ -33,7 +33,7 @@ def up(
     exclude: rig_options.Exclude = None,
     threads: rig_options.Threads = None,
     spread: rig_options.Spread = False,
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, fp16 or bf16.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help=options.DTYPES)] = "auto",
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", min=1, help="Positions of each session.")] = 8192,
     objective: options.Objective = "balanced",
