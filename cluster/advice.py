@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -23,7 +24,7 @@ WORTH = 1.01
 """Below that many times what the Plan is chosen by, something brings nothing."""
 RIGS_TRIED = 4
 """Rigs in which one more card is tried; planning for many Devices takes its time."""
-RAM_STEP_BYTES = 8 * 2**30
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -68,21 +69,25 @@ class Adviser:
 
     def cure(self) -> str:
         """Where the model does not fit: the least RAM, or else one more card, with which it does; empty where neither helps."""
-        shares = [share for ram in self.home.spare if (share := self._least(ram))]
-        if shares:
-            share = min(shares, key=lambda each: each.spec.memory_bytes)
-            what, then = f"--ram {_whole(share.spec.memory_bytes)} on {share.rig}", self._foreseen(self.home.with_device(share))
-        else:
-            what, then = self._best_card()
-        return f"with {what} it fits: predicted {then.tokens_per_s:.1f} tok/s" if then is not None else ""
+        return self.cure_by_ram() or _fits_with(*self._best_card())
 
-    def _least(self, ram: Measured) -> Measured | None:
-        """The least share of a Rig's RAM with which the model fits, in steps of 8 GiB."""
-        for size in (*range(RAM_STEP_BYTES, ram.spec.memory_bytes, RAM_STEP_BYTES), ram.spec.memory_bytes):
-            share = replace(ram, spec=replace(ram.spec, memory_bytes=size))
-            if not missing_bytes(self.home.model, self.home.with_device(share), self.load):
-                return share
-        return None
+    def cure_by_ram(self) -> str:
+        """`with --ram 24GiB on attic it fits: predicted 6.1 tok/s`: the least that does; empty where no Rig has that much."""
+        shares = [(size, ram) for ram in self.home.spare if (size := self._least_gib(ram))]
+        if not shares:
+            return ""
+        size, ram = min(shares, key=lambda share: share[0])
+        return _fits_with(f"--ram {size}GiB on {ram.rig}", self._foreseen(self.home.with_device(_share(ram, size))))
+
+    def _least_gib(self, ram: Measured) -> int:
+        """The least share of a Rig's RAM with which the model fits, in whole GiB; 0 where none does."""
+        sizes = range(1, ram.spec.memory_bytes // GIB + 1)
+        at = bisect_left(sizes, True, key=lambda size: self._holds(_share(ram, size)))
+        return sizes[at] if at < len(sizes) else 0
+
+    def _holds(self, more: Measured) -> bool:
+        """Whether the model fits with one more Device."""
+        return not missing_bytes(self.home.model, self.home.with_device(more), self.load)
 
     def _best_card(self) -> tuple[str, Prediction | None]:
         """One more card in the Rig where it brings most."""
@@ -130,6 +135,14 @@ class Adviser:
 
 def _quicker(link: Link) -> Link:
     return replace(link, bytes_per_s=max(link.bytes_per_s, SWITCH_BYTES_PER_S))
+
+
+def _share(ram: Measured, size_gib: int) -> Measured:
+    return replace(ram, spec=replace(ram.spec, memory_bytes=size_gib * GIB))
+
+
+def _fits_with(what: str, then: Prediction | None) -> str:
+    return f"with {what} it fits: predicted {then.tokens_per_s:.1f} tok/s" if then is not None else ""
 
 
 def _whole(num_bytes: int) -> str:

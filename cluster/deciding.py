@@ -13,7 +13,7 @@ from cluster.parts import same_assignment
 from cluster.planner import Load, make_plan
 from cluster.planner.hardware import Hardware, Link, Links, Measured
 from cluster.planner.refine import refine
-from cluster.ram_hint import Shortage, ram_hint
+from cluster.ram_hint import ram_hint
 from cluster.roster import Device, Roster
 from cluster.router_counts import router_counts
 from cluster.target import Target
@@ -140,14 +140,14 @@ class Deciding:
         least = f" even in {dtype}" if dtype in QUANTIZED else ""
         return f"needs {gib(error.needed_bytes)}{least}, has {gib(error.available_bytes)}: waiting for `swarm join ...`"
 
-    async def hints(self, target: Target, model: Model, error: DoesNotFit) -> list[str]:
+    async def hints(self, target: Target, model: Model) -> list[str]:
         """What would do where a model does not fit: a lesser dtype, where that is left to us, or host RAM (see `ram_hint`)."""
         for lesser, hardware in self._parted(model)[1] if target.dtype == "auto" else ():
             if await asyncio.to_thread(fits, lesser, hardware, self._load(target)):
                 return [f"in {lesser.dtype} it would fit: `swarm load {target.source}`"]
         rigs = [rig for rig in self._roster.rigs.values() if not rig.leaving and any(d.device != "cpu" for d in rig.offer.devices)]
         free = {rig.name: rig.offer.ram_bytes for rig in rigs}
-        hint = await asyncio.to_thread(ram_hint, Shortage(model, self.hardware(model), target.load, error, free))
+        hint = await asyncio.to_thread(ram_hint, model, self.hardware(model), self._load(target), free)
         return [hint] if hint else []
 
     def _load(self, target: Target) -> Load:

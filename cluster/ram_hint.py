@@ -1,69 +1,37 @@
-"""What host RAM would do where the GPUs do not hold the model: tried on the planner, nothing is asked of anybody."""
+"""What host RAM would do where a swarm's GPUs do not hold the model: tried on the planner, nothing is asked of anybody."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
+from cluster.advice import Adviser, Home
 from cluster.hardware.known_cards import known_card
-from cluster.planner import Load, make_plan
+from cluster.planner import Load
 from cluster.planner.hardware import Hardware, Measured
 from swarm.config import Sizes
-from swarm.errors import DoesNotFit, PlacementError
 from swarm.plan import Model, WorkerSpec
 
-GIB = 2**30
 PLAIN = "desktop CPU"
 """Whose speed the RAM is tried at: nobody has measured it."""
 RIGS = 3
 """Those with most RAM are tried."""
-TRIES = 5
-"""Sizes that are tried on one Rig, from the least that could do to all that is free."""
 
 
-@dataclass(frozen=True)
-class Shortage:
-    """A model that does not fit.
+def ram_hint(model: Model, hardware: Hardware, load: Load, ram: Mapping[str, int]) -> str:
+    """What `Adviser.cure_by_ram` says. A swarm serves without standby copies where those have no room.
 
     Args:
         ram: host RAM that is free beside the Devices, by Rig, bytes.
     """
-
-    model: Model
-    hardware: Hardware
-    load: Load
-    error: DoesNotFit
-    ram: Mapping[str, int]
+    most = sorted(ram.items(), key=lambda item: (-item[1], item[0]))[:RIGS]
+    home = Home(model, hardware, tuple(_plain(model, rig, free) for rig, free in most))
+    return Adviser(home, replace(load, standby=False)).cure_by_ram()
 
 
-def ram_hint(shortage: Shortage) -> str:
-    """`with --ram 24GiB on attic it fits: predicted 6.1 tok/s`; empty where no Rig has that much RAM."""
-    for rig, free in sorted(shortage.ram.items(), key=lambda item: (-item[1], item[0]))[:RIGS]:
-        if not _rate(shortage, rig, free):
-            continue
-        for size in _sizes(shortage, free):
-            if rate := _rate(shortage, rig, size * GIB):
-                return f"with --ram {size}GiB on {rig} it fits: predicted {rate:.1f} tok/s"
-    return ""
-
-
-def _sizes(shortage: Shortage, free: int) -> Iterator[int]:
-    """Whole GiB, growing."""
-    least, most = -(-max(1, shortage.error.needed_bytes - shortage.error.available_bytes) // GIB), free // GIB
-    if least > most:
-        return
-    sizes = {least + round((most - least) * (step / (TRIES - 1)) ** 2) for step in range(TRIES)}
-    yield from sorted(sizes | {min(most, least + 1)})
-
-
-def _rate(shortage: Shortage, rig: str, memory_bytes: int) -> float:
-    """Tokens a second of one stream; 0 where it does not fit even so."""
-    spec, dtype = WorkerSpec(f"{rig}/ram", rig, "cpu", "", memory_bytes), shortage.model.dtype
-    plain = known_card(PLAIN)
-    assert plain
-    more = Measured(spec, plain.speed(dtype, Sizes(shortage.model.config, dtype).weight_element))
-    try:
-        plan = make_plan(shortage.model, replace(shortage.hardware, devices=(*shortage.hardware.devices, more)), shortage.load, 1)
-    except PlacementError:
-        return 0.0
-    return plan.predicted.tokens_per_s if plan.predicted else 0.0
+def _plain(model: Model, rig: str, memory_bytes: int) -> Measured:
+    """RAM as an ordinary CPU reads it."""
+    card = known_card(PLAIN)
+    assert card
+    speed = card.speed(model.dtype, Sizes(model.config, model.dtype).weight_element)
+    return Measured(WorkerSpec(f"{rig}/ram", rig, "cpu", "", memory_bytes), speed)

@@ -212,7 +212,7 @@ class Replanning:
         text = "; ".join([text, *(f"{d.name} is left out: {d.out}" for d in refusals)])
         self._publish(Published(None, text, description))
         if isinstance(error, DoesNotFit) and description:
-            hints = await self._deciding.hints(self.target, description.model, error)
+            hints = await self._deciding.hints(self.target, description.model)
             self._publish(Published(None, "; ".join([text, *hints]), description))
         return True
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from fake_worker import MODELS
 from memory_swarm import NEED, Swarm, offer
 
+from cluster.advice import GIB
 from cluster.planner import Hardware, Load, needed_bytes
-from cluster.ram_hint import GIB, Shortage, ram_hint
+from cluster.ram_hint import ram_hint
 from cluster.roster import RigOffer
-from swarm.errors import DoesNotFit
 from swarm.plan import Model
 
 BIG = Model("big", "big", "id-big", "fp32", replace(MODELS["nano"].config, hidden=1024, ffn=8192, vocab=32000, num_blocks=16))
@@ -40,8 +40,7 @@ def test_the_least_ram_that_fits_is_named() -> None:
     load = Load(1, 64)
     need = needed_bytes(BIG, load)
     assert need > 4 * GIB
-    error = DoesNotFit(need, 0, "big")
-    nothing = Shortage(BIG, Hardware(()), load, error, {"desk": need - GIB, "attic": 64 * GIB})
     least = -(-need // GIB)
-    assert ram_hint(nothing).startswith(f"with --ram {least}GiB on attic it fits: predicted ")
-    assert ram_hint(replace(nothing, ram={"desk": need - GIB})) == ""
+    hint = ram_hint(BIG, Hardware(()), load, {"desk": need - GIB, "attic": 64 * GIB})
+    assert hint.startswith(f"with --ram {least}GiB on attic it fits: predicted ")
+    assert ram_hint(BIG, Hardware(()), load, {"desk": need - GIB}) == ""
