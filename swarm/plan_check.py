@@ -34,15 +34,32 @@ def problems(plan: Plan) -> Iterator[str]:
     staged = [s.worker for r in plan.routes for s in r.stages]
     if len(set(staged)) != len(staged):
         yield "a worker has two Stages"
-    owners = {(s.worker, b) for r in plan.routes for s in r.stages for b in s.blocks}
-    seen: set[tuple[str, int, int]] = set()
+    if plan.objective not in OBJECTIVES:
+        yield f"unknown objective {plan.objective}; known: {', '.join(OBJECTIVES)}"
+    yield from _standby_problems(plan, names)
+    yield from _shard_problems(plan, names)
+    for worker in plan.workers:
+        if worker.planned_bytes > worker.memory_bytes:
+            yield f"{worker.name} is planned for {worker.planned_bytes} bytes and has {worker.memory_bytes}"
+
+
+def _owners(plan: Plan) -> set[tuple[str, int]]:
+    """(Worker, Block) of every Stage."""
+    return {(s.worker, b) for r in plan.routes for s in r.stages for b in s.blocks}
+
+
+def _standby_problems(plan: Plan, names: Sequence[str]) -> Iterator[str]:
+    owners, num_blocks = _owners(plan), plan.model.config.num_blocks
     for standby in plan.standbys:
-        if standby.worker not in names or not 0 <= standby.first < standby.end <= config.num_blocks:
+        if standby.worker not in names or not 0 <= standby.first < standby.end <= num_blocks:
             yield f"a standby copy of blocks {standby.first}-{standby.end} is of no worker or of no blocks of this plan"
         if any((standby.worker, b) in owners for b in standby.blocks):
             yield f"{standby.worker} is to stand by for a block that its own Stage has"
-    if plan.objective not in OBJECTIVES:
-        yield f"unknown objective {plan.objective}; known: {', '.join(OBJECTIVES)}"
+
+
+def _shard_problems(plan: Plan, names: Sequence[str]) -> Iterator[str]:
+    owners, config = _owners(plan), plan.model.config
+    seen: set[tuple[str, int, int]] = set()
     for shard in plan.shards:
         if not 0 <= shard.route < len(plan.routes):
             yield f"a shard of block {shard.block} is of route {shard.route}, which the plan does not have"
@@ -58,9 +75,6 @@ def problems(plan: Plan) -> Iterator[str]:
         if keys & seen or len(keys) != len(shard.experts):
             yield f"{shard.worker} has an expert of block {shard.block} twice"
         seen |= keys
-    for worker in plan.workers:
-        if worker.planned_bytes > worker.memory_bytes:
-            yield f"{worker.name} is planned for {worker.planned_bytes} bytes and has {worker.memory_bytes}"
 
 
 def _route_problems(stages: Sequence[Stage], num_blocks: int, names: Sequence[str]) -> Iterator[str]:

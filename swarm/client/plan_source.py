@@ -9,7 +9,7 @@ from typing import Protocol
 
 import grpc.aio
 
-from swarm.errors import NoSwarm, PlacementError, SwarmError
+from swarm.errors import PlacementError, SwarmError
 from swarm.plan import Model, Plan
 from swarm.weights.describe import assets as assets_of_folder
 from swarm.weights.source import small_files
@@ -151,12 +151,3 @@ class SwarmPlan:
             if reply.plan:
                 self._latest = Plan.from_json(reply.plan, "the swarm's plan")
             self._changed.notify_all()
-
-
-def source_for(plan_file: Path | None, address: str, credentials: Credentials) -> PlanSource:
-    """The source that a command was given. Raises NoSwarm where it was given none."""
-    if plan_file is not None:
-        return FilePlan(plan_file)
-    if not address:
-        raise NoSwarm("no swarm is known here: start one with `swarm up`, or name one with --swarm ADDRESS")
-    return SwarmPlan(address, credentials)

@@ -53,7 +53,7 @@ class Routes:
             try:
                 await new.start()
                 self._check_serving()
-            except BaseException:
+            except BaseException:  # whoever is cancelled meanwhile leaves no stream open either
                 await new.close()
                 raise
             self._streams[route] = new
