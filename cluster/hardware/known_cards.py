@@ -18,7 +18,7 @@ BANDWIDTH_SHARE = 0.8
 """Of the printed memory bandwidth, what decode products are taken to reach. An assumption: measure to know."""
 RATE_SHARE = 0.6
 """Of the printed matmul rate, what a prompt's chunk of 256 rows is taken to reach. An assumption: measure to know."""
-START_S = 10e-6
+START_S = 5e-6
 """To start one kernel from Python. An assumption: measure to know."""
 GPU_RESERVE_GIB = 1.0
 """Of a card's printed memory: what driver, CUDA context, allocator gaps and a little screen take. An assumption."""

@@ -20,11 +20,14 @@ KERNELS_EXPERT = 8
 """Kernels started for each expert that a micro-batch touches."""
 KERNELS_HEAD = 20
 """Kernels started for embedding or head."""
-FRAME_WORK = 16
+COLD = 2.0
+"""How much longer a kernel takes to start between products that empty the caches than in a Block of next to no weights, which is
+what is measured: 0.5 to 0.6 ms more a Block in all swarms of `benchmarks.prediction`, on the machine of docs/performance.md."""
+FRAME_WORK = 44
 """What a Worker's own software takes for a micro-batch in and on, beside gRPC's, in `software_s`."""
-SHARD_WORK = 8
+SHARD_WORK = 40
 """The same for one request to an ExpertShard and its answer, on each of the two Workers."""
-CLIENT_WORK = 30
+CLIENT_WORK = 15
 """The same for a client's token, on a machine like the entry Worker's."""
 WAIT_SHARE = 0.5
 """A Worker that is busy with its own Stage takes shard work between Blocks: half a Block's time, on average."""
@@ -65,28 +68,28 @@ class Costs:
         """A Block without its experts: its weights once, and the KV of the whole planned context for each row."""
         speed, sizes = device.speed, self.prices.sizes
         kv = rows * sizes.kv(self.prices.context)
-        return (
-            sizes.block_core * speed.seconds_a_byte(rows)
-            + kv * speed.seconds_a_byte(1)
-            + KERNELS_CORE * speed.start_s * speed.slowed
-        )
+        return sizes.block_core * speed.seconds_a_byte(rows) + kv * speed.seconds_a_byte(1) + KERNELS_CORE * self._start_s(device)
 
     def prompt_core_s(self, device: Measured, rows: float) -> float:
         """A Block without its experts for a chunk of one Session's prompt."""
         speed = device.speed
-        return self.prices.sizes.block_core * speed.seconds_a_byte(rows) + KERNELS_CORE * speed.start_s * speed.slowed
+        return self.prices.sizes.block_core * speed.seconds_a_byte(rows) + KERNELS_CORE * self._start_s(device)
 
     def expert_s(self, device: Measured, rows: float) -> float:
         """One touched expert, with its share of the rows."""
         each = max(1.0, rows * self.prices.sizes.config.top_k / self.touched(rows))
         speed = device.speed
-        return self.prices.expert * speed.seconds_a_byte(each) + KERNELS_EXPERT * speed.start_s * speed.slowed
+        return self.prices.expert * speed.seconds_a_byte(each) + KERNELS_EXPERT * self._start_s(device)
 
     def ends_s(self, device: Measured, first: bool, last: bool, rows: float) -> float:
         """Embedding and head, where a Stage has them."""
         speed = device.speed
         head = self.prices.sizes.head * speed.seconds_a_byte(rows) if last else 0.0
-        return head + (first + last) * KERNELS_HEAD * speed.start_s * speed.slowed
+        return head + (first + last) * KERNELS_HEAD * self._start_s(device)
+
+    def _start_s(self, device: Measured) -> float:
+        """One kernel, where it stands between products."""
+        return COLD * device.speed.start_s * device.speed.slowed
 
     def frame_s(self, device: Measured) -> float:
         """A Worker's software for one micro-batch, beside computing it."""

@@ -6,7 +6,7 @@ The entry Stage keeps several micro-batches of its Route under way at once, so t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 
@@ -33,6 +33,16 @@ def group_limit(active_sessions: int, num_stages: int, fixed: int = 0) -> int:
         fixed: the Plan's own number; 0 where it leaves it open. The one more is for the client.
     """
     return max(1, min(active_sessions, fixed or num_stages + 1))
+
+
+def fair_share(active_sessions: int, groups: int, under_way: Sequence[int]) -> int:
+    """How many Sessions the next micro-batch may have, so that all of `groups` differ by one at most.
+
+    Args:
+        under_way: the Sessions of each micro-batch that is under way.
+    """
+    floor, larger = divmod(active_sessions, groups)
+    return max(1, floor + (sum(n > floor for n in under_way) < larger))
 
 
 class EntryQueue(Generic[W]):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from swarm.errors import Expired, Full, Refused, StepError
 from swarm.wire.status import to_step
 from swarm.wire.v1 import stage_pb2 as pb
-from swarm.worker.batching import EntryQueue, group_limit
+from swarm.worker.batching import EntryQueue, fair_share, group_limit
 from swarm.worker.candidates import check_ask
 from swarm.worker.epoch import Epoch
 from swarm.worker.flow import Flow
@@ -153,7 +153,8 @@ class EntryStage:
         limit = group_limit(len(active), len(epoch.plan.routes[epoch.route].stages), epoch.plan.in_flight)
         if sum(not u.over for u in self._under_way.values()) >= limit:
             return []
-        return self._queue.take(-(-len(active) // limit), epoch.plan.chunk_rows, epoch.plan.max_rows)
+        share = fair_share(len(active), limit, [len(u.steps) for u in self._under_way.values() if not u.over])
+        return self._queue.take(share, epoch.plan.chunk_rows, epoch.plan.max_rows)
 
     def _send(self, steps: list[WaitingStep]) -> None:
         """Send off one micro-batch for each epoch that its Steps name (two only while the Plan changes)."""

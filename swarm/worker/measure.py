@@ -103,7 +103,7 @@ def measuring(wanted: Wanted, device: torch.device, room_bytes: int, held: Seque
         taken = block.run(products.one, min(JOB_S, repeat_s))
         starts.append(taken.seconds / taken.count)
         yield
-        taken = frames(min(JOB_S, repeat_s) / 2)
+        taken = frames(products.one, min(JOB_S, repeat_s))
         software.append(taken.seconds / taken.count)
         yield
         for rows in known:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.worker.batching import EntryQueue, group_limit
+from swarm.worker.batching import EntryQueue, fair_share, group_limit
 
 CHUNK, MOST = 8, 12
 
@@ -123,3 +123,13 @@ def test_as_many_micro_batches_as_keep_every_stage_busy_and_never_more_than_sess
     assert group_limit(50, 3, fixed=9) == 9
     assert group_limit(2, 3, fixed=9) == 2
     assert group_limit(0, 3, fixed=9) == 1
+
+
+@given(st.integers(1, 40), st.integers(1, 8))
+def test_micro_batches_under_way_differ_by_one_session_at_most(active: int, groups: int) -> None:
+    groups = min(active, groups)
+    under_way: list[int] = []
+    for _ in range(groups):
+        under_way.append(fair_share(active, groups, under_way))
+    assert sum(under_way) == active
+    assert max(under_way) - min(under_way) <= 1
