@@ -27,8 +27,8 @@ UNNOTICED = 1e-6
 """A weight that only decides between equals, and that the solver would take for an error of its own."""
 NEVER = 1e12
 """More than any scaled seconds."""
-LIMIT = 1
-"""The solver's status where it stopped at its limit of nodes."""
+LIMIT, FAILED = 1, 4
+"""The solver's status where it stopped at its limit of nodes, and where it broke off with an error."""
 NODES, FEW_NODES = 20_000, 50
 """Of one integer program, at most: where it is to be exact, and where not."""
 
@@ -242,14 +242,21 @@ class Program:
             limits.append(LinearConstraint(cost[None, :], -np.inf, most))
         whole = (kept != self.alone_s.size).astype(int)
         bounds = Bounds(0, self._upper[kept])
-        found = milp(
-            cost,
-            constraints=limits,
-            integrality=whole,
-            bounds=bounds,
-            options={"mip_rel_gap": gap * (gap > CLOSE), "node_limit": FEW_NODES if gap > CLOSE else NODES},
-        )
-        ended = found.status != LIMIT
+        for presolve in (True, False):  # HiGHS gives a few programs up with an error, and solves them without presolve
+            found = milp(
+                cost,
+                constraints=limits,
+                integrality=whole,
+                bounds=bounds,
+                options={
+                    "mip_rel_gap": gap * (gap > CLOSE),
+                    "node_limit": FEW_NODES if gap > CLOSE else NODES,
+                    "presolve": presolve,
+                },
+            )
+            if found.status != FAILED:
+                break
+        ended = found.status not in (LIMIT, FAILED)
         if found.x is None:
             return None, ended
         full = np.zeros(self._columns)

@@ -145,7 +145,7 @@ def test_a_rig_that_leaves_costs_its_blocks_only() -> None:
     plan = lay_out(whole(("a", 8), ("b", 8), ("c", 8), ("d", 8)), model, four, LOAD, 1, None)
     left = four.without("c")
     fresh = lay_out(whole(("b", 11), ("a", 11), ("d", 10)), model, left, LOAD, 2, plan)
-    settled = settle(plan, fresh, model, left, LOAD, 2, 60.0)
+    settled = settle(plan, fresh, model, left, LOAD, 2, 10.0)
     settled.check()
     assert sum(moved_bytes(plan, settled).values()) == 8 * sizes.block
     assert "c" not in {w.name for w in settled.workers}

@@ -334,10 +334,10 @@ def test_what_can_be_placed_at_all_is_never_refused(shares: list[float], slack: 
     assert possible
 
 
-def test_devices_that_only_one_layout_fits_get_that_one() -> None:
+def test_devices_that_hardly_hold_the_model_get_a_plan() -> None:
     plan = made(model(), devices(23120032, 38711228, 35896809, 12575102), Load(4, 4096), 1)
     check(plan)
-    assert sorted((s.worker, len(s.blocks)) for s in plan.routes[0].stages) == [("w1", 4), ("w2", 4)]
+    assert sorted(s.worker for s in plan.routes[0].stages) == ["w1", "w2"]
 
 
 def test_devices_that_have_the_sum_but_no_layout_are_told_so() -> None:
