@@ -139,16 +139,17 @@ def test_nothing_moves_for_a_gain_that_does_not_pay() -> None:
     assert settled.epoch == 2 and settled.notes[-1].startswith("stays as it is")
 
 
-def test_a_rig_that_leaves_costs_its_blocks_only() -> None:
+def test_a_rig_that_leaves_costs_its_blocks_and_what_balance_pays_back() -> None:
     model, sizes = mixtral(), Sizes(mixtral().config, "bf16")
     four = three("a", "b", "c", "d")
     plan = lay_out(whole(("a", 8), ("b", 8), ("c", 8), ("d", 8)), model, four, LOAD, 1, None)
     left = four.without("c")
     fresh = lay_out(whole(("b", 11), ("a", 11), ("d", 10)), model, left, LOAD, 2, plan)
-    settled = settle(plan, fresh, model, left, LOAD, 2, 10.0)
-    settled.check()
-    assert sum(moved_bytes(plan, settled).values()) == 8 * sizes.block
-    assert "c" not in {w.name for w in settled.workers}
+    for horizon_s, blocks in ((5.0, 8), (60.0, 10)):
+        settled = settle(plan, fresh, model, left, LOAD, 2, horizon_s)
+        settled.check()
+        assert sum(moved_bytes(plan, settled).values()) == blocks * sizes.block < sum(moved_bytes(plan, fresh).values())
+        assert "c" not in {w.name for w in settled.workers}
 
 
 def test_the_moving_time_is_that_of_the_slowest_loader() -> None:
