@@ -56,13 +56,14 @@ class Terminal:
     def _read_until_done(self, loop: asyncio.AbstractEventLoop, running: Future[None], interrupt: Callable[[], bool]) -> None:
         while True:
             try:
-                try:
-                    wanted = self._wanted.get(timeout=HEAR_S)
-                except queue.Empty:
-                    continue
-                if wanted is None:
-                    return running.result()
-                wanted[1].set_result(_read(wanted[0]))
+                while True:  # inside of the try: Ctrl-C is heard where a loop turns, too
+                    try:
+                        wanted = self._wanted.get(timeout=HEAR_S)
+                    except queue.Empty:
+                        continue
+                    if wanted is None:
+                        return running.result()
+                    wanted[1].set_result(_read(wanted[0]))
             except KeyboardInterrupt:
                 if not _in_loop(loop, interrupt):
                     _in_loop(loop, running.cancel)
