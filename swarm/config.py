@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from swarm.bits import NUMBER_BYTES, Bits
 from swarm.errors import MissingWeights, ModelError, UnknownArchitecture
 
 ARCHITECTURES = ("MixtralForCausalLM",)
-DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-"""Bytes of one number, in the dtypes that models run in."""
+DTYPE_BYTES = NUMBER_BYTES
 QUANTIZED = ("int8", "int4")
 """Dtypes that matrices are kept in, beside numbers of 2 bytes."""
 PLAN_DTYPES = (*DTYPE_BYTES, *QUANTIZED)
@@ -139,15 +139,14 @@ def _positive(raw: dict[str, Any], key: str, default: int | None = None) -> int:
 
 def number_bytes(dtype: str) -> int:
     """One number of a hidden state, a cache or an embedding, in a model of that dtype: matrices may be kept in fewer."""
-    return DTYPE_BYTES.get(dtype, 2)
+    return NUMBER_BYTES[Bits.of(dtype).numbers]
 
 
 @dataclass(frozen=True)
 class Sizes:
     """What the parts of a model weigh, in bytes, once converted to a dtype.
 
-    The embedding, the routers and the norms are never quantized. int8 has a scale of 2 bytes a row; int4 a scale and a
-    zero of 2 bytes each for every `INT4_GROUP` weights along the input dimension.
+    What the dtype means for each matrix, `swarm.bits` says.
     """
 
     config: ModelConfig
@@ -168,25 +167,22 @@ class Sizes:
         """One weight of a matrix, on average over the experts, scales and zeros included."""
         return self.expert / (3 * self.config.hidden * self.config.ffn)
 
-    def matrix(self, rows: int, columns: int) -> int:
-        """A matrix with that many outputs (rows) and inputs (columns)."""
-        if self.dtype == "int8":
-            return rows * (columns + 2)
-        if self.dtype == "int4":
-            return rows * (-(-columns // 2) + 4 * -(-columns // INT4_GROUP))
-        return rows * columns * self.element
+    @cached_property
+    def bits(self) -> Bits:
+        return Bits.of(self.dtype)
 
     @cached_property
     def expert(self) -> int:
         """One expert: w1 and w3 [F, H], w2 [H, F]."""
-        return 2 * self.matrix(self.config.ffn, self.config.hidden) + self.matrix(self.config.hidden, self.config.ffn)
+        c, bits = self.config, self.bits
+        return 2 * bits.experts.matrix_bytes(c.ffn, c.hidden) + bits.down.matrix_bytes(c.hidden, c.ffn)
 
     @cached_property
     def block_core(self) -> int:
         """A Block without its experts: q, k, v, o, the router and two norms."""
-        c = self.config
-        qkv = self.matrix((c.num_heads + 2 * c.num_kv_heads) * c.head_dim, c.hidden)
-        return qkv + self.matrix(c.hidden, c.num_heads * c.head_dim) + (c.num_experts + 2) * c.hidden * self.element
+        c, form = self.config, self.bits.attention
+        qkv = form.matrix_bytes((c.num_heads + 2 * c.num_kv_heads) * c.head_dim, c.hidden)
+        return qkv + form.matrix_bytes(c.hidden, c.num_heads * c.head_dim) + (c.num_experts + 2) * c.hidden * self.element
 
     @property
     def block(self) -> int:
@@ -199,7 +195,7 @@ class Sizes:
     @property
     def head(self) -> int:
         """The last norm and the output matrix (its own copy, also where it is tied to the embedding)."""
-        return self.matrix(self.config.vocab, self.config.hidden) + self.config.hidden * self.element
+        return self.bits.head.matrix_bytes(self.config.vocab, self.config.hidden) + self.config.hidden * self.element
 
     @property
     def weights(self) -> int:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swarm.bits import Form
 from swarm.config import LOGIT_ROWS, QUANTIZED, ModelConfig, Sizes
 from swarm.errors import MissingWeights, ModelError, UnknownArchitecture
 from swarm.shapes import SHAPES, known_shape
@@ -178,9 +179,9 @@ def test_8x7b_weighs_what_is_published_in_every_dtype(dtype: str, gigabytes: flo
 
 def test_a_quantized_matrix_has_its_codes_and_its_scales_and_pads_what_does_not_fill_a_group() -> None:
     config = SHAPES["mixtral-8x7b"]
-    assert Sizes(config, "int8").matrix(10, 4096) == 10 * (4096 + 2)
-    assert Sizes(config, "int4").matrix(10, 4096) == 10 * (2048 + 64 * 4)
-    assert Sizes(config, "int4").matrix(1, 65) == 33 + 2 * 4
+    assert Form("int8").matrix_bytes(10, 4096) == 10 * (4096 + 2)
+    assert Form("int4", 64).matrix_bytes(10, 4096) == 10 * (2048 + 64 * 4)
+    assert Form("int4", 64).matrix_bytes(1, 65) == 33 + 2 * 4
     assert Sizes(config, "int4").weight_element == 0.5625
 
 
