@@ -12,6 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from swarm.bits import Form
 from swarm.errors import CorruptWeights
 from swarm.weights.file import LocalFile, WeightFile
 
@@ -42,6 +43,14 @@ class Entry:
     @property
     def num_bytes(self) -> int:
         return prod(self.shape) * ITEM_BYTES[self.dtype]
+
+    @property
+    def form(self) -> Form | None:
+        return None
+
+    @property
+    def auto_form(self) -> Form | None:
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,35 @@
+"""What a checkpoint knows of one tensor before it is read: a port with a twin for each format. Standard library only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from swarm.bits import Form
+
+
+class AnyEntry(Protocol):
+    """One tensor of a checkpoint; `swarm.weights.read` reads it, whichever format it has."""
+
+    @property
+    def path(self) -> Path:
+        """The file that has it, for messages."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What Hugging Face's layout calls it."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def form(self) -> Form | None:
+        """In which its own codes can be kept, code for code; None: floats, or codes that no Form has."""
+        ...
+
+    @property
+    def auto_form(self) -> Form | None:
+        """In which `--dtype auto` keeps it: `form`, or what its few bits are requantized to where they have none; None: floats."""
+        ...
