@@ -6,17 +6,12 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine
-from pathlib import Path
 
 import torch
 
-from swarm.config import QUANTIZED, Sizes
-from swarm.errors import DeviceError, DoesNotFit, ModelError, Refused
-from swarm.model.dtypes import TORCH_DTYPES
+from swarm.config import Sizes
+from swarm.errors import DeviceError, DoesNotFit, Refused
 from swarm.plan import Plan
-from swarm.weights.checkpoint import Checkpoint
-from swarm.weights.load import Loader
-from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.assembly import Assembly
@@ -25,13 +20,14 @@ from swarm.worker.device_memory import ran_out, too_little
 from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.flow import Flow
-from swarm.worker.holdings import Holdings, Weights, part_bytes, parts_of, read_part, release_memory
+from swarm.worker.holdings import Holdings, Weights, part_bytes, parts_of, release_memory
 from swarm.worker.hops import Hops
 from swarm.worker.kv_pool import KVPool
 from swarm.worker.opening import Opening
 from swarm.worker.peers import Peers
 from swarm.worker.router_counts import RouterCounts
 from swarm.worker.shards import Shards
+from swarm.worker.supply import Supply
 
 SWEEP_S = 0.5
 RELEASE_S = 5.0
@@ -157,13 +153,11 @@ class Worker:
         if not missing:
             return
         yield 0, total
-        checkpoint = await asyncio.to_thread(_open, plan, folder)
-        quantized = plan.model.dtype if plan.model.dtype in QUANTIZED else ""
-        loader = Loader(checkpoint, TORCH_DTYPES[plan.model.dtype], self.device, quantized)
+        supply = Supply(plan.model, self.device, folder)
         loaded = 0
         try:
             for part in missing:
-                self._holdings.add(part, await _to_its_end(asyncio.to_thread(read_part, part, loader)))
+                self._holdings.add(part, await _to_its_end(asyncio.to_thread(supply.part, part)))
                 loaded += part_bytes(part, sizes)
                 self.loading = [f"{plan.model.name}: {100 * loaded // total}%"]
                 yield loaded, total
@@ -233,17 +227,6 @@ class Worker:
                     pool.close_session(session.id)
                     self.opening.freed()
             self.entry.sweep(now)
-
-
-def _open(plan: Plan, folder: str) -> Checkpoint:
-    """The model's files on this Rig. Raises ModelError where they are missing or are not the Plan's."""
-    where = Path(folder) if folder else resolve(plan.model.source)
-    checkpoint = Checkpoint.open(where)
-    if (found := checkpoint.model_id()) != plan.model.model_id:
-        raise ModelError(
-            f"{where} holds another model ({found}) than the plan's {plan.model.name} ({plan.model.model_id}): copy it anew"
-        )
-    return checkpoint
 
 
 async def _in_time(wait: Coroutine[object, object, None], until: float) -> bool:
