@@ -1,4 +1,4 @@
-"""A weight file's bytes, on this disk or still on the Hub: a port with two methods. Standard library only."""
+"""A weight file's bytes, on this disk, on another Rig's or still on the Hub: a port with three methods. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from swarm.errors import MissingWeights
+from swarm.errors import CorruptWeights, MissingWeights
 
 
 class WeightFile(Protocol):
-    """A file that can be read in pieces; `swarm.weights.remote_file` has the twin that is not here yet."""
+    """A file that can be read in pieces; `swarm.weights.remote_file` and `swarm.weights.peer_file` have the twins elsewhere."""
 
     @property
     def path(self) -> Path:
@@ -23,6 +23,15 @@ class WeightFile(Protocol):
 
     def read(self, offset: int, size: int) -> bytes:
         """That many bytes from `offset` on, fewer where the file ends. Raises MissingWeights."""
+        ...
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill all of a buffer of bytes from `offset` on.
+
+        Raises:
+            MissingWeights: the file cannot be read any more.
+            CorruptWeights: it ends too early.
+        """
         ...
 
 
@@ -43,6 +52,19 @@ class LocalFile:
             with self.path.open("rb") as file:
                 file.seek(offset)
                 return file.read(size)
+        except OSError as error:
+            raise self._unreadable(error) from None
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(offset)
+                at = 0
+                while at < len(buffer):
+                    count = file.readinto(buffer[at:])
+                    if not count:
+                        raise CorruptWeights(f"{self.path} ends inside the tensor at byte {offset + at}: fetch it again")
+                    at += count
         except OSError as error:
             raise self._unreadable(error) from None
 

@@ -32,13 +32,18 @@ ITEM_BYTES = {
 class Entry:
     """Where one tensor's bytes are."""
 
-    path: Path
+    file: WeightFile
+    """Read through it: it may be on another Rig."""
     name: str
     dtype: str
     """As the format spells it, a key of `ITEM_BYTES`."""
     shape: tuple[int, ...]
     offset: int
     """From the start of the file."""
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
 
     @property
     def num_bytes(self) -> int:
@@ -86,10 +91,11 @@ def header_of(file: WeightFile) -> Header:
     if file_bytes < 8 or length > min(MAX_HEADER_BYTES, file_bytes - 8):
         raise _corrupt(path, f"its header claims {length} bytes of a file of {file_bytes}")
     raw = file.read(8, length)
-    return Header(file, raw, _entries(path, raw, 8 + length, file_bytes), 8 + length, file_bytes)
+    return Header(file, raw, _entries(file, raw, 8 + length, file_bytes), 8 + length, file_bytes)
 
 
-def _entries(path: Path, raw: bytes, data_offset: int, file_bytes: int) -> dict[str, Entry]:
+def _entries(file: WeightFile, raw: bytes, data_offset: int, file_bytes: int) -> dict[str, Entry]:
+    path = file.path
     try:
         table = json.loads(raw)
     except (ValueError, RecursionError):
@@ -101,7 +107,7 @@ def _entries(path: Path, raw: bytes, data_offset: int, file_bytes: int) -> dict[
     entries: dict[str, Entry] = {}
     for name, claim in table.items():
         dtype, shape, begin, end = _claim(path, name, claim)
-        entry = Entry(path, name, dtype, shape, data_offset + begin)
+        entry = Entry(file, name, dtype, shape, data_offset + begin)
         if end - begin != entry.num_bytes:
             raise _corrupt(path, f"{name} has {end - begin} bytes where its shape and dtype need {entry.num_bytes}")
         entries[name] = entry

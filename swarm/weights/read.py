@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from swarm.bits import Form
-from swarm.errors import CorruptWeights, MissingWeights
 from swarm.weights.codes import Codes
 from swarm.weights.entry import AnyEntry
 from swarm.weights.header import Entry
@@ -54,15 +53,4 @@ def read_into(out: Tensor, entry: AnyEntry, part: int | None = None) -> None:
 
 def _fill(out: Tensor, entry: Entry, part: int | None) -> None:
     offset = entry.offset + (part or 0) * out.numel() * out.element_size()
-    buffer = out.view(-1).view(torch.uint8).numpy().data
-    try:
-        with entry.path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            at = 0
-            while at < len(buffer):
-                count = file.readinto(buffer[at:])
-                if not count:
-                    raise CorruptWeights(f"{entry.path} ends inside the tensor {entry.name}: fetch it again")
-                at += count
-    except OSError as error:
-        raise MissingWeights(f"{entry.path} cannot be read ({error.strerror}): fetch the model again, whole") from None
+    entry.file.read_into(offset, out.view(-1).view(torch.uint8).numpy().data)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from swarm.errors import MissingWeights
+from swarm.errors import CorruptWeights, MissingWeights
 from swarm.weights.header import SAMPLE_BYTES
 
 TIMEOUT_S = 30.0
@@ -49,6 +49,12 @@ class RemoteFile:
             found += piece
             offset += len(piece)
         return bytes(found)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        data = self.read(offset, len(buffer))
+        if len(data) != len(buffer):
+            raise CorruptWeights(f"{self.path} ends inside the tensor at byte {offset + len(data)}: fetch it again")
+        buffer[:] = data
 
     def _at(self, offset: int, end: int) -> bytes:
         """What is known from `offset` on, up to `end`; at least one byte."""
