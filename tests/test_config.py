@@ -117,10 +117,11 @@ def test_rope_theta_is_read_where_older_and_newer_files_have_it() -> None:
         ({"architectures": ["BertModel"]}, "BertModel"),
         ({"architectures": None}, "none"),
         ({"architectures": []}, "none"),
-        ({"sliding_window": 4096}, "sliding window"),
-        ({"hidden_act": "gelu"}, "gelu"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "RoPE scaling"),
-        ({"rope_scaling": {"type": "linear", "factor": 4}}, "RoPE scaling"),
+        ({"architectures": [["MixtralForCausalLM"]]}, "MixtralForCausalLM, MistralForCausalLM, LlamaForCausalLM"),
+        ({"hidden_act": "gelu"}, "activation gelu; swarm knows silu"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4}}, "longrope; swarm knows default, linear, llama3, yarn"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4}}, "dynamic"),
+        ({"partial_rotary_factor": 0.5}, "part of each head"),
     ],
 )
 def test_an_architecture_that_the_block_does_not_cover_is_named(change: dict[str, Any], says: str) -> None:

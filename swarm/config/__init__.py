@@ -1,0 +1,37 @@
+"""What a model is, from a Hugging Face `config.json`, and what its parts weigh. Standard library only."""
+
+from __future__ import annotations
+
+from swarm.config.families import ARCHITECTURES, HF_DTYPES
+from swarm.config.model import ModelConfig
+from swarm.config.parts import Activation, AttentionParts, ExpertParts, RopeScaling
+from swarm.config.sizes import (
+    DTYPE_BYTES,
+    INT4_GROUP,
+    KV_DTYPES,
+    LOGIT_ROWS,
+    PLAN_DTYPES,
+    QUANTIZED,
+    SINK_ROWS,
+    Sizes,
+    number_bytes,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "DTYPE_BYTES",
+    "HF_DTYPES",
+    "INT4_GROUP",
+    "KV_DTYPES",
+    "LOGIT_ROWS",
+    "PLAN_DTYPES",
+    "QUANTIZED",
+    "SINK_ROWS",
+    "Activation",
+    "AttentionParts",
+    "ExpertParts",
+    "ModelConfig",
+    "RopeScaling",
+    "Sizes",
+    "number_bytes",
+]
