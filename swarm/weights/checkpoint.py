@@ -1,17 +1,19 @@
-"""A checkpoint: a folder in Hugging Face layout with a config and safetensors files. Standard library only."""
+"""A checkpoint: a folder in Hugging Face layout with a config and safetensors files, or GGUF. Standard library only."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.config import ModelConfig
 from swarm.errors import CorruptWeights, MissingWeights
 from swarm.weights import names
-from swarm.weights.header import Entry, Header, read_header
+from swarm.weights.file import LocalFile, WeightFile
+from swarm.weights.header import Entry, Header, header_of
 
 ASSETS = (
     "config.json",
@@ -28,6 +30,8 @@ SENTENCEPIECE = "tokenizer.model*"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 FLOATS = ("F32", "F16", "BF16")
+AT_ONCE = 8
+"""Files whose headers are read at the same time: far ones answer slowly."""
 
 
 @dataclass(frozen=True)
@@ -35,35 +39,47 @@ class Checkpoint:
     """What a model's files hold; no tensor is read yet."""
 
     folder: Path
-    """With the config; the weights may still be on the Hub."""
+    """With the config; the weights may still be on the Hub. Of GGUF, what was given: a file, or a folder with it."""
     config: ModelConfig
-    headers: tuple[Header, ...]
+    headers: tuple[AnyHeader, ...]
     """By file name, ascending."""
-    entries: dict[str, Entry]
+    entries: dict[str, AnyEntry]
+    """By Hugging Face's names."""
+    config_raw: bytes = b""
+    """`config.json`; empty for GGUF, whose headers say it all."""
 
     @classmethod
-    def open(cls, folder: Path) -> Checkpoint:
-        """Read the config and all headers of a folder, and check that they fit each other.
+    def open(cls, where: Path) -> Checkpoint:
+        """Read the config and all headers of a folder or a GGUF file, and check that they fit each other.
 
         Raises:
             MissingWeights: a file, or a tensor that the config asks for, is not there; the message names it.
             CorruptWeights: a file is truncated, its header contradicts itself, or a shape is not the config's.
             ModelError: the config is unusable (see `ModelConfig.from_folder`).
         """
-        config = ModelConfig.from_folder(folder)
-        return cls.of(folder, config, [read_header(folder / name) for name in weight_files(folder)])
+        if is_gguf(where):
+            return cls.of_gguf(where, GgufModel.open(where))
+        config = ModelConfig.from_folder(where)
+        return cls.of(where, config, [read_header(where / name) for name in weight_files(where)])
 
     @classmethod
     def of(cls, folder: Path, config: ModelConfig, headers: Sequence[Header]) -> Checkpoint:
         """From headers that were read, ascending by file name. Raises MissingWeights, CorruptWeights: see `open`."""
-        entries = {name: entry for header in headers for name, entry in header.entries.items()}
-        for name, shape in names.expected(config, entries):
-            _check(folder, entries.get(name), name, shape)
-        return cls(folder, config, tuple(headers), entries)
+        entries: dict[str, AnyEntry] = {name: entry for header in headers for name, entry in header.entries.items()}
+        _check_all(folder, config, entries)
+        return cls(folder, config, tuple(headers), entries, (folder / "config.json").read_bytes())
+
+    @classmethod
+    def of_gguf(cls, where: Path, model: GgufModel) -> Checkpoint:
+        """From the headers of GGUF files. Raises ModelError: see `open`."""
+        config = ModelConfig.from_hf(model.config, str(where))
+        entries: dict[str, AnyEntry] = {**model.entries}
+        _check_all(where, config, entries)
+        return cls(where, config, model.headers, entries)
 
     def model_id(self) -> str:
         """32 hex digits over the config, every header, and the first and last 64 KiB of every file's data."""
-        digest = hashlib.sha256((self.folder / "config.json").read_bytes())
+        digest = hashlib.sha256(self.config_raw)
         for header in self.headers:
             digest.update(header.raw)
             for sample in header.samples():
@@ -92,12 +108,17 @@ def weight_files(folder: Path) -> list[str]:
     return shards
 
 
-def _check(folder: Path, entry: Entry | None, name: str, shape: names.Shape) -> None:
+def _check_all(where: Path, config: ModelConfig, entries: Mapping[str, AnyEntry]) -> None:
+    for name, shape in names.expected(config, entries):
+        _check(where, entries.get(name), name, shape)
+
+
+def _check(where: Path, entry: AnyEntry | None, name: str, shape: names.Shape) -> None:
     if entry is None:
-        raise MissingWeights(f"{folder} lacks the tensor {name}, which its config asks for: fetch the model again, whole")
+        raise MissingWeights(f"{where} lacks the tensor {name}, which its config asks for: fetch the model again, whole")
     if entry.shape != shape:
         raise CorruptWeights(
-            f"{entry.path}: {name} is {list(entry.shape)} where config.json asks for {list(shape)}: fetch both again"
+            f"{entry.path}: {name} is {list(entry.shape)} where the model's config asks for {list(shape)}: fetch both again"
         )
-    if entry.dtype not in FLOATS:
+    if isinstance(entry, Entry) and entry.dtype not in FLOATS:
         raise CorruptWeights(f"{entry.path}: {name} is {entry.dtype}; swarm reads {', '.join(FLOATS)}: give another checkpoint")
