@@ -12,7 +12,9 @@ from pathlib import Path
 from swarm.config import ModelConfig
 from swarm.errors import CorruptWeights, MissingWeights
 from swarm.weights import names
+from swarm.weights.entry import AnyEntry, AnyHeader
 from swarm.weights.file import LocalFile, WeightFile
+from swarm.weights.gguf.model import GgufModel, gguf_files, is_gguf
 from swarm.weights.header import Entry, Header, header_of
 
 ASSETS = (
@@ -57,21 +59,33 @@ class Checkpoint:
             CorruptWeights: a file is truncated, its header contradicts itself, or a shape is not the config's.
             ModelError: the config is unusable (see `ModelConfig.from_folder`).
         """
-        if is_gguf(where):
-            return cls.of_gguf(where, GgufModel.open(where))
+        paths = gguf_files(where) if is_gguf(where) else [where / name for name in weight_files(where)]
+        return cls.of_files(where, [LocalFile(path) for path in paths])
+
+    @classmethod
+    def of_files(cls, where: Path, files: Sequence[WeightFile]) -> Checkpoint:
+        """Like `open`, of weight files wherever they are.
+
+        Args:
+            where: the folder with the config; of GGUF, what the model is called in messages.
+            files: ascending by name; GGUF where the first one's name says so.
+        """
+        if files[0].path.suffix == ".gguf":
+            return cls.of_gguf(where, GgufModel.of(files))
         config = ModelConfig.from_folder(where)
-        return cls.of(where, config, [read_header(where / name) for name in weight_files(where)])
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return cls.of(where, config, list(pool.map(header_of, files)))
 
     @classmethod
     def of(cls, folder: Path, config: ModelConfig, headers: Sequence[Header]) -> Checkpoint:
-        """From headers that were read, ascending by file name. Raises MissingWeights, CorruptWeights: see `open`."""
+        """From headers that were read, ascending by file name. Raises ModelError: see `open`."""
         entries: dict[str, AnyEntry] = {name: entry for header in headers for name, entry in header.entries.items()}
         _check_all(folder, config, entries)
         return cls(folder, config, tuple(headers), entries, (folder / "config.json").read_bytes())
 
     @classmethod
     def of_gguf(cls, where: Path, model: GgufModel) -> Checkpoint:
-        """From the headers of GGUF files. Raises ModelError: see `open`."""
+        """From what GGUF files hold. Raises ModelError: see `open`."""
         config = ModelConfig.from_hf(model.config, str(where))
         entries: dict[str, AnyEntry] = {**model.entries}
         _check_all(where, config, entries)

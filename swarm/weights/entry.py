@@ -6,6 +6,23 @@ from pathlib import Path
 from typing import Protocol
 
 from swarm.bits import Form
+from swarm.weights.file import WeightFile
+
+
+class AnyHeader(Protocol):
+    """One file's header, as far as the model's checksum needs it."""
+
+    @property
+    def file(self) -> WeightFile: ...
+
+    @property
+    def raw(self) -> bytes:
+        """Its bytes."""
+        ...
+
+    def samples(self) -> tuple[bytes, bytes]:
+        """See `swarm.weights.header.samples`."""
+        ...
 
 
 class AnyEntry(Protocol):

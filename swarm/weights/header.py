@@ -69,9 +69,13 @@ class Header:
     file_bytes: int
 
     def samples(self) -> tuple[bytes, bytes]:
-        """`SAMPLE_BYTES` from either end of the data, for the model's checksum. Raises MissingWeights."""
-        last = max(self.data_offset, self.file_bytes - SAMPLE_BYTES)
-        return self.file.read(self.data_offset, SAMPLE_BYTES), self.file.read(last, SAMPLE_BYTES)
+        """See `samples`."""
+        return samples(self.file, self.data_offset, self.file_bytes)
+
+
+def samples(file: WeightFile, data_offset: int, file_bytes: int) -> tuple[bytes, bytes]:
+    """`SAMPLE_BYTES` from either end of a file's data, for the model's checksum. Raises MissingWeights."""
+    return file.read(data_offset, SAMPLE_BYTES), file.read(max(data_offset, file_bytes - SAMPLE_BYTES), SAMPLE_BYTES)
 
 
 def read_header(path: Path) -> Header:

@@ -5,28 +5,20 @@ Into freshly allocated memory and not a view of a mapped file: it is aligned, an
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
 from swarm.bits import Form
 from swarm.weights.codes import Codes
 from swarm.weights.entry import AnyEntry
+from swarm.weights.fill import fill
+from swarm.weights.gguf.entry import GgufEntry
+from swarm.weights.gguf.read import read_gguf_codes, read_gguf_into
 from swarm.weights.header import Entry
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-def read(entry: Entry, part: int | None = None) -> Tensor:
-    """One tensor, or its `part` along the first dimension, in the file's dtype, on the CPU.
-
-    Raises:
-        MissingWeights: the file cannot be read any more.
-        CorruptWeights: the file ends too early.
-    """
-    shape = entry.shape if part is None else entry.shape[1:]
-    tensor = torch.empty(shape, dtype=DTYPES[entry.dtype])
-    _fill(tensor, entry, part)
-    return tensor
 
 
 def form_of(entry: AnyEntry) -> Form | None:
@@ -34,23 +26,42 @@ def form_of(entry: AnyEntry) -> Form | None:
     return entry.form
 
 
+def read_into(out: Tensor, entry: AnyEntry, part: int | None = None) -> None:
+    """Fill `out` (contiguous, any float dtype, any device) with one tensor, or its `part` along the first dimension.
+
+    Without a copy where dtype and device are the file's.
+
+    Raises:
+        MissingWeights: the file cannot be read any more.
+        CorruptWeights: the file ends too early, or its tensor contradicts itself.
+    """
+    match entry:
+        case Entry():
+            _read_floats_into(out, entry, part)
+        case GgufEntry():
+            read_gguf_into(out, entry if part is None else entry.part(part))
+        case _:
+            raise AssertionError(f"no reader for {entry}")
+
+
 def read_codes(entry: AnyEntry, part: int | None = None) -> Codes | None:
     """A tensor's own codes [N, K], or those of its `part` along the first dimension; None where `form_of` is None.
 
-    Raises MissingWeights, CorruptWeights: see `read`.
+    Raises MissingWeights, CorruptWeights: see `read_into`.
     """
-    return None
+    match entry:
+        case GgufEntry():
+            return read_gguf_codes(entry if part is None else entry.part(part))
+        case _:
+            return None
 
 
-def read_into(out: Tensor, entry: AnyEntry, part: int | None = None) -> None:
-    """Like `read`, converted to the dtype and device of `out`, which is contiguous; without a copy where they are the file's."""
-    assert isinstance(entry, Entry)
-    if out.dtype == DTYPES[entry.dtype] and out.device.type == "cpu" and out.is_contiguous():
-        _fill(out, entry, part)
+def _read_floats_into(out: Tensor, entry: Entry, part: int | None) -> None:
+    shape, dtype = entry.shape if part is None else entry.shape[1:], DTYPES[entry.dtype]
+    offset = entry.offset + (part or 0) * prod(shape) * dtype.itemsize
+    if out.dtype == dtype and out.device.type == "cpu" and out.is_contiguous():
+        fill(out, entry.file, offset)
     else:
-        out.copy_(read(entry, part))
-
-
-def _fill(out: Tensor, entry: Entry, part: int | None) -> None:
-    offset = entry.offset + (part or 0) * out.numel() * out.element_size()
-    entry.file.read_into(offset, out.view(-1).view(torch.uint8).numpy().data)
+        read = torch.empty(shape, dtype=dtype)
+        fill(read, entry.file, offset)
+        out.copy_(read)

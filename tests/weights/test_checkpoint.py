@@ -136,7 +136,7 @@ def test_a_shape_that_is_not_the_configs_is_named(write: Write) -> None:
     folder = write()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_key_value_heads": 1}))
-    with pytest.raises(CorruptWeights, match=r"k_proj\.weight is \[20, 32\] where config\.json asks for \[10, 32\]"):
+    with pytest.raises(CorruptWeights, match=r"k_proj\.weight is \[20, 32\] where the model's config asks for \[10, 32\]"):
         Checkpoint.open(folder)
 
 
