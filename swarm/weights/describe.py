@@ -8,7 +8,7 @@ from swarm.config import PLAN_DTYPES
 from swarm.errors import UsageError
 from swarm.plan import Model
 from swarm.weights.checkpoint import ASSETS, SENTENCEPIECE
-from swarm.weights.source import NANO, inspect
+from swarm.weights.source import NANO, hub_id, inspect, local, pinned
 
 
 def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Model:
@@ -26,10 +26,10 @@ def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Mode
         raise UsageError(f"--dtype {dtype} is not known: give auto, {', '.join(PLAN_DTYPES)}")
     checkpoint = inspect(model, cache)
     folder = checkpoint.folder
-    is_folder = model != NANO and Path(model).expanduser().is_dir()
+    is_here = model != NANO and local(model) is not None
     return Model(
-        name=folder.name if is_folder else model.rsplit("/", 1)[-1],
-        source=str(folder) if is_folder else model,
+        name=NANO if model == NANO else folder.name if is_here else hub_id(model).name,
+        source=str(folder) if is_here else pinned(model, folder),
         model_id=checkpoint.model_id(),
         dtype=checkpoint.config.dtype if dtype == "auto" else dtype,
         config=checkpoint.config,

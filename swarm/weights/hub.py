@@ -6,87 +6,159 @@ It is imported where it is used: a client has none.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from swarm.config import ModelConfig
 from swarm.errors import MissingWeights
-from swarm.weights.checkpoint import ASSETS, INDEX, SENTENCEPIECE, SINGLE, Checkpoint, weight_files
-from swarm.weights.header import Header, header_of
+from swarm.weights.checkpoint import ASSETS, INDEX, SENTENCEPIECE, SINGLE, weight_files
+from swarm.weights.download import Blob, Stopped
+from swarm.weights.gguf_names import SUFFIX, files_of
 from swarm.weights.hub_error import in_our_words
-from swarm.weights.remote_file import RemoteFile
+from swarm.weights.hub_id import HubId
+from swarm.weights.tally import Tally
 
 SMALL_FILES = (*ASSETS, SENTENCEPIECE, INDEX)
-AT_ONCE = 8
-"""Files whose headers are fetched at the same time."""
+DOWNLOADS = 4
+"""Files that are downloaded at the same time."""
 
 
-def cached(model: str, cache: Path | None) -> Path | None:
-    """The folder of a model that is in the cache with all its weights; asks no network."""
-    with in_our_words(model):
+def snapshot(hub: HubId, cache: Path | None) -> Path | None:
+    """The folder of a model in the cache, with all its small files at least; None where they are not there. Asks no network."""
+    with in_our_words(hub):
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
 
         try:
-            folder = Path(snapshot_download(model, cache_dir=cache, local_files_only=True, allow_patterns=list(SMALL_FILES)))
-            return folder if all((folder / name).exists() for name in weight_files(folder)) else None
-        except (LocalEntryNotFoundError, MissingWeights):
+            return Path(
+                snapshot_download(
+                    hub.repo,
+                    revision=hub.revision or None,
+                    cache_dir=cache,
+                    local_files_only=True,
+                    allow_patterns=list(SMALL_FILES),
+                )
+            )
+        except LocalEntryNotFoundError:
             return None
 
 
-def small(model: str, cache: Path | None) -> Path:
-    """The folder of a model in the cache, with its small files only. Raises MissingWeights."""
-    with in_our_words(model):
+def cached(hub: HubId, cache: Path | None) -> Path | None:
+    """What `Checkpoint.open` takes of a model that is in the cache with all its weights; asks no network."""
+    folder = snapshot(hub, cache)
+    if folder is None:
+        return None
+    try:
+        names = _names_here(hub, folder)
+    except MissingWeights:
+        return None
+    return opened_by(folder, names) if all((folder / name).exists() for name in names) else None
+
+
+def small(hub: HubId, cache: Path | None) -> Path:
+    """The folder of a model in the cache, with its small files; the folder's name is the commit. Raises MissingWeights."""
+    with in_our_words(hub):
         from huggingface_hub import snapshot_download
 
         from swarm.weights.bars import NoBars
 
-        return Path(snapshot_download(model, cache_dir=cache, allow_patterns=list(SMALL_FILES), tqdm_class=NoBars))
+        patterns = list(SMALL_FILES)
+        return Path(
+            snapshot_download(hub.repo, revision=hub.revision or None, cache_dir=cache, allow_patterns=patterns, tqdm_class=NoBars)
+        )
 
 
-def whole(model: str, cache: Path | None) -> Path:
-    """The folder of a model in the cache, with the weights that its index names; what is there already is not fetched again.
+def weight_names(hub: HubId, folder: Path) -> list[str]:
+    """The names of a model's weight files in its repository, ascending.
 
-    Several processes may ask at once: huggingface_hub's locks let one of them fetch each file.
+    Args:
+        folder: from `small`.
 
     Raises:
-        MissingWeights: it cannot be had, or has no safetensors weights.
+        MissingWeights: it has none of the kind that is asked for.
         CorruptWeights: its index is unusable.
     """
-    folder = small(model, cache)
-    wanted = _shards(folder)
-    with in_our_words(model):
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download
+    if not hub.kind and (folder / INDEX).exists():
+        return weight_files(folder)
+    try:
+        with in_our_words(hub):
+            from huggingface_hub import list_repo_files
 
-        from swarm.weights.bars import Bars
-
-        # snapshot_download tries again and again for each file: what stands in the way of all is to be known at once.
-        get_hf_file_metadata(hf_hub_url(model, wanted[0], revision=folder.name))
-        snapshot_download(model, cache_dir=cache, revision=folder.name, allow_patterns=[*SMALL_FILES, *wanted], tqdm_class=Bars)
-    absent = [name for name in wanted if not (folder / name).exists()]
-    if absent:
-        raise MissingWeights(f"{model} on the Hub has no {absent[0]}: give a model with safetensors weights")
-    return folder
+            names = list_repo_files(hub.repo, revision=folder.name)
+    except MissingWeights:
+        return _names_here(hub, folder)  # offline, and downloaded before
+    if hub.kind or (SINGLE not in names and any(name.endswith(SUFFIX) for name in names)):
+        return files_of(hub.repo, names, hub.kind)
+    return [SINGLE]
 
 
-def inspect(model: str, cache: Path | None) -> Checkpoint:
-    """What a model's files hold: its small files come into the cache, of its weights only headers and samples are fetched.
+def opened_by(folder: Path, names: Sequence[str]) -> Path:
+    """What `Checkpoint.open` takes: the folder, or the first file of a GGUF model."""
+    return folder / names[0] if names[0].endswith(SUFFIX) else folder
+
+
+def blobs(hub: HubId, names: Sequence[str], cache: Path | None) -> list[Blob]:
+    """What the Hub says of these files. Raises MissingWeights where it does not give them to us."""
+    with in_our_words(hub), ThreadPoolExecutor(DOWNLOADS) as pool:
+        return list(pool.map(lambda name: Blob.of(hub, name, cache), names))
+
+
+def fetch(hub: HubId, names: Sequence[str], cache: Path | None, tally: Tally) -> None:
+    """Bring weight files into the cache, several at once; what is there already is not fetched again.
+
+    Several processes may ask at once: one of them fetches each file.
+
+    Args:
+        hub: with a commit.
 
     Raises:
-        ModelError: see `Checkpoint.open`, and `whole`.
+        MissingWeights: one cannot be had, or the disk has no room.
+        CorruptWeights: what came is not what the Hub says.
     """
-    folder = small(model, cache)
-    config = ModelConfig.from_folder(folder)
+    found = blobs(hub, names, cache)
+    tally.total = sum(blob.size for blob in found)
 
-    def peek(name: str) -> Header:
-        with in_our_words(model):
-            header = header_of(RemoteFile.of(model, folder.name, name))
-            header.samples()  # now, in this thread: the file keeps what it has fetched
-            return header
+    def one(blob: Blob) -> None:
+        try:
+            blob.fetch(tally)
+        except BaseException:
+            tally.stopped.set()  # the others would go on for hours, for nothing
+            raise
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return Checkpoint.of(folder, config, list(pool.map(peek, _shards(folder))))
+    with in_our_words(hub), ThreadPoolExecutor(DOWNLOADS) as pool:
+        fetching = [pool.submit(one, blob) for blob in found]
+        problems = [problem for job in fetching if (problem := job.exception())]
+    if problems:
+        with in_our_words(hub):
+            raise next((p for p in problems if not isinstance(p, Stopped)), problems[0])
 
 
-def _shards(folder: Path) -> list[str]:
-    return weight_files(folder) if (folder / INDEX).exists() else [SINGLE]
+def whole(hub: HubId, cache: Path | None, tally: Tally | None = None) -> Path:
+    """What `Checkpoint.open` takes of a model, downloaded where it is not in the cache. Raises: see `fetch`, `weight_names`."""
+    folder = small(hub, cache)
+    names = weight_names(hub, folder)
+    fetch(hub.at(folder.name), names, cache, tally or Tally())
+    return opened_by(folder, names)
+
+
+def cache_folder(cache: Path | None) -> Path:
+    """Where models of the Hub are kept. Raises MissingWeights where huggingface_hub is not installed."""
+    with in_our_words(HubId("")):
+        from huggingface_hub import constants
+
+        return Path(cache or constants.HF_HUB_CACHE).expanduser()
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder that need not be there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def _names_here(hub: HubId, folder: Path) -> list[str]:
+    """The names of its weight files as far as the cache tells; for GGUF those that are there."""
+    if not hub.kind and ((folder / INDEX).exists() or (folder / SINGLE).exists()):
+        return weight_files(folder)
+    here = (str(path.relative_to(folder)) for path in folder.rglob(f"*{SUFFIX}"))
+    return files_of(hub.repo, here, hub.kind)

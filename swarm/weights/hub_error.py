@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from swarm.errors import MissingWeights
+from swarm.weights.hub_id import HubId
 
 INSTALL = "pip install '.[rig]'"
 LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 
 
 @contextmanager
-def in_our_words(model: str) -> Iterator[None]:
+def in_our_words(hub: HubId) -> Iterator[None]:
     """Turn what huggingface_hub raises into MissingWeights, also that it is not installed."""
+    model = hub.repo
     try:
         # HTTPError is httpx's or httpx2's, whichever this huggingface_hub is made with.
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError  # type: ignore[attr-defined]
@@ -44,6 +46,7 @@ def _told(model: str, error: BaseException) -> str | None:
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
     endpoint = constants.ENDPOINT
@@ -54,6 +57,8 @@ def _told(model: str, error: BaseException) -> str | None:
             return f"the Hub gives it only to those it knows: accept its terms at {endpoint}/{model}, then {LOG_IN}"
         case RepositoryNotFoundError():
             return f"the Hub has no model of that name, or it is private: check the name, or {LOG_IN}"
+        case RevisionNotFoundError():
+            return "the Hub has no such revision of it: check what stands behind the @"
         case HfHubHTTPError(response=response) if response.status_code in (401, 403):
             return f"the Hub does not let us have it (HTTP {response.status_code}): {LOG_IN}, with a token that may read it"
         case HfHubHTTPError(response=response) if response.status_code == 404:
@@ -65,7 +70,7 @@ def _told(model: str, error: BaseException) -> str | None:
         case HTTPError():
             return f"the Hub at {endpoint} cannot be reached ({type(error).__name__}): check the network and the proxy"
         case OSError(strerror=str(reason)):
-            return f"it cannot be kept in the Hub's cache ({reason}): make room, or set HF_HOME to another disk"
+            return f"it cannot be kept in the Hub's cache ({reason}): make room, or give another folder with --cache or HF_HOME"
     return None
 
 

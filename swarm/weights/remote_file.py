@@ -8,6 +8,7 @@ from pathlib import Path
 
 from swarm.errors import CorruptWeights, MissingWeights
 from swarm.weights.header import SAMPLE_BYTES
+from swarm.weights.hub_id import HubId
 
 TIMEOUT_S = 30.0
 """Without a byte from the Hub."""
@@ -19,7 +20,7 @@ RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 class RemoteFile:
     """The twin of `LocalFile`: it keeps every piece that it has fetched, and fetches none twice.
 
-    Both methods raise MissingWeights where the answer is not what was asked for, and huggingface_hub's errors as they come.
+    All methods raise MissingWeights where the answer is not what was asked for, and huggingface_hub's errors as they come.
     """
 
     path: Path
@@ -30,10 +31,11 @@ class RemoteFile:
     _size: int = -1
 
     @classmethod
-    def of(cls, model: str, revision: str, name: str) -> RemoteFile:
+    def of(cls, hub: HubId, name: str) -> RemoteFile:
+        """A file of a commit."""
         from huggingface_hub import hf_hub_url
 
-        return cls(Path(model) / name, hf_hub_url(model, name, revision=revision))
+        return cls(Path(hub.repo) / name, hf_hub_url(hub.repo, name, revision=hub.revision))
 
     def size(self) -> int:
         if self._size < 0:
