@@ -31,6 +31,7 @@ SENTENCEPIECE = "tokenizer.model*"
 """Its vocabularies; Mistral's have a version behind that name."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 FLOATS = ("F32", "F16", "BF16")
 AT_ONCE = 8
 """Files whose headers are read at the same time: far ones answer slowly."""
@@ -59,8 +60,10 @@ class Checkpoint:
             CorruptWeights: a file is truncated, its header contradicts itself, or a shape is not the config's.
             ModelError: the config is unusable (see `ModelConfig.from_folder`).
         """
-        paths = gguf_files(where) if is_gguf(where) else [where / name for name in weight_files(where)]
-        return cls.of_files(where, [LocalFile(path) for path in paths])
+        if is_gguf(where):
+            return cls.of_files(where, [LocalFile(path) for path in gguf_files(where)])
+        config = ModelConfig.from_folder(where)
+        return cls.of(where, config, _headers([LocalFile(where / name) for name in weight_files(where)]))
 
     @classmethod
     def of_files(cls, where: Path, files: Sequence[WeightFile]) -> Checkpoint:
@@ -72,9 +75,7 @@ class Checkpoint:
         """
         if files[0].path.suffix == ".gguf":
             return cls.of_gguf(where, GgufModel.of(files))
-        config = ModelConfig.from_folder(where)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return cls.of(where, config, list(pool.map(header_of, files)))
+        return cls.of(where, ModelConfig.from_folder(where), _headers(files))
 
     @classmethod
     def of(cls, folder: Path, config: ModelConfig, headers: Sequence[Header]) -> Checkpoint:
@@ -111,7 +112,7 @@ def weight_files(folder: Path) -> list[str]:
     index = folder / INDEX
     if not index.is_file():
         if not (folder / SINGLE).exists():
-            raise MissingWeights(f"{folder} has neither {SINGLE} nor {INDEX}: give a folder with safetensors weights")
+            raise MissingWeights(f"{folder} has {_instead(folder)}: give a folder with safetensors weights, or a .gguf file")
         return [SINGLE]
     try:
         shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
@@ -120,6 +121,19 @@ def weight_files(folder: Path) -> list[str]:
     if not shards or any(not isinstance(s, str) or Path(s).name != s or not s.endswith(".safetensors") for s in shards):
         raise CorruptWeights(f"{index} names files that are not safetensors files beside it: fetch it again")
     return shards
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without weights that can be read has, in words."""
+    pickles = sorted(path.name for ending in PICKLES for path in folder.glob(f"*{ending}"))
+    if pickles:
+        return f"its weights only as {pickles[0]}, a pickle, which can run any program and is never read"
+    return f"neither {SINGLE} nor {INDEX}"
+
+
+def _headers(files: Sequence[WeightFile]) -> list[Header]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(header_of, files))
 
 
 def _check_all(where: Path, config: ModelConfig, entries: Mapping[str, AnyEntry]) -> None:
