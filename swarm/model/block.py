@@ -8,33 +8,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from swarm.config import ModelConfig
 from swarm.model.attention import Attention
 from swarm.model.cache import PagedCache
-from swarm.model.experts import CopyPort, ExpertPort
+from swarm.model.experts import CopyPort, ExpertPort, SharedExpert
 from swarm.model.memory import num_bytes
 from swarm.model.moe import MoE
-from swarm.model.norm import rms_norm
+from swarm.model.norm import NORMS, Norm
 from swarm.model.product import Weight
 from swarm.model.rope import Angles
+from swarm.model.router import Router
 from swarm.model.rows import Rows
 
 
 @dataclass(frozen=True)
 class BlockCore:
-    """A Block's weights without its experts."""
+    """A Block's weights without its experts. What has a default is there in some families only."""
 
     attention_norm: Tensor  # [H]
     wqkv: Weight  # [(NH + 2 KV) D, H]
     wo: Weight  # [H, NH D]
     ffn_norm: Tensor  # [H]
-    router: Tensor  # [E, H]
+    router: Tensor | None = None  # [E, H]
+    bqkv: Tensor | None = None  # [(NH + 2 KV) D]
+    bo: Tensor | None = None  # [H]
+    q_norm: Tensor | None = None  # [D]
+    k_norm: Tensor | None = None  # [D]
+    sinks: Tensor | None = None  # [NH]
+    router_bias: Tensor | None = None  # [E]
+    shared: SharedExpert | None = None
 
     @property
     def num_bytes(self) -> int:
-        return num_bytes(self.attention_norm, self.wqkv, self.wo, self.ffn_norm, self.router)
+        attention = num_bytes(self.wqkv, self.wo, self.bqkv, self.bo, self.q_norm, self.k_norm, self.sinks)
+        return attention + num_bytes(self.attention_norm, self.ffn_norm, self.router, self.router_bias, self.shared)
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,7 @@ class Block:
     ffn_norm: Tensor
     moe: MoE
     eps: float
+    norm: Norm
 
     @classmethod
     def of(
@@ -61,15 +72,40 @@ class Block:
         """Put a Block together.
 
         Args:
-            ports: where each of its experts is.
+            ports: where each of its experts is; not looked at where it has a dense MLP in its core instead.
             counts: where its router's choices are counted.
             copies: where else some of the experts that are here are.
         """
-        attention = Attention(index, config.head_dim, config.num_heads, config.num_kv_heads, core.wqkv, core.wo)
-        moe = MoE(index, config.top_k, core.router, ports, counts if counts is not None else [], copies or {})
-        return cls(index, core.attention_norm, attention, core.ffn_norm, moe, config.norm_eps)
+        routed = config.experts_in(index) > 0
+        router = Router(core.router, config.top_k, config.experts.norm, core.router_bias) if core.router is not None else None
+        counted = counts if counts is not None and routed else []
+        moe = MoE(index, router, ports if routed else {}, counted, copies or {} if routed else {}, core.shared)
+        return cls(
+            index, core.attention_norm, _attention(config, index, core), core.ffn_norm, moe, config.norm_eps, NORMS[config.norm]
+        )
 
     def forward(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
         """`h` [R, H] to [R, H]; the rows' keys and values are in the cache afterwards."""
-        h = h + self.attention.forward(rms_norm(h, self.attention_norm, self.eps), rows, angles, cache)
-        return h + self.moe.forward(rms_norm(h, self.ffn_norm, self.eps))
+        h = h + self.attention.forward(self.norm(h, self.attention_norm, self.eps), rows, angles, cache)
+        return h + self.moe.forward(self.norm(h, self.ffn_norm, self.eps))
+
+
+def _attention(config: ModelConfig, index: int, core: BlockCore) -> Attention:
+    heads, kv_heads, qk_norm = config.num_heads, config.num_kv_heads, None
+    if core.q_norm is not None and core.k_norm is not None:
+        qk_norm = torch.cat((core.q_norm.expand(heads, -1), core.k_norm.expand(kv_heads, -1)))
+    return Attention(
+        block=index,
+        head_dim=config.head_dim,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        wqkv=core.wqkv,
+        wo=core.wo,
+        bqkv=core.bqkv,
+        bo=core.bo,
+        qk_norm=qk_norm,
+        eps=config.norm_eps,
+        clip=config.attention.clip,
+        window=config.window(index),
+        sinks=core.sinks,
+    )

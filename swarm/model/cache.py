@@ -4,7 +4,7 @@ A Session's pages are the same in every Block's pool. Example, pages of 32 posit
 position 40 in row 8 of page 6. Pages 5 and 6 lie side by side, so its positions 0..63 are read in place; 9 does not
 follow 6, so positions beyond 63 are read from a gathered copy. Both have the same strides and alignment, hence the same bits.
 
-R: rows   P: positions seen   KV: key-value heads   G: heads a key-value head   D: head_dim
+R: rows   P: positions seen   NH: heads   KV: key-value heads   D: head_dim
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.config import ModelConfig
+from swarm.model import kv
+from swarm.model.attend import attend
+from swarm.model.kv import Kept
 from swarm.model.memory import num_bytes
 from swarm.model.pages import Pages
 from swarm.model.rows import Rows, Segment
@@ -33,8 +35,8 @@ class _Holding:
 
 @dataclass(frozen=True)
 class _Pool:
-    keys: Tensor  # [pages, page positions, KV, D]
-    values: Tensor
+    keys: Kept
+    values: Kept
 
 
 class PagedCache:
@@ -43,15 +45,24 @@ class PagedCache:
     Args:
         num_pages: pages in each Block's pool.
         page_positions: positions in a page.
+        dtype: what is computed in.
+        kept_as: one of `swarm.config.KV_DTYPES`.
     """
 
     def __init__(
-        self, config: ModelConfig, num_pages: int, page_positions: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+        self,
+        config: ModelConfig,
+        num_pages: int,
+        page_positions: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        kept_as: str = "",
     ) -> None:
         self.num_pages = num_pages
         self.page_positions = page_positions
         self.dtype = dtype
         self.device = torch.device(device)
+        self.kept_as = kept_as
         self._shape = (num_pages, page_positions, config.num_kv_heads, config.head_dim)
         self._pools: dict[int, _Pool] = {}
         self._pages = Pages(num_pages)
@@ -68,8 +79,8 @@ class PagedCache:
         for holding in self._holdings.values():
             holding.held.pop(block, None)
 
-    def _empty(self) -> Tensor:
-        return torch.empty(self._shape, dtype=self.dtype, device=self.device)
+    def _empty(self) -> Kept:
+        return kv.empty(self._shape, self.dtype, self.device, self.kept_as)
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -119,53 +130,43 @@ class PagedCache:
             self._write(pool.values, holding, segment, v)
             holding.held[block] = segment.length
 
-    def _write(self, pool: Tensor, holding: _Holding, segment: Segment, x: Tensor) -> None:
-        flat = pool.view(-1, *pool.shape[2:])  # [pages x page positions, KV, D]
+    def _write(self, pool: Kept, holding: _Holding, segment: Segment, x: Tensor) -> None:
         at = segment.position
         while at < segment.length:
             page, row = divmod(at, self.page_positions)
             room = (holding.run - page if page < holding.run else 1) * self.page_positions - row
             end = min(segment.length, at + room)
-            slot = holding.pages[page] * self.page_positions + row
             source = segment.start - segment.position
-            flat[slot : slot + end - at] = x[source + at : source + end]
+            pool.write(holding.pages[page] * self.page_positions + row, x[source + at : source + end])
             at = end
 
-    def attend(self, block: int, rows: Rows, q: Tensor) -> Tensor:
-        """Attention of queries `q` [R, NH, D], each over its own Session's positions up to its own; [R, NH, D]."""
+    def attend(self, block: int, rows: Rows, q: Tensor, window: int = 0, sinks: Tensor | None = None) -> Tensor:
+        """Attention of queries `q` [R, NH, D], each over its own Session's positions up to its own; [R, NH, D].
+
+        Args:
+            window: of those, so many; 0: all. Earlier ones stay in their pages, where nothing reads them.
+            sinks: see `swarm.model.attend`.
+        """
         pool = self._pools[block]
         parts = []
         for segment in rows.segments:
             holding = self._holdings[segment.session]
-            keys = self._read(pool.keys, holding, segment.length)
-            values = self._read(pool.values, holding, segment.length)
-            parts.append(_attend(q[segment.start : segment.end], keys, values, segment.position))
+            first = max(0, segment.position - window + 1) if window else 0
+            keys = self._read(pool.keys, holding, first, segment.length)
+            values = self._read(pool.values, holding, first, segment.length)
+            parts.append(attend(q[segment.start : segment.end], keys, values, segment.position - first, window, sinks))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _read(self, pool: Tensor, holding: _Holding, length: int) -> Tensor:
-        """The first `length` positions of a Session, [P, KV, D]: in place where they lie side by side."""
-        pages = -(-length // self.page_positions)
+    def _read(self, pool: Kept, holding: _Holding, first: int, end: int) -> Tensor:
+        """Positions `first` to `end` of a Session, [P, KV, D]: in place where they lie side by side."""
+        page, pages = first // self.page_positions, -(-end // self.page_positions)
         if pages <= holding.run:
-            return pool[holding.pages[0] : holding.pages[0] + pages].view(-1, *pool.shape[2:])[:length]
-        return pool.index_select(0, holding.index[:pages]).view(-1, *pool.shape[2:])[:length]
+            found = pool.side_by_side(holding.pages[page], pages - page)
+        else:
+            found = pool.gathered(holding.index[page:pages])
+        return found[first - page * self.page_positions : end - page * self.page_positions]
 
 
 def _run(pages: list[int]) -> int:
     """How many pages from the first on follow each other."""
     return next((i for i in range(1, len(pages)) if pages[i] != pages[i - 1] + 1), len(pages))
-
-
-def _attend(q: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
-    """One Segment: queries `q` [n, NH, D], the first at `position`, over keys and values [P, KV, D]; [n, NH, D]."""
-    n, num_heads, head_dim = q.shape
-    k, v = keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0)  # [1, KV, P, D]
-    if n == 1:  # all heads of a key-value head as rows of one product: keys are read once
-        grouped = q.reshape(1, k.shape[1], -1, head_dim)  # [1, KV, G, D]
-        return F.scaled_dot_product_attention(grouped, k, v).reshape(1, num_heads, head_dim)
-    mask = None
-    if position:  # row i sees positions 0..position + i
-        mask = torch.ones(n, keys.shape[0], dtype=torch.bool, device=q.device).tril(position)
-    out = F.scaled_dot_product_attention(
-        q.transpose(0, 1).unsqueeze(0), k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
-    )
-    return out[0].transpose(0, 1)

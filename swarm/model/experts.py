@@ -12,8 +12,11 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
+from swarm.config import Activation
 from swarm.model.memory import gather, num_bytes
 from swarm.model.product import Weight, product
+
+SILU = Activation()
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,47 @@ class ExpertWeights:
 
     w13: Weight  # [2F, H]
     w2: Weight  # [H, F]
+    activation: Activation = SILU
+    b13: Tensor | None = None  # [2F]
+    b2: Tensor | None = None  # [H]
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [n, H], contiguous and aligned (see `swarm.model.memory`), to the unweighted output [n, H]."""
-        gate, up = product(x, self.w13).chunk(2, -1)  # [n, F] each
-        return product(F.silu(gate).mul_(up), self.w2).contiguous()
+        both = product(x, self.w13)  # [n, 2F]
+        if self.b13 is not None:
+            both = both + self.b13
+        gate, up = both.chunk(2, -1)  # [n, F] each
+        y = product(_gated(gate, up, self.activation), self.w2)
+        return (y if self.b2 is None else y + self.b2).contiguous()
 
     @property
     def num_bytes(self) -> int:
-        return num_bytes(self.w13, self.w2)
+        return num_bytes(self.w13, self.w2, self.b13, self.b2)
+
+
+def _gated(gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
+    """`gate` and `up` [n, F] to what w2 meets [n, F]; see `Activation`."""
+    if not activation.limit:
+        return F.silu(gate).mul_(up)
+    gate, up = gate.clamp(max=activation.limit), up.clamp(-activation.limit, activation.limit)
+    return (up + 1).mul_(gate * (gate * activation.alpha).sigmoid_())
+
+
+@dataclass(frozen=True)
+class SharedExpert:
+    """The expert that all rows of a Block meet, beside those they choose (arXiv 2401.06066) or instead of them."""
+
+    weights: ExpertWeights
+    gate: Tensor | None = None  # [1, H]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [R, H] to the output [R, H], times the sigmoid of its gate where it has one."""
+        y = self.weights.forward(x)
+        return y if self.gate is None else y * F.linear(x, self.gate).sigmoid_()
+
+    @property
+    def num_bytes(self) -> int:
+        return num_bytes(self.weights, self.gate)
 
 
 class ExpertPort(Protocol):

@@ -35,6 +35,6 @@ class Sized(Protocol):
     def num_bytes(self) -> int: ...
 
 
-def num_bytes(*weights: Tensor | Sized) -> int:
-    """What the weights weigh, in bytes."""
-    return sum(w.numel() * w.element_size() if isinstance(w, Tensor) else w.num_bytes for w in weights)
+def num_bytes(*weights: Tensor | Sized | None) -> int:
+    """What the weights weigh, in bytes; those that are not there weigh nothing."""
+    return sum(w.numel() * w.element_size() if isinstance(w, Tensor) else w.num_bytes for w in weights if w is not None)

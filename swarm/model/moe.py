@@ -1,4 +1,4 @@
-"""Sparse mixture of experts (arXiv 2401.04088, section 2.1): softmax router, top K of E experts, renormalised.
+"""Sparse mixture of experts (arXiv 2401.04088, section 2.1): a router, top K of E experts, and what all rows meet beside them.
 
 R: rows   H: hidden   E: experts   K: experts a row   n: rows of one expert
 """
@@ -9,20 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from swarm.model.experts import CopyPort, ExpertPort, LocalExperts
-from swarm.model.product import product
+from swarm.model.experts import CopyPort, ExpertPort, LocalExperts, SharedExpert
+from swarm.model.router import Router, Share
 from swarm.model.spread import spread
-
-
-@dataclass(frozen=True)
-class Share:
-    """The rows that one expert is given, and how much its output counts for each."""
-
-    index: Tensor  # [n] int64, ascending
-    weight: Tensor  # [n, 1] fp32
 
 
 @dataclass(frozen=True)
@@ -33,13 +24,15 @@ class MoE:
     """
 
     block: int
-    top_k: int
-    router: Tensor  # [E, H]
+    router: Router | None
+    """None: all rows go to the one expert there is, with weight 1."""
     ports: Mapping[int, ExpertPort]
+    """Empty: this Block has a dense MLP instead, which is `shared`."""
     counts: list[int] = field(default_factory=list, repr=False)
     """[E] rows that chose each expert, added to by every forward; an empty list is filled with zeros first."""
     copies: Mapping[int, CopyPort] = field(default_factory=dict)
     """Where else an expert is that `ports` says is here."""
+    shared: SharedExpert | None = None
     _ports: tuple[ExpertPort, ...] = field(init=False, repr=False)
     """Each once, in the order in which they are asked."""
     _places: Mapping[int, int] = field(init=False, repr=False)
@@ -49,8 +42,10 @@ class MoE:
 
     def __post_init__(self) -> None:
         if not self.counts:
-            self.counts.extend([0] * self.router.shape[0])
-        assert sorted(self.ports) == list(range(self.router.shape[0])), "every expert is somewhere"
+            self.counts.extend([0] * len(self.ports))
+        num_experts = self.router.num_experts if self.router else min(1, len(self.ports))
+        assert sorted(self.ports) == list(range(num_experts)), "every expert is somewhere"
+        assert self.ports or self.shared, "a Block without experts has a dense MLP"
         ports = {id(p): p for p in (*self.ports.values(), *self.copies.values())}.values()
         # Local experts compute when they are waited for: they come first, so that remote ones run meanwhile.
         ordered = tuple(sorted(ports, key=lambda p: not isinstance(p, LocalExperts)))
@@ -60,8 +55,10 @@ class MoE:
         object.__setattr__(self, "_copies", {e: number[id(p)] for e, p in self.copies.items()})
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` [R, H] to the weighted sum of each row's K experts [R, H]."""
-        shares = self.route(x)
+        """`x` [R, H] to the weighted sum of each row's K experts, and the shared one's output where there is one, [R, H]."""
+        if self.router is None:
+            return self._alone(x)
+        shares = self.router.route(x)
         places = self._placed(shares)
         waits = []
         for number, port in enumerate(self._ports):
@@ -70,10 +67,20 @@ class MoE:
                 waits.append(port.ask(self.block, x, rows))
         for expert, share in shares.items():  # while others compute: on a card, and behind the wire
             self.counts[expert] += share.index.shape[0]
+        beside = self.shared.forward(x) if self.shared else None
         outputs: dict[int, Tensor] = {}
         for wait in waits:
             outputs.update(wait())
-        return self._sum(x, shares, outputs)
+        return self._sum(x, shares, outputs, beside)
+
+    def _alone(self, x: Tensor) -> Tensor:
+        """All rows through the only expert, or through the dense MLP that is here instead."""
+        if not self.ports:
+            assert self.shared is not None
+            return self.shared.forward(x)
+        self.counts[0] += x.shape[0]
+        rows = {0: torch.arange(x.shape[0], device=x.device)}
+        return self._ports[self._places[0]].ask(self.block, x, rows)()[0]
 
     def _placed(self, shares: Mapping[int, Share]) -> dict[int, int]:
         """Which of `_ports` computes each chosen expert, in ascending order of experts."""
@@ -85,18 +92,8 @@ class MoE:
         copies = {e: at for e, at in self._copies.items() if e in rows and self.copies[e].willing()}
         return places | spread(rows, shards, copies)
 
-    def route(self, x: Tensor) -> dict[int, Share]:
-        """Each chosen expert's Share of the rows `x` [R, H], by expert id, ascending."""
-        p = F.softmax(product(x, self.router), -1, dtype=torch.float32)  # [R, E]
-        weight, chosen = torch.topk(p, self.top_k, -1)  # [R, K]
-        weight = weight / weight.sum(-1, keepdim=True)
-        if x.shape[0] == 1:
-            index = torch.zeros(1, dtype=torch.int64, device=x.device)
-            return {e: Share(index, weight[:, k, None]) for e, k in sorted(zip(chosen[0].tolist(), range(self.top_k), strict=True))}
-        return _by_expert(weight, chosen, self.router.shape[0])
-
-    def _sum(self, x: Tensor, shares: Mapping[int, Share], outputs: Mapping[int, Tensor]) -> Tensor:
-        total = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+    def _sum(self, x: Tensor, shares: Mapping[int, Share], outputs: Mapping[int, Tensor], beside: Tensor | None) -> Tensor:
+        total = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if beside is None else beside.float()
         for expert, share in shares.items():
             weighted = outputs[expert] * share.weight  # [n, H] fp32
             if weighted.shape[0] == x.shape[0]:
@@ -104,16 +101,3 @@ class MoE:
             else:
                 total.index_add_(0, share.index, weighted)
         return total.to(x.dtype)
-
-
-def _by_expert(weight: Tensor, chosen: Tensor, num_experts: int) -> dict[int, Share]:
-    flat = chosen.flatten()  # [R K]
-    order = torch.argsort(flat, stable=True)
-    index = order // chosen.shape[1]
-    weight = weight.flatten()[order].unsqueeze(1)
-    shares, at = {}, 0
-    for expert, count in enumerate(torch.bincount(flat, minlength=num_experts).tolist()):
-        if count:
-            shares[expert] = Share(index[at : at + count], weight[at : at + count])
-        at += count
-    return shares

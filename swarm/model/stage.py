@@ -16,7 +16,7 @@ from swarm.config import LOGIT_ROWS, ModelConfig
 from swarm.model.block import Block
 from swarm.model.cache import PagedCache
 from swarm.model.memory import aligned, num_bytes
-from swarm.model.norm import rms_norm
+from swarm.model.norm import NORMS
 from swarm.model.product import Weight, product
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows
@@ -57,7 +57,7 @@ class Stage:
             between_blocks: called before each Block, so that the compute thread can do what is more urgent.
         """
         h = aligned(h)
-        angles = Angles.of(rows.positions, self.config.head_dim, self.config.rope_theta)
+        angles = Angles.of(rows.positions, self.config.head_dim, self.config.rope_theta, self.config.rope)
         for index in sorted(self.blocks):
             between_blocks()
             h = self.blocks[index].forward(h, rows, angles, cache)
@@ -70,8 +70,9 @@ class Stage:
         A caller that cannot hold [n, V] may itself ask for `LOGIT_ROWS` rows at a time: the bits are the same.
         """
         assert self.head is not None, "only a last Stage has logits"
+        norm = NORMS[self.config.norm]
         out = torch.empty(h.shape[0], self.config.vocab, dtype=torch.float32, device=h.device)
         for at in range(0, h.shape[0], LOGIT_ROWS):
-            part = rms_norm(aligned(h[at : at + LOGIT_ROWS]), self.head.norm, self.config.norm_eps)
+            part = norm(aligned(h[at : at + LOGIT_ROWS]), self.head.norm, self.config.norm_eps)
             out[at : at + LOGIT_ROWS] = product(part, self.head.output)
         return out

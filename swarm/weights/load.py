@@ -9,7 +9,7 @@ from torch import Tensor
 
 from swarm.config import INT4_GROUP
 from swarm.model.block import BlockCore
-from swarm.model.experts import ExpertWeights
+from swarm.model.experts import ExpertWeights, SharedExpert
 from swarm.model.product import Weight
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
@@ -48,22 +48,39 @@ class Loader:
     def core(self, block: int) -> BlockCore:
         """A Block without its experts."""
         part = {letter: name for letter, (name, _) in names.core(self.checkpoint.config, block, self.checkpoint.entries).items()}
+        small = {
+            letter: self._one(part[letter])
+            for letter in ("router", "brouter", "bo", "qn", "kn", "sinks", "sgate")
+            if letter in part
+        }
         return BlockCore(
             attention_norm=self._one(part["norm1"]),
             wqkv=self._stacked(part["q"], part["k"], part["v"]),
             wo=self._stacked(part["o"]),
             ffn_norm=self._one(part["norm2"]),
-            router=self._one(part["router"]),
+            router=small.get("router"),
+            bqkv=torch.cat([self._one(part[letter]) for letter in ("bq", "bk", "bv")]) if "bq" in part else None,
+            bo=small.get("bo"),
+            q_norm=small.get("qn"),
+            k_norm=small.get("kn"),
+            sinks=small.get("sinks"),
+            router_bias=small.get("brouter"),
+            shared=SharedExpert(self._mlp(part["s1"], part["s2"], part["s3"]), small.get("sgate")) if "s1" in part else None,
         )
 
     def expert(self, block: int, index: int) -> ExpertWeights:
-        """One expert of a Block."""
+        """One expert of a Block; of a dense model, its MLP."""
         config, entries = self.checkpoint.config, self.checkpoint.entries
-        if names.is_fused(block, entries):
-            fused = names.experts(config, block)
-            return ExpertWeights(*(self._matrix(self._one(fused[letter][0], index, self._kept)) for letter in ("w13", "w2")))
-        part = {letter: name for letter, (name, _) in names.expert(config, block, index).items()}
-        return ExpertWeights(self._stacked(part["w1"], part["w3"]), self._stacked(part["w2"]))
+        if not names.is_fused(block, entries):
+            part = {letter: name for letter, (name, _) in names.expert(config, block, index).items()}
+            return self._mlp(part["w1"], part["w2"], part["w3"])
+        fused = names.experts(config, block)
+        w13, w2 = (self._matrix(self._one(fused[letter][0], index, self._kept)) for letter in ("w13", "w2"))
+        b13, b2 = (self._one(fused[letter][0], index) if letter in fused else None for letter in ("b13", "b2"))
+        return ExpertWeights(w13, w2, config.activation, b13, b2)
+
+    def _mlp(self, w1: str, w2: str, w3: str) -> ExpertWeights:
+        return ExpertWeights(self._stacked(w1, w3), self._stacked(w2), self.checkpoint.config.activation)
 
     @property
     def _kept(self) -> torch.device | str:

@@ -46,7 +46,7 @@ class Weights:
     def of(cls, folder: Path, dtype: torch.dtype) -> Weights:
         loader = Loader(Checkpoint.open(folder), dtype)
         config = loader.checkpoint.config
-        experts = {(b, e): loader.expert(b, e) for b in range(config.num_blocks) for e in range(config.num_experts)}
+        experts = {(b, e): loader.expert(b, e) for b in range(config.num_blocks) for e in range(config.experts_in(b))}
         cores = [loader.core(b) for b in range(config.num_blocks)]
         return cls(config, dtype, loader.embedding(), loader.head(), cores, experts)
 
@@ -54,7 +54,7 @@ class Weights:
         """Blocks `first` to `end`; `port` says where an expert (block, id) is, here by default."""
         local = LocalExperts(self.experts)
         blocks = {
-            b: Block.of(self.config, b, self.cores[b], {e: port(b, e) if port else local for e in range(self.config.num_experts)})
+            b: Block.of(self.config, b, self.cores[b], {e: port(b, e) if port else local for e in range(self.config.experts_in(b))})
             for b in range(first, end)
         }
         last = end == self.config.num_blocks

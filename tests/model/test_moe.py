@@ -10,6 +10,7 @@ from torch import Tensor
 from swarm.model.experts import ExpertPort, ExpertWeights, LocalExperts
 from swarm.model.memory import ALIGNMENT, aligned, gather
 from swarm.model.moe import MoE
+from swarm.model.router import Router
 
 H, F, E = 16, 24, 6
 
@@ -55,18 +56,18 @@ def test_remote_experts_are_asked_before_local_ones_run_and_awaited_after() -> N
     local = Logged(experts())
     object.__setattr__(local, "log", log)
     far = Watched("far", LocalExperts(experts()), log)
-    MoE(4, 2, ROUTER, {e: local if e < 3 else far for e in range(E)}).forward(rows(40))
+    MoE(4, Router(ROUTER, 2), {e: local if e < 3 else far for e in range(E)}).forward(rows(40))
     assert log == ["ask far 4 [3, 4, 5]", "compute local", "wait far"]
 
 
 def test_the_sum_over_experts_keeps_its_order_wherever_they_are() -> None:
     x, here, there = rows(50), LocalExperts(experts()), LocalExperts(experts())
-    want = MoE(4, 5, ROUTER, dict.fromkeys(range(E), here)).forward(x)
+    want = MoE(4, Router(ROUTER, 5), dict.fromkeys(range(E), here)).forward(x)
     for far in ({0}, {1, 4}, {5}, {0, 2, 3}):
-        got = MoE(4, 5, ROUTER, {e: Watched("far", there, []) if e in far else here for e in range(E)}).forward(x)
+        got = MoE(4, Router(ROUTER, 5), {e: Watched("far", there, []) if e in far else here for e in range(E)}).forward(x)
         assert torch.equal(got, want)
-        one = MoE(4, 5, ROUTER, {e: Watched("far", there, []) if e in far else here for e in range(E)}).forward(x[:1])
-        assert torch.equal(one, MoE(4, 5, ROUTER, dict.fromkeys(range(E), here)).forward(x[:1]))
+        one = MoE(4, Router(ROUTER, 5), {e: Watched("far", there, []) if e in far else here for e in range(E)}).forward(x[:1])
+        assert torch.equal(one, MoE(4, Router(ROUTER, 5), dict.fromkeys(range(E), here)).forward(x[:1]))
 
 
 def test_rows_meet_a_product_aligned_and_contiguous_wherever_they_came_from() -> None:
@@ -88,14 +89,14 @@ def test_a_port_is_not_asked_when_no_row_chose_its_experts() -> None:
     chosen = (x @ ROUTER.T)[0].topk(2).indices.tolist()
     spare = next(e for e in range(E) if e not in chosen)
     ports = {e: Watched("spare" if e == spare else "busy", LocalExperts(experts()), log) for e in range(E)}
-    MoE(4, 2, ROUTER, ports).forward(x)
+    MoE(4, Router(ROUTER, 2), ports).forward(x)
     assert not any("spare" in line for line in log)
 
 
 def test_each_row_gets_the_renormalised_sum_of_its_best_experts() -> None:
     x, weights = rows(33), experts()
     port = LocalExperts(weights)
-    got = MoE(4, 3, ROUTER, dict.fromkeys(range(E), port)).forward(x)
+    got = MoE(4, Router(ROUTER, 3), dict.fromkeys(range(E), port)).forward(x)
     for row, out in zip(x, got, strict=True):
         values, ids = (ROUTER @ row).topk(3)
         outputs = torch.stack([weights[4, e].forward(row[None])[0] for e in ids.tolist()])
@@ -103,7 +104,7 @@ def test_each_row_gets_the_renormalised_sum_of_its_best_experts() -> None:
 
 
 def test_a_row_alone_gets_what_it_gets_among_others() -> None:
-    moe = MoE(4, 2, ROUTER, dict.fromkeys(range(E), LocalExperts(experts())))
+    moe = MoE(4, Router(ROUTER, 2), dict.fromkeys(range(E), LocalExperts(experts())))
     x = rows(20)
     torch.testing.assert_close(torch.cat([moe.forward(row[None]) for row in x]), moe.forward(x), atol=1e-5, rtol=1e-5)
 
@@ -111,7 +112,7 @@ def test_a_row_alone_gets_what_it_gets_among_others() -> None:
 def test_what_the_router_chooses_is_counted_for_one_row_and_for_many() -> None:
     counts = [0] * E
     counts[0] = 100  # of an older epoch
-    moe = MoE(4, 2, ROUTER, dict.fromkeys(range(E), LocalExperts(experts())), counts)
+    moe = MoE(4, Router(ROUTER, 2), dict.fromkeys(range(E), LocalExperts(experts())), counts)
     x = rows(20)
     moe.forward(x)
     moe.forward(x[:1])
@@ -131,10 +132,10 @@ class Holder(Watched):
 
 def test_copies_share_the_work_and_change_no_bit() -> None:
     here, there = LocalExperts(experts()), LocalExperts(experts())
-    alone = MoE(4, 3, ROUTER, dict.fromkeys(range(E), here))
+    alone = MoE(4, Router(ROUTER, 3), dict.fromkeys(range(E), here))
     for size in (1, 2, 50):
         x, log = rows(size), []
-        shared = MoE(4, 3, ROUTER, dict.fromkeys(range(E), here), copies=dict.fromkeys(range(E), Holder("far", there, log)))
+        shared = MoE(4, Router(ROUTER, 3), dict.fromkeys(range(E), here), copies=dict.fromkeys(range(E), Holder("far", there, log)))
         assert torch.equal(shared.forward(x), alone.forward(x))
         assert [line.split()[0] for line in log] == ["ask", "wait"]
 
@@ -142,9 +143,9 @@ def test_copies_share_the_work_and_change_no_bit() -> None:
 def test_one_who_holds_shards_and_copies_of_a_block_is_asked_once() -> None:
     log: list[str] = []
     local, far = LocalExperts(experts()), Holder("far", LocalExperts(experts()), log)
-    moe = MoE(4, 5, ROUTER, {e: far if e == 0 else local for e in range(E)}, copies=dict.fromkeys(range(1, E), far))
+    moe = MoE(4, Router(ROUTER, 5), {e: far if e == 0 else local for e in range(E)}, copies=dict.fromkeys(range(1, E), far))
     x = rows(40)
-    assert torch.equal(moe.forward(x), MoE(4, 5, ROUTER, dict.fromkeys(range(E), local)).forward(x))
+    assert torch.equal(moe.forward(x), MoE(4, Router(ROUTER, 5), dict.fromkeys(range(E), local)).forward(x))
     [asked] = [line for line in log if line.startswith("ask")]
     assert asked.startswith("ask far 4 [0, ") and len(asked.split(",")) == 3
 
@@ -153,6 +154,6 @@ def test_a_holder_that_is_gone_is_not_asked_for_copies() -> None:
     log: list[str] = []
     local, far = LocalExperts(experts()), Holder("far", LocalExperts(experts()), log)
     far.there = False
-    moe = MoE(4, 3, ROUTER, dict.fromkeys(range(E), local), copies=dict.fromkeys(range(E), far))
+    moe = MoE(4, Router(ROUTER, 3), dict.fromkeys(range(E), local), copies=dict.fromkeys(range(E), far))
     moe.forward(rows(40))
     assert not log

@@ -1,0 +1,61 @@
+"""Attention of one Session's rows over its keys and values: softmax of scaled products (arXiv 1706.03762).
+
+n: rows   P: positions   NH: heads   KV: key-value heads   G: heads a key-value head   D: head_dim
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from swarm.config import SINK_ROWS
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, position: int, window: int = 0, sinks: Tensor | None = None) -> Tensor:
+    """Queries `q` [n, NH, D], the first at `position`, over keys and values [P, KV, D]; [n, NH, D].
+
+    Args:
+        position: counted from the first key that is here.
+        window: row i sees positions `position + i - window + 1` to `position + i`; 0: all up to its own. A single row's keys
+            begin with its window.
+        sinks: [NH] a logit of each head that takes its share of the softmax and has no value (arXiv 2309.17453).
+    """
+    n, num_heads, head_dim = q.shape
+    if sinks is not None:
+        return _with_sinks(q, keys, values, position, window, sinks)
+    k, v = keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0)  # [1, KV, P, D]
+    if n == 1:  # all heads of a key-value head as rows of one product: keys are read once
+        grouped = q.reshape(1, k.shape[1], -1, head_dim)  # [1, KV, G, D]
+        return F.scaled_dot_product_attention(grouped, k, v).reshape(1, num_heads, head_dim)
+    mask = _mask(n, position, window, keys) if position or 0 < window < n else None
+    out = F.scaled_dot_product_attention(
+        q.transpose(0, 1).unsqueeze(0), k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
+    )
+    return out[0].transpose(0, 1)
+
+
+def _mask(n: int, position: int, window: int, keys: Tensor) -> Tensor:
+    """Which of P keys each of n rows sees, [n, P]: 0..position + i, of those the last `window`."""
+    mask = torch.ones(n, keys.shape[0], dtype=torch.bool, device=keys.device).tril(position)
+    return mask.triu(position - window + 1) if window else mask
+
+
+def _with_sinks(q: Tensor, keys: Tensor, values: Tensor, position: int, window: int, sinks: Tensor) -> Tensor:
+    """A few rows at a time, with their scores in fp32: no kernel of torch takes sinks."""
+    n, num_heads, head_dim = q.shape
+    k, v = keys.permute(1, 2, 0), values.transpose(0, 1)  # [KV, D, P], [KV, P, D]
+    own = sinks.float().view(k.shape[0], -1, 1, 1)  # [KV, G, 1, 1]
+    seen = None if n == 1 else _mask(n, position, window, keys)
+    parts = []
+    for at in range(0, n, SINK_ROWS):
+        some = q[at : at + SINK_ROWS]  # [r, NH, D]
+        r = some.shape[0]
+        rows = some.transpose(0, 1).reshape(k.shape[0], -1, head_dim)  # [KV, G r, D]
+        scores = (rows @ k).float().mul_(head_dim**-0.5).view(k.shape[0], -1, r, keys.shape[0])  # [KV, G, r, P]
+        if seen is not None:
+            scores.masked_fill_(~seen[at : at + r], float("-inf"))
+        share = torch.cat((scores, own.expand(-1, scores.shape[1], r, 1)), -1).softmax(-1)[..., :-1]
+        out = share.to(q.dtype).reshape(k.shape[0], -1, keys.shape[0]) @ v  # [KV, G r, D]
+        parts.append(out.view(num_heads, r, head_dim).transpose(0, 1))
+    return torch.cat(parts)
