@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from swarm.config import Sizes
 from swarm.plan import Plan
 
 Part = tuple[str, int, int]
@@ -18,14 +17,14 @@ def parts(plan: Plan, name: str) -> dict[Part, int]:
     Experts count whether they are its own Blocks', held for others, or copies. The KV of what it only stands by for is
     not taken before the Worker serves it: it is no part.
     """
-    sizes = Sizes(plan.model.config, plan.model.dtype)
+    sizes = plan.model.sizes
     num_blocks = plan.model.config.num_blocks
     route = plan.route_of(name)
     stage = plan.stage_of(name, route) if route is not None else None
     blocks = stage.blocks if stage else range(0)
     kv = sizes.kv(plan.kv_pages * plan.page_positions)
     found: dict[Part, int] = {("core", b, 0): sizes.block_core for b in (*blocks, *_standing_by(plan, name))}
-    found |= {("kv", b, plan.kv_pages): kv for b in blocks}
+    found |= {(f"kv{plan.model.kv}", b, plan.kv_pages): kv for b in blocks}
     found |= {("embedding", 0, 0): sizes.embedding} if 0 in blocks else {}
     found |= {("head", 0, 0): sizes.head} if num_blocks - 1 in blocks else {}
     return found | {("expert", b, e): sizes.expert for b in range(num_blocks) for e in plan.local_experts(name, b)}

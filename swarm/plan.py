@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from swarm.config import ModelConfig, number_bytes
+from swarm.config import ModelConfig, Sizes, number_bytes
 from swarm.errors import PlacementError
 from swarm.plan_check import problems
 
@@ -57,6 +57,13 @@ class Model:
     """Checksum over the config and the headers of all weight files; goes into every frame."""
     dtype: str
     config: ModelConfig
+    kv: str = ""
+    """How keys and values are kept, one of `swarm.config.KV_DTYPES`; empty: as what is computed in."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """What its parts weigh."""
+        return Sizes(self.config, self.dtype, self.kv)
 
 
 @dataclass(frozen=True)
@@ -209,8 +216,8 @@ class Plan:
 
     def local_experts(self, name: str, block: int) -> tuple[int, ...]:
         """The experts of a Block that a Worker holds, for its own Stage or for others, in ascending order."""
-        everyone = set(range(self.model.config.num_experts))
-        mine = {e for s in self.shards if s.worker == name and s.block == block for e in s.experts}
+        everyone = set(range(self.model.config.experts_in(block)))
+        mine = {e for s in self.shards if s.worker == name and s.block == block for e in s.experts} & everyone
         if any((stage := self.stage_of(name, r)) and block in stage.blocks for r in range(len(self.routes))):
             mine |= everyone - set(self.remote_experts(name, block))
         if any(s.worker == name and block in s.blocks for s in self.standbys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from swarm.config import PLAN_DTYPES
+from swarm.config import KV_DTYPES, PLAN_DTYPES
 
 if TYPE_CHECKING:
     from swarm.plan import Plan, Stage
@@ -22,6 +22,10 @@ def problems(plan: Plan) -> Iterator[str]:
         yield "two workers have the same name"
     if plan.model.dtype not in PLAN_DTYPES:
         yield f"unknown dtype {plan.model.dtype}; known: {', '.join(PLAN_DTYPES)}"
+    if config.contradicts_itself:
+        yield "the model's shape contradicts itself (heads, windows or experts)"
+    if plan.model.kv not in KV_DTYPES:
+        yield f"keys and values are to be kept as {plan.model.kv}; known: {', '.join(KV_DTYPES[1:])}"
     counts = (plan.sessions, plan.context, plan.page_positions, plan.chunk_rows, plan.max_rows)
     if plan.frame_bytes > plan.message_bytes:
         yield f"{plan.max_rows} rows take {plan.frame_bytes} bytes and a message may have {plan.message_bytes}: lower max_rows"

@@ -65,7 +65,7 @@ class Prices:
     def of(cls, model: Model, load: Load, routes: int = 1) -> Prices:
         """Of a Plan with that many Routes, which share the Sessions out evenly."""
         sessions = -(-load.sessions // routes)
-        return cls(Sizes(model.config, model.dtype), sessions, min(load.context, model.config.max_positions))
+        return cls(model.sizes, sessions, min(load.context, model.config.max_positions))
 
     @property
     def num_blocks(self) -> int:
@@ -122,7 +122,7 @@ class Prices:
 
 def budget_of(plan: Plan, name: str) -> Budget:
     """What a Plan asks of one of its Workers; raises PlacementError where it has none of that name."""
-    prices = Prices(Sizes(plan.model.config, plan.model.dtype), plan.sessions_a_route, plan.context)
+    prices = Prices(plan.model.sizes, plan.sessions_a_route, plan.context)
     route = plan.route_of(plan.worker(name).name)
     stage = plan.stage_of(name, route) if route is not None else None
     blocks = stage.blocks if stage else range(0)

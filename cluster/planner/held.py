@@ -41,7 +41,7 @@ class Held:
     @classmethod
     def by(cls, plan: Plan | None, model: Model) -> Held:
         """What a Plan's Workers hold of a model: nothing where the Plan is of another model or dtype."""
-        sizes = Sizes(model.config, model.dtype)
+        sizes = model.sizes
         if plan is None or (plan.model.model_id, plan.model.dtype) != (model.model_id, model.dtype):
             return cls(sizes)
         return cls(sizes, _parts(plan))

@@ -72,13 +72,8 @@ def read_config(values: dict[str, Any], where: str) -> ModelConfig:
         eos_ids=raw.ids("eos_token_id", family.eos),
         rope=rope,
     )
-    return _checked(replace(config, **family.parts(raw)), where)
-
-
-def _checked(config: ModelConfig, where: str) -> ModelConfig:
-    c = config
-    windows = len(c.windows) in (0, c.num_blocks)
-    if c.num_heads % c.num_kv_heads or c.top_k > c.num_experts or c.head_dim % 2 or not windows:
+    config = replace(config, **family.parts(raw))
+    if config.contradicts_itself:
         raise ModelError(f"{where} contradicts itself (heads, KV heads, head_dim, layers or experts): fetch it again")
     return config
 

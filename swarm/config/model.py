@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swarm.config.parts import Activation, AttentionParts, ExpertParts, RopeScaling
+from swarm.config.parts import NORMS, ROPES, Activation, AttentionParts, ExpertParts, RopeScaling
 from swarm.errors import MissingWeights, ModelError
 
 
@@ -51,6 +51,13 @@ class ModelConfig:
     def routed(self) -> bool:
         """Whether rows choose among experts: one alone needs no router."""
         return self.num_experts > 1
+
+    @property
+    def contradicts_itself(self) -> bool:
+        """Whether its numbers cannot all be right."""
+        heads = self.num_heads % self.num_kv_heads or self.head_dim % 2
+        kinds = self.rope.kind in ROPES and self.norm in NORMS and len(self.windows) in (0, self.num_blocks)
+        return bool(heads) or self.top_k > self.num_experts or not kinds
 
     def experts_in(self, block: int) -> int:
         """How many experts a Block has; none where a dense MLP in its core stands for them."""

@@ -84,8 +84,9 @@ class Assembly:
         plan, dtype = self.plan, TORCH_DTYPES[self.plan.model.dtype]
         for pool in self.pools:
             cache = pool.cache
-            same_pages = (cache.num_pages, cache.page_positions, cache.dtype) == (plan.kv_pages, plan.page_positions, dtype)
-            if same_pages and pool.model_id == plan.model.model_id:
+            same_pages = (cache.num_pages, cache.page_positions) == (plan.kv_pages, plan.page_positions)
+            same_numbers = (cache.dtype, cache.kept_as) == (dtype, plan.model.kv)
+            if same_pages and same_numbers and pool.model_id == plan.model.model_id:
                 return pool
-        cache = PagedCache(plan.model.config, plan.kv_pages, plan.page_positions, dtype, self.device)
+        cache = PagedCache(plan.model.config, plan.kv_pages, plan.page_positions, dtype, self.device, plan.model.kv)
         return KVPool(plan.model.model_id, cache)

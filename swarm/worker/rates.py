@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from swarm.config import Sizes
 from swarm.plan import Plan
 from swarm.wire.v1 import stage_pb2 as stage_pb
 from swarm.wire.v1 import worker_pb2 as pb
@@ -83,8 +82,7 @@ class Rates:
     def _bytes(self, epoch: Epoch, length: int) -> int:
         if self._row[0] != epoch.number:
             self._row = (epoch.number, row_bytes(epoch.plan, epoch.name, epoch.route))
-        config = epoch.plan.model.config
-        return self._row[1] + len(epoch.blocks) * Sizes(config, epoch.plan.model.dtype).kv(length)
+        return self._row[1] + len(epoch.blocks) * epoch.plan.model.sizes.kv(length)
 
 
 def row_bytes(plan: Plan, name: str, route: int) -> int:
@@ -93,7 +91,7 @@ def row_bytes(plan: Plan, name: str, route: int) -> int:
     stage = plan.stage_of(name, route)
     if stage is None:
         return 0
-    sizes, config = Sizes(plan.model.config, plan.model.dtype), plan.model.config
+    sizes, config = plan.model.sizes, plan.model.config
     here = sum(len(plan.local_experts(name, b)) for b in stage.blocks)
     experts = round(here * config.top_k / config.num_experts * sizes.expert)
     return len(stage.blocks) * sizes.block_core + experts + (sizes.head if stage.end == config.num_blocks else 0)
