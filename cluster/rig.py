@@ -45,6 +45,7 @@ class RigSettings:
         key: the swarm's key.
         state_dir: keeps this Rig's id and its Workers' logs.
         environment: for the processes started here.
+        cache: the folder of quantized weights; None: nothing is cached.
         spread: use every Device, also where fewer would do.
         ram_bytes: host RAM that is free beside what the Devices give.
         notify: takes what people should know while the Rig runs.
@@ -60,6 +61,7 @@ class RigSettings:
     ports: str = DEFAULT_PORTS
     spread: bool = False
     ram_bytes: int = 0
+    cache: Path | None = None
     notify: Callable[[str], None] = field(default=lambda message: None)
     worker_command: tuple[str, ...] = (sys.executable, "-m", "swarm.worker")
 
@@ -140,6 +142,7 @@ class Rig:
                 key=s.key,
                 log=self._identity.folder / f"worker-{device.name.replace(':', '-')}.log",
                 environment=s.environment,
+                cache=s.cache,
             )
             self.workers.append(WorkerProcess(order, self._restarted, s.notify))
         async with FirstFailure() as tasks:

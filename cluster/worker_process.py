@@ -27,6 +27,7 @@ class WorkerOrder:
         command: the program, without its options.
         listen: host:port to bind.
         address: host:port that others dial.
+        cache: the folder of quantized weights; None: nothing is cached.
         log: where its standard error goes; that of the latest one before it that served is kept as `.1`.
     """
 
@@ -40,10 +41,12 @@ class WorkerOrder:
     key: str
     log: Path
     environment: Mapping[str, str]
+    cache: Path | None = None
 
     def argv(self) -> list[str]:
         options = ["--name", self.name, "--listen", self.listen, "--device", self.device]
-        return [*self.command, *options, "--threads", str(self.threads), "--memory-bytes", str(self.memory_bytes)]
+        options += ["--threads", str(self.threads), "--memory-bytes", str(self.memory_bytes)]
+        return [*self.command, *options, *(["--cache", str(self.cache)] if self.cache else [])]
 
 
 class WorkerProcess:

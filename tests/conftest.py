@@ -14,4 +14,5 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SWARM_HOME", str(home))
     monkeypatch.delenv("SWARM_KEY", raising=False)
     monkeypatch.delenv("SWARM_ADDRESS", raising=False)
+    monkeypatch.delenv("SWARM_CACHE", raising=False)
     return home

@@ -26,6 +26,7 @@ def join(
     address: rig_options.Address = None,
     ports: rig_options.Ports = DEFAULT_PORTS,
     name: rig_options.Name = None,
+    cache: options.Cache = None,
     key: options.Key = None,
     key_file: options.KeyFile = None,
 ) -> None:
@@ -35,7 +36,14 @@ def join(
     swarm_key = settings.resolve_key(key, key_file, door)
     host = address or own_address(door.rpartition(":")[0].strip("[]"))
     screen = Screen()
-    where = {"host": host, "key": swarm_key, "ports": ports, "spread": spread, "notify": screen.tell}
+    where = {
+        "host": host,
+        "key": swarm_key,
+        "ports": ports,
+        "spread": spread,
+        "notify": screen.tell,
+        "cache": settings.cache_dir(cache),
+    }
     rig = JoinedRig(rig_options.rig_settings(device, ram, exclude, threads, name, **where), door)
     rig_options.run_until_stopped(screen, lambda: _serve(rig, screen))
 

@@ -36,6 +36,9 @@ Objective = Annotated[
 ]
 DTYPES = f"auto, {', '.join(PLAN_DTYPES[:-1])} or {PLAN_DTYPES[-1]}."
 """What --dtype takes, for its help."""
+Cache = Annotated[
+    Path | None, typer.Option("--cache", metavar="DIR", help="Where quantized weights are kept. [default: the user's cache folder]")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 

@@ -38,7 +38,7 @@ def rig_settings(
     """What this rig gives and where.
 
     Args:
-        rest: host, key, ports, spread and notify of `RigSettings`.
+        rest: host, key, ports, spread, cache and notify of `RigSettings`.
 
     Raises:
         UsageError: an option that makes no sense. DeviceError: a Device that cannot be used.

@@ -2,9 +2,11 @@
 
 The only place that reads the environment:
 
-    SWARM_HOME        keeps state and config in this one folder instead of the two below
+    SWARM_HOME        keeps state, config and cache in this one folder instead of the three below
     XDG_STATE_HOME    state (what runs here) is under it in `swarm`; ~/.local/state by default
     XDG_CONFIG_HOME   config (addresses and keys of swarms) is under it in `swarm`; ~/.config by default
+    XDG_CACHE_HOME    the cache (quantized weights) is under it in `swarm`; ~/.cache by default
+    SWARM_CACHE       keeps the cache in this folder, where --cache does not say
     SWARM_ADDRESS     the swarm to talk to, where --swarm does not say
     SWARM_KEY         its key, where --key and --key-file do not say
 """
@@ -52,6 +54,12 @@ def state_dir() -> Path:
 def config_dir() -> Path:
     """Where this user's addresses and keys are kept. Not made here."""
     return _home("XDG_CONFIG_HOME", ".config")
+
+
+def cache_dir(given: Path | None = None) -> Path:
+    """Where this user's quantized weights are cached: --cache, SWARM_CACHE, or the user's cache folder. Not made here."""
+    said = given or os.environ.get("SWARM_CACHE")
+    return (Path(said).expanduser() if said else _home("XDG_CACHE_HOME", ".cache")).absolute() / "weights"
 
 
 def remember(address: str, key: str) -> None:

@@ -41,6 +41,7 @@ def up(
     address: rig_options.Address = None,
     ports: rig_options.Ports = DEFAULT_PORTS,
     name: rig_options.Name = None,
+    cache: options.Cache = None,
     key: options.Key = None,
     key_file: options.KeyFile = None,
 ) -> None:
@@ -58,7 +59,14 @@ def up(
     source = model if model == NANO or not Path(model).expanduser().is_dir() else str(resolve(model))
     swarm_key = settings.explicit_key(key, key_file) or settings.own_key()
     screen = Screen()
-    where = {"host": address or own_address(), "key": swarm_key, "ports": ports, "spread": spread, "notify": screen.tell}
+    where = {
+        "host": address or own_address(),
+        "key": swarm_key,
+        "ports": ports,
+        "spread": spread,
+        "notify": screen.tell,
+        "cache": settings.cache_dir(cache),
+    }
     rig = HeadRig(
         rig_options.rig_settings(device, ram, exclude, threads, name, **where),
         Target(source, dtype, sessions, context, spread, objective, standby),

@@ -16,6 +16,7 @@ from swarm.wire.credentials import Credentials
 def worker(
     plan_file: Annotated[Path, typer.Option("--plan-file", metavar="FILE", help="The Plan, as `swarm plan --out FILE` wrote it.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Which of its Workers to be.")],
+    cache: options.Cache = None,
     key: options.Key = None,
     key_file: options.KeyFile = None,
 ) -> None:
@@ -35,4 +36,5 @@ def worker(
             bar.stop()
             console.print(f"{name} serves at {address}")
 
-        asyncio.run(serve_plan(plan, name, Credentials(settings.explicit_key(key, key_file)), serves, progress))
+        credentials = Credentials(settings.explicit_key(key, key_file))
+        asyncio.run(serve_plan(plan, name, credentials, settings.cache_dir(cache), serves, progress))

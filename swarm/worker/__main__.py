@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from swarm.wire.credentials import Credentials
 from swarm.worker.process import WorkerSettings, run_owned
@@ -17,10 +18,11 @@ def main() -> int:
     parser.add_argument("--device", required=True)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--memory-bytes", type=int, required=True)
+    parser.add_argument("--cache", type=Path, metavar="DIR")
     given = parser.parse_args()
     key = sys.stdin.readline().strip()
-    settings = WorkerSettings(given.name, given.listen, given.device, given.threads, given.memory_bytes, Credentials(key))
-    return run_owned(settings)
+    where, size = (given.name, given.listen, given.device), given.memory_bytes
+    return run_owned(WorkerSettings(*where, given.threads, size, Credentials(key), given.cache))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ from swarm.model.experts import ExpertWeights
 from swarm.model.memory import num_bytes
 from swarm.model.stage import Head
 from swarm.plan import Plan
+from swarm.weights.cache.tree import Weights
 from swarm.weights.load import Loader
-
-Weights = torch.Tensor | Head | BlockCore | ExpertWeights
 
 
 @dataclass(frozen=True, order=True)
@@ -36,6 +35,11 @@ class Part:
     block: int = -1
     expert: int = -1
 
+    @property
+    def file_name(self) -> str:
+        """What a cache calls it."""
+        return "-".join([self.kind, *(f"{n:03}" for n in (self.block, self.expert) if n >= 0)])
+
 
 def parts_of(plan: Plan, name: str) -> list[Part]:
     """What a Worker must hold for a Plan, in the order in which it is loaded: what serves first, then what it stands by for."""
@@ -47,7 +51,9 @@ def parts_of(plan: Plan, name: str) -> list[Part]:
     parts += [Part(model, "core", b) for b in blocks]
     parts += [Part(model, "head")] if plan.model.config.num_blocks - 1 in blocks else []
     parts += [Part(model, "expert", b, e) for b in blocks for e in plan.local_experts(name, b)]
-    parts += [Part(model, "expert", s.block, e) for s in plan.shards_of(name) for e in s.experts]
+    parts += [
+        Part(model, "expert", s.block, e) for s in plan.shards_of(name) for e in s.experts if plan.model.config.experts_in(s.block)
+    ]
     for block in (b for s in plan.standbys if s.worker == name for b in s.blocks):
         parts.append(Part(model, "core", block))
         parts += [Part(model, "expert", block, e) for e in plan.local_experts(name, block)]

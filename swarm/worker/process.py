@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from swarm.errors import SwarmError
 from swarm.plan import Plan
@@ -34,12 +35,15 @@ class WorkerSettings:
     threads: int
     memory_bytes: int
     credentials: Credentials
+    cache: Path | None = None
+    """The folder of quantized weights; None: nothing is cached."""
 
 
 @asynccontextmanager
 async def serving(settings: WorkerSettings) -> AsyncIterator[tuple[Worker, str]]:
     """A Worker that serves, and its address. Raises PortInUse."""
-    worker = Worker(settings.name, settings.device, settings.threads, settings.memory_bytes, settings.credentials)
+    s = settings
+    worker = Worker(s.name, s.device, s.threads, s.memory_bytes, s.credentials, s.cache)
     server = settings.credentials.server()
     try:
         port = settings.credentials.bind(server, settings.listen)
@@ -63,11 +67,17 @@ async def serve_until_stopped(settings: WorkerSettings, ready: Callable[[str], N
 
 
 async def serve_plan(
-    plan: Plan, name: str, credentials: Credentials, serves: Callable[[str], None], progress: Callable[[int, int], None]
+    plan: Plan,
+    name: str,
+    credentials: Credentials,
+    cache: Path | None,
+    serves: Callable[[str], None],
+    progress: Callable[[int, int], None],
 ) -> None:
     """Serve one Worker of a Plan in a file until SIGTERM or SIGINT.
 
     Args:
+        cache: the folder of quantized weights; None: nothing is cached.
         serves: told the address once the model is loaded.
         progress: told how many bytes of how many are loaded.
 
@@ -77,7 +87,7 @@ async def serve_plan(
     """
     spec = plan.worker(name)
     stop = _stop_on_signals()
-    settings = WorkerSettings(name, spec.address, spec.device, spec.threads, spec.memory_bytes, credentials)
+    settings = WorkerSettings(name, spec.address, spec.device, spec.threads, spec.memory_bytes, credentials, cache)
     async with serving(settings) as (worker, address):
         stopped = asyncio.ensure_future(stop.wait())
         loading = asyncio.ensure_future(_load(worker, plan, progress))

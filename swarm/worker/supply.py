@@ -1,4 +1,4 @@
-"""Where the parts of a model come from that a Worker lacks: its files on this Rig."""
+"""Where the parts of a model come from that a Worker lacks: the cache of an earlier start, or its files on this Rig."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 
 from swarm.config import QUANTIZED
-from swarm.errors import ModelError
+from swarm.errors import ModelError, UsageError
 from swarm.model.dtypes import TORCH_DTYPES
 from swarm.plan import Model
+from swarm.weights.cache.shelf import Shelf, marks, setting_of, worth_caching
+from swarm.weights.cache.tree import Weights
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.load import Loader
-from swarm.weights.source import resolve
-from swarm.worker.holdings import Part, Weights, read_part
+from swarm.weights.source import here, resolve
+from swarm.worker.holdings import Part, read_part
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,44 @@ class Supply:
 
     Args:
         folder: where the model's files are; empty: wherever its source says.
+        cache: the folder of quantized weights; None: nothing is cached.
     """
 
     model: Model
     device: torch.device
     folder: str = ""
+    cache: Path | None = None
 
     def part(self, part: Part) -> Weights:
-        """One part. Raises ModelError where the model's files are missing here, damaged, or not the Plan's."""
-        return read_part(part, self._loader)
+        """One part; the model's files are opened for the first that is not cached.
+
+        Raises:
+            ModelError: they are missing here, damaged, or not the Plan's.
+        """
+        if self._shelf is None:
+            return read_part(part, self._loader)
+        weights = self._shelf.find(part.file_name)
+        if weights is None:
+            weights = read_part(part, self._loader)
+            self._shelf.keep(part.file_name, weights)
+        return weights
+
+    @cached_property
+    def _shelf(self) -> Shelf | None:
+        if self.cache is None or not worth_caching(self.model):
+            return None
+        setting = setting_of(self.model, self.device)
+        shelf = Shelf(self.cache, setting, self.device, self.model.name, self._marks())
+        shelf.used()
+        return shelf
+
+    def _marks(self) -> dict[str, str]:
+        """Of the model's files, as far as they are here: what is cached does not need them."""
+        try:
+            source = Path(self.folder) if self.folder else here(self.model.source)
+        except UsageError:  # a folder that is gone
+            source = None
+        return marks(source) if source else {}
 
     @cached_property
     def _loader(self) -> Loader:

@@ -6,12 +6,14 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 
 import torch
 
 from swarm.config import Sizes
 from swarm.errors import DeviceError, DoesNotFit, Refused
 from swarm.plan import Plan
+from swarm.weights.cache.tree import Weights
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.assembly import Assembly
@@ -20,7 +22,7 @@ from swarm.worker.device_memory import ran_out, too_little
 from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.flow import Flow
-from swarm.worker.holdings import Holdings, Weights, part_bytes, parts_of, release_memory
+from swarm.worker.holdings import Holdings, part_bytes, parts_of, release_memory
 from swarm.worker.hops import Hops
 from swarm.worker.kv_pool import KVPool
 from swarm.worker.opening import Opening
@@ -43,9 +45,12 @@ class Worker:
         threads: torch threads of the compute thread; 0 leaves torch's choice.
         memory_bytes: usable for weights, KV and workspace.
         credentials: for calls to other Workers.
+        cache: the folder of quantized weights; None: nothing is cached.
     """
 
-    def __init__(self, name: str, device: str, threads: int, memory_bytes: int, credentials: Credentials) -> None:
+    def __init__(
+        self, name: str, device: str, threads: int, memory_bytes: int, credentials: Credentials, cache: Path | None = None
+    ) -> None:
         self.name = name
         self.device = torch.device(device)
         self.memory_bytes = memory_bytes
@@ -60,6 +65,7 @@ class Worker:
         self.flow.on_computed = self.entry.computed
         self.flow.on_freed = self.opening.freed
         self._holdings = Holdings()
+        self._cache = cache
         self._router_counts = RouterCounts()
         self.ordering = asyncio.Lock()
         """Held while something is loaded, given back or measured."""
@@ -153,7 +159,7 @@ class Worker:
         if not missing:
             return
         yield 0, total
-        supply = Supply(plan.model, self.device, folder)
+        supply = Supply(plan.model, self.device, folder, self._cache)
         loaded = 0
         try:
             for part in missing:

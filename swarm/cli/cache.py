@@ -1,0 +1,95 @@
+"""`swarm cache`: what this rig's disk keeps of quantized weights, and how to be rid of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from swarm.cli import options, output, settings
+from swarm.errors import UsageError, gib
+from swarm.weights.cache.folder import Kept, kept, prune
+
+SECONDS = {"h": 3600, "d": 86400, "w": 604800}
+AGE = re.compile(r"(\d{1,6})([hdw])")
+
+
+class Action(StrEnum):
+    """What to do with the cache."""
+
+    LIST = "list"
+    PRUNE = "prune"
+
+
+def cache(
+    action: Annotated[Action, typer.Argument(help="See what there is, or delete some of it.")] = Action.LIST,
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="Of this model only: its name, or how its id begins.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="With prune: all models.")] = False,
+    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="With prune: unused for 12h, 30d, 4w.")] = "",
+    folder: options.Cache = None,
+    as_json: options.Json = False,
+) -> None:
+    """List or prune the quantized weights that this rig keeps on its disk, with or without a swarm running."""
+    where = settings.cache_dir(folder)
+    if action is Action.LIST:
+        if everything or older_than:
+            raise UsageError("--all and --older-than say what to delete: write `swarm cache prune`")
+        _show(where, [k for k in kept(where) if _is_of(k, model)], as_json, "")
+        return
+    if not (model or everything or older_than):
+        raise UsageError("say what to delete: `swarm cache prune MODEL`, `--older-than 30d` or `--all`")
+    if model and everything:
+        raise UsageError(f"{model} and --all say two things: give one of them")
+    before = time.time() - _seconds(older_than)
+    gone = prune(where, lambda k: _is_of(k, model) and k.last_used <= before)
+    if model and not gone and not any(_is_of(k, model) for k in kept(where)):
+        raise UsageError(f"{where} has nothing of {model}: see `swarm cache`")
+    _show(where, gone, as_json, "deleted ")
+
+
+def _is_of(found: Kept, model: str) -> bool:
+    """Whether somebody who says `model` means this; who says nothing means all."""
+    return (
+        not model or found.model == model.rstrip("/").rsplit("/", 1)[-1] or (len(model) >= 6 and found.model_id.startswith(model))
+    )
+
+
+def _seconds(age: str) -> int:
+    if not age:
+        return 0
+    if not (found := AGE.fullmatch(age)):
+        raise UsageError(f"--older-than {age} is no age: write hours, days or weeks, such as 12h, 30d or 4w")
+    return int(found[1]) * SECONDS[found[2]]
+
+
+def _show(where: Path, found: list[Kept], as_json: bool, done: str) -> None:
+    if as_json:
+        output.print_json({"folder": str(where), "models": [_document(k) for k in found]})
+        return
+    console = output.stdout()
+    if found:
+        console.print(_table(found))
+    total = sum(k.num_bytes for k in found)
+    console.print(f"{done}{gib(total)} in {where}" if found else f"nothing {done or 'is cached '}in {where}")
+
+
+def _table(found: list[Kept]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("model", "dtype", "for", "parts", "size", "last used", "in"):
+        table.add_column(name, justify="right" if name in ("parts", "size") else "left", no_wrap=True)
+    for k in found:
+        used = datetime.fromtimestamp(k.last_used).astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(k.model, k.dtype, k.layout, str(k.parts), gib(k.num_bytes), used, str(k.path))
+    return table
+
+
+def _document(found: Kept) -> dict[str, Any]:
+    used = datetime.fromtimestamp(found.last_used, UTC).isoformat(timespec="seconds")
+    return asdict(found) | {"last_used": used, "path": str(found.path)}
