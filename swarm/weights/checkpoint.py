@@ -16,6 +16,7 @@ from swarm.weights.entry import AnyEntry, AnyHeader
 from swarm.weights.file import LocalFile, WeightFile
 from swarm.weights.gguf.model import GgufModel, gguf_files, is_gguf
 from swarm.weights.header import Entry, Header, header_of
+from swarm.weights.layouts import laid_out
 
 ASSETS = (
     "config.json",
@@ -80,7 +81,7 @@ class Checkpoint:
     @classmethod
     def of(cls, folder: Path, config: ModelConfig, headers: Sequence[Header]) -> Checkpoint:
         """From headers that were read, ascending by file name. Raises ModelError: see `open`."""
-        entries: dict[str, AnyEntry] = {name: entry for header in headers for name, entry in header.entries.items()}
+        entries = laid_out(folder, config, {name: entry for header in headers for name, entry in header.entries.items()})
         _check_all(folder, config, entries)
         return cls(folder, config, tuple(headers), entries, (folder / "config.json").read_bytes())
 

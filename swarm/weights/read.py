@@ -17,6 +17,9 @@ from swarm.weights.fill import fill
 from swarm.weights.gguf.entry import GgufEntry
 from swarm.weights.gguf.read import read_gguf_codes, read_gguf_into
 from swarm.weights.header import Entry
+from swarm.weights.layouts import Mxfp4, Rearranged
+from swarm.weights.mxfp4 import read_mxfp4_codes, read_mxfp4_into
+from swarm.weights.rearrange import read_rearranged_into
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -40,6 +43,10 @@ def read_into(out: Tensor, entry: AnyEntry, part: int | None = None) -> None:
             _read_floats_into(out, entry, part)
         case GgufEntry():
             read_gguf_into(out, entry if part is None else entry.part(part))
+        case Rearranged():
+            read_rearranged_into(out, entry, part)
+        case Mxfp4():
+            read_mxfp4_into(out, entry, part)
         case _:
             raise AssertionError(f"no reader for {entry}")
 
@@ -52,6 +59,8 @@ def read_codes(entry: AnyEntry, part: int | None = None) -> Codes | None:
     match entry:
         case GgufEntry():
             return read_gguf_codes(entry if part is None else entry.part(part))
+        case Mxfp4() if part is not None:
+            return read_mxfp4_codes(entry, part)
         case _:
             return None
 
