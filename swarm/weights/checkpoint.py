@@ -62,21 +62,9 @@ class Checkpoint:
             ModelError: the config is unusable (see `ModelConfig.from_folder`).
         """
         if is_gguf(where):
-            return cls.of_files(where, [LocalFile(path) for path in gguf_files(where)])
+            return cls.of_gguf(where, GgufModel.of([LocalFile(path) for path in gguf_files(where)]))
         config = ModelConfig.from_folder(where)
         return cls.of(where, config, _headers([LocalFile(where / name) for name in weight_files(where)]))
-
-    @classmethod
-    def of_files(cls, where: Path, files: Sequence[WeightFile]) -> Checkpoint:
-        """Like `open`, of weight files wherever they are.
-
-        Args:
-            where: the folder with the config; of GGUF, what the model is called in messages.
-            files: ascending by name; GGUF where the first one's name says so.
-        """
-        if files[0].path.suffix == ".gguf":
-            return cls.of_gguf(where, GgufModel.of(files))
-        return cls.of(where, ModelConfig.from_folder(where), _headers(files))
 
     @classmethod
     def of(cls, folder: Path, config: ModelConfig, headers: Sequence[Header]) -> Checkpoint:

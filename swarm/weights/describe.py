@@ -8,6 +8,9 @@ from swarm.config import PLAN_DTYPES
 from swarm.errors import UsageError
 from swarm.plan import Model
 from swarm.weights.checkpoint import ASSETS, SENTENCEPIECE
+from swarm.weights.file import LocalFile
+from swarm.weights.gguf.assets import gguf_assets
+from swarm.weights.gguf.model import GgufModel, gguf_files, is_gguf
 from swarm.weights.source import NANO, hub_id, inspect, local, pinned
 
 
@@ -37,6 +40,11 @@ def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Mode
 
 
 def assets(folder: Path) -> dict[str, bytes]:
-    """The small files that a client needs, by name: configs, tokenizer, chat template."""
+    """The small files that a client needs, by name: configs, tokenizer, chat template; of a GGUF file, made of its metadata.
+
+    Raises ModelError: a GGUF file's tokenizer is of a kind that swarm does not know.
+    """
+    if is_gguf(folder):
+        return gguf_assets(GgufModel.of([LocalFile(path) for path in gguf_files(folder)]))
     names = [*ASSETS, *sorted(p.name for p in folder.glob(SENTENCEPIECE))]
     return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
