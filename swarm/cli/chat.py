@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from swarm.cli import options, output
-from swarm.cli.repl import Repl, show_timings
+from swarm.cli.repl import Repl, said_call, show_timings
 from swarm.cli.talk import Talk, Wishes
 from swarm.cli.terminal import Terminal
-from swarm.client.client import open_client
+from swarm.client.chat_template import OWN_TEMPLATE
+from swarm.client.client import Client, open_client
 from swarm.client.conversation import Answer
+from swarm.client.messages import ToolCall
+from swarm.client.tools import read_tools
 from swarm.errors import UsageError
 
 
@@ -29,6 +34,12 @@ def chat(
     repetition_penalty: Annotated[
         float | None, typer.Option("--repetition-penalty", min=0.01, help="Above 1 makes tokens already there less likely.")
     ] = None,
+    tools: Annotated[
+        Path | None, typer.Option("--tools", metavar="FILE", help="A JSON list of tools that the model may call.")
+    ] = None,
+    template: Annotated[
+        Path | None, typer.Option("--template", metavar="FILE", help="A jinja chat template in the place of the model's.")
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     as_json: options.Json = False,
     swarm: options.Swarm = None,
@@ -41,19 +52,21 @@ def chat(
 
     What is not given comes from the model's generation_config.
     """
-    if raw and system:
-        raise UsageError("--raw has no template that a --system prompt could stand in: put it into the text")
+    if raw and (system or tools or template):
+        raise UsageError("--raw has no template that --system or --tools could stand in: put it into the text")
     question = _question(prompt)
     if question is None and as_json:
         raise UsageError("--json is one document for one answer: give PROMPT, or text on standard input")
-    wishes = Wishes(system, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, tuple(stop or ()), raw)
+    known = read_tools(_text(tools), str(tools)) if tools else ()
+    wishes = Wishes(system, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, tuple(stop or ()), raw, known)
+    own = {OWN_TEMPLATE: _text(template).encode()} if template else {}
     target = options.target(swarm, key, key_file, plan_file)
     if question is not None:
-        asyncio.run(_once(target, wishes, question, as_json))
+        asyncio.run(_once(target, wishes, own, question, as_json))
         return
     terminal = Terminal()
     repl = Repl(terminal)
-    terminal.serve(_converse(target, wishes, repl), repl.stop_answer)
+    terminal.serve(_converse(target, wishes, own, repl), repl.stop_answer)
 
 
 def _question(prompt: str | None) -> str | None:
@@ -72,9 +85,16 @@ def _question(prompt: str | None) -> str | None:
     return text
 
 
-async def _once(target: options.Target, wishes: Wishes, question: str, as_json: bool) -> None:
-    async with open_client(target.source(), target.credentials, _notify) as client:
-        talk = Talk(client, wishes)
+def _text(file: Path) -> str:
+    try:
+        return file.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read as UTF-8 text ({error}): give another file") from None
+
+
+async def _once(target: options.Target, wishes: Wishes, own: Mapping[str, bytes], question: str, as_json: bool) -> None:
+    async with open_client(target.source(), target.credentials, _notify, own) as client:
+        talk = _talk(client, wishes)
         try:
             async for piece in talk.ask(question):
                 if not as_json:
@@ -83,20 +103,27 @@ async def _once(target: options.Target, wishes: Wishes, question: str, as_json: 
         finally:
             await talk.close()
         if as_json:
-            output.print_json(_document(talk.answer))
+            output.print_json(_document(talk.answer, talk.calls if wishes.tools else None))
             return
-        sys.stdout.write("\n")
+        sys.stdout.write("".join(f"{said_call(call)}\n" for call in talk.calls) or "\n")
         sys.stdout.flush()
         show_timings(talk.answer)
 
 
-async def _converse(target: options.Target, wishes: Wishes, repl: Repl) -> None:
-    async with open_client(target.source(), target.credentials, _notify) as client:
-        talk = Talk(client, wishes)
+async def _converse(target: options.Target, wishes: Wishes, own: Mapping[str, bytes], repl: Repl) -> None:
+    async with open_client(target.source(), target.credentials, _notify, own) as client:
+        talk = _talk(client, wishes)
         try:
             await repl.run(client, talk)
         finally:
             await talk.close()
+
+
+def _talk(client: Client, wishes: Wishes) -> Talk:
+    talk = Talk(client, wishes)
+    if talk.is_plain and not wishes.raw:
+        _notify(f"{client.plan.model.name} brings no chat template, so it continues your text as it is, as with --raw")
+    return talk
 
 
 def _notify(message: str) -> None:
@@ -105,13 +132,15 @@ def _notify(message: str) -> None:
     console.print(f"\n{message}" if console.is_terminal else message, style="yellow")
 
 
-def _document(answer: Answer) -> dict[str, Any]:
-    """The document of `chat --json`."""
+def _document(answer: Answer, calls: Sequence[ToolCall] | None) -> dict[str, Any]:
+    """The document of `chat --json`; `calls` only with --tools."""
+    told = [{"id": call.id, "name": call.name, "arguments": call.values} for call in calls or ()]
     return {
         "text": answer.text,
         "tokens": list(answer.tokens),
         "logprobs": list(answer.logprobs),
         "finish_reason": answer.finish_reason,
+        **({} if calls is None else {"tool_calls": told}),
         "usage": {
             "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": len(answer.tokens),

@@ -16,6 +16,7 @@ import tempfile
 import time
 
 from swarm.client.client import open_client
+from swarm.client.messages import Message
 from swarm.client.plan_source import SwarmPlan
 from swarm.errors import DoorError, PlacementError, SwarmError
 from swarm.wire.credentials import Credentials
@@ -57,7 +58,7 @@ async def _ask(address: str, key: str, swarm: subprocess.Popen[bytes]) -> None:
     await _wait_for_plan(source, swarm)
     async with open_client(source, Credentials(key)) as client:
         conversation = client.conversation()
-        prompt = client.chat_format.encode([{"role": "user", "content": QUESTION}])
+        prompt = client.chat_format.prompt([Message("user", QUESTION)])
         print(f"\n> {QUESTION}", flush=True)
         async for piece in conversation.generate(prompt, client.defaults):
             print(piece.text, end="", flush=True)

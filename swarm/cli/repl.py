@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 from swarm.cli import output
 from swarm.cli.talk import Talk
 from swarm.cli.terminal import Terminal
 from swarm.client.client import Client
-from swarm.client.conversation import Answer
+from swarm.client.conversation import Answer, Piece
+from swarm.client.messages import ToolCall
 from swarm.errors import SwarmError
 
 PROMPT = "> "
@@ -28,22 +31,49 @@ class Repl:
         while (line := await self._terminal.line(PROMPT)) is not None:
             if not line.strip():
                 continue
-            self._answering = asyncio.create_task(_show_answer(talk, line))
-            # Waited for and not awaited: stopping the answer must not look like stopping the chat.
-            await asyncio.wait({self._answering})
-            done, self._answering = self._answering, None
-            if not done.cancelled() and (error := done.exception()) is not None:
-                if not isinstance(error, SwarmError):
-                    raise error
-                output.stderr().print(f"swarm: {error}")
+            await self._show(talk, talk.ask(line))
+            while talk.calls and (results := await self._results(talk.calls)):
+                await self._show(talk, talk.tell(results))
 
     def stop_answer(self) -> bool:
         """Stop the answer that is being given; whether there was one."""
         return self._answering is not None and self._answering.cancel()
 
+    async def _show(self, talk: Talk, pieces: AsyncIterator[Piece]) -> None:
+        self._answering = asyncio.create_task(_show_answer(talk, pieces))
+        # Waited for and not awaited: stopping the answer must not look like stopping the chat.
+        await asyncio.wait({self._answering})
+        done, self._answering = self._answering, None
+        if not done.cancelled() and (error := done.exception()) is not None:
+            if not isinstance(error, SwarmError):
+                raise error
+            output.stderr().print(f"swarm: {error}")
 
-async def _show_answer(talk: Talk, question: str) -> None:
-    pieces = talk.ask(question)
+    async def _results(self, calls: Sequence[ToolCall]) -> list[str]:
+        """What the person says that each call gave; empty where one is left out, which leaves the calls unanswered."""
+        results: list[str] = []
+        for call in calls:
+            sys.stdout.write(f"{said_call(call)}\n")
+            sys.stdout.flush()
+        for call in calls:
+            result = await self._result(call)
+            if result is None:
+                return []
+            results.append(result)
+        return results
+
+    async def _result(self, call: ToolCall) -> str | None:
+        while (line := await self._terminal.line(f"result of {call.name} (or @file)> ")) is not None and line.strip():
+            if not line.startswith("@"):
+                return line
+            try:
+                return Path(line[1:].strip()).expanduser().read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                output.stderr().print(f"swarm: {line[1:].strip()} cannot be read as UTF-8 text ({error})")
+        return None
+
+
+async def _show_answer(talk: Talk, pieces: AsyncIterator[Piece]) -> None:
     try:
         async for piece in pieces:
             sys.stdout.write(piece.text)
@@ -52,6 +82,11 @@ async def _show_answer(talk: Talk, question: str) -> None:
         sys.stdout.write("\n")
         sys.stdout.flush()
     show_timings(talk.answer)
+
+
+def said_call(call: ToolCall) -> str:
+    """A tool call for a person: `get_weather {"city": "Paris"}`."""
+    return f"{call.name} {call.arguments}"
 
 
 def show_timings(answer: Answer) -> None:

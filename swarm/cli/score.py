@@ -27,7 +27,7 @@ def score(
 ) -> None:
     """The log-probability of each token of a text, given those before it, and the perplexity of the whole.
 
-    The text is taken as it is, with bos before it.
+    The text is taken as it is, with bos before it where the model begins texts with it.
     """
     text = _read(file)
     target = options.target(swarm, key, key_file, plan_file)
@@ -57,7 +57,7 @@ def _read(file: str) -> str:
 
 async def _score(target: options.Target, text: str, as_json: bool) -> None:
     async with open_client(target.source(), target.credentials) as client:
-        tokens = [client.tokenizer.bos_id, *client.tokenizer.encode(text)]
+        tokens = [*client.tokenizer.opening, *client.tokenizer.encode(text)]
         logprobs = await client.score(tokens)
         total = perplexity(logprobs)
         if as_json:

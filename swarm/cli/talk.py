@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from swarm.client.client import Client
 from swarm.client.conversation import Answer, Piece
-from swarm.client.messages import Message
+from swarm.client.messages import Message, ToolCall
+from swarm.client.plain_format import PlainFormat
 from swarm.client.sampling import Sampling
+from swarm.client.spelling import HeldCalls
+from swarm.client.tools import Tool
 from swarm.errors import SwarmError
 
 T = TypeVar("T")
@@ -30,6 +33,7 @@ class Wishes:
     stops: tuple[str, ...] = ()
     raw: bool = False
     """Continue the text as it is: no template, only bos before it."""
+    tools: tuple[Tool, ...] = ()
 
     def sampling(self, defaults: Sampling) -> Sampling:
         """The model's defaults with what was wished in their place; a seed of chance where none was."""
@@ -49,28 +53,32 @@ class Talk:
     def __init__(self, client: Client, wishes: Wishes) -> None:
         self._client = client
         self._wishes = wishes
+        self._format = PlainFormat(client.tokenizer) if wishes.raw else client.chat_format
         self._sampling = wishes.sampling(client.defaults)
         self._conversation = client.conversation()
         self._said: list[int] = []
+        self.calls: list[ToolCall] = []
+        """The tools that the last answer calls, in order."""
 
-    async def ask(self, text: str) -> AsyncIterator[Piece]:
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model was trained on no chat, so that it continues the text."""
+        return isinstance(self._format, PlainFormat)
+
+    def ask(self, text: str) -> AsyncIterator[Piece]:
         """The answer's pieces as they come. A question that fails is forgotten; one that is stopped was said.
 
         Raises:
-            UsageError: nothing is asked.
+            UsageError: nothing is asked, or asked for what the model's format has no place for.
             SwarmError: whatever ends the answer before its end.
         """
-        pieces = self._conversation.generate(self._prompt(text), self._sampling, self._wishes.max_tokens, self._wishes.stops)
-        failed = False
-        try:
-            async for piece in pieces:
-                yield piece
-        except SwarmError:
-            failed = True
-            raise
-        finally:
-            if not failed:
-                self._said = list(self._conversation.tokens)
+        return self._answer(lambda: self._prompt(Message("user", text)))
+
+    def tell(self, results: Sequence[str]) -> AsyncIterator[Piece]:
+        """What the model answers to the results of its calls, given in the calls' order. Raises what `ask` raises."""
+        called = zip(self.calls, results, strict=True)
+        messages = [Message("tool", result, tool_call_id=call.id, name=call.name) for call, result in called]
+        return self._answer(lambda: self._format.extend(self._said, messages))
 
     @property
     def answer(self) -> Answer:
@@ -81,16 +89,31 @@ class Talk:
         """Give the Session back."""
         await self._conversation.close()
 
-    def _prompt(self, text: str) -> list[int]:
-        said = self._said
-        if self._wishes.raw:
-            tokenizer = self._client.tokenizer
-            return [*said, *tokenizer.encode_after(text)] if said else [tokenizer.bos_id, *tokenizer.encode(text)]
-        question = Message(role="user", content=text)
-        if said:
-            return self._client.chat_format.extend(said, question)
-        system = [Message(role="system", content=self._wishes.system)] if self._wishes.system else []
-        return self._client.chat_format.encode([*system, question])
+    async def _answer(self, prompt: Callable[[], list[int]]) -> AsyncIterator[Piece]:
+        """Pieces of an answer, without the text of calls, which `calls` has when they ended."""
+        self.calls = []
+        wishes = self._wishes
+        held = HeldCalls(self._format.call_form if wishes.tools else None, self._client.tokenizer)
+        pieces = self._conversation.generate(prompt(), self._sampling, wishes.max_tokens, wishes.stops)
+        failed = False
+        try:
+            async for piece in pieces:
+                yield replace(piece, text=held.push(piece.token, piece.text))
+            self.calls = (self._format.tool_calls(self.answer.tokens) if wishes.tools else None) or []
+            if not self.calls and (rest := held.finish()):
+                yield Piece(rest, -1, 0.0)
+        except SwarmError:
+            failed = True
+            raise
+        finally:
+            if not failed:
+                self._said = list(self._conversation.tokens)
+
+    def _prompt(self, question: Message) -> list[int]:
+        if self._said:
+            return self._format.extend(self._said, [question])
+        system = [Message("system", self._wishes.system)] if self._wishes.system else []
+        return self._format.prompt([*system, question], self._wishes.tools)
 
 
 def _first(wished: T | None, default: T) -> T:

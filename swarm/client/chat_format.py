@@ -5,30 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from swarm.client.asset import asset_object
+from swarm.client.call_form import CallForm
+from swarm.client.chat_template import OWN_TEMPLATE, template_of
 from swarm.client.jinja_format import JinjaFormat
-from swarm.client.messages import Message
-from swarm.client.mistral_format import BEGIN, MistralFormat, is_mistral
+from swarm.client.messages import Message, ToolCall
+from swarm.client.mistral_format import MistralFormat
+from swarm.client.mistral_vocabulary import is_mistral, speaks_mistral
+from swarm.client.plain_format import PlainFormat
+from swarm.client.renderer import Renderer
 from swarm.client.tokenizer import Tokenizer
-from swarm.errors import ModelError
-
-__all__ = ["ChatFormat", "Message", "chat_format"]
+from swarm.client.tools import Tool
 
 
 class ChatFormat(Protocol):
     """How a model wants to be asked."""
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids, bos included, of a whole chat whose last message is the user's; the model's answer follows.
+    @property
+    def call_form(self) -> CallForm | None:
+        """How the model writes tool calls; None where we know of no way."""
+        ...
+
+    def prompt(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), documents: Sequence[Mapping[str, str]] = ()
+    ) -> list[int]:
+        """Token ids, bos included, of a whole chat whose last message is the user's or a tool's; the answer follows.
+
+        Args:
+            documents: `title` and `text` of each, for the few templates that take them.
 
         Raises:
-            UsageError: the messages are no such chat.
+            UsageError: the messages are no such chat, or the format has no place for tools or documents.
             ModelError: the model's template refuses them.
         """
         ...
 
-    def extend(self, tokens: Sequence[int], message: Message) -> list[int]:
-        """The tokens so far (prompt and answer) unchanged, the answer's end if it has none, and a further question."""
+    def extend(self, tokens: Sequence[int], messages: Sequence[Message]) -> list[int]:
+        """The tokens so far (prompt and answer) unchanged, the answer's end if it has none, and a further question, or
+        the results of the tools that the answer called."""
+        ...
+
+    def tool_calls(self, tokens: Sequence[int]) -> list[ToolCall] | None:
+        """What an answer calls; None where it calls nothing, or in no form that we know."""
         ...
 
 
@@ -36,25 +53,17 @@ def chat_format(assets: Mapping[str, bytes], tokenizer: Tokenizer) -> ChatFormat
     """The chat format of a model: Mistral's own for its tokenizers, else the template that the model brings.
 
     A model with Mistral's vocabulary whose template does not speak of `[INST]` (or speaks Llama's dialect of it) was
-    trained on that template.
+    trained on that template. Without any template, Mistral's vocabulary alone says it where the files are as Mistral
+    publishes them; a checkpoint in Hugging Face's layout (it has a tokenizer_config.json) without one is a base model,
+    which goes on with text: `PlainFormat`, as for every other model that says nowhere how it wants to be asked.
 
     Raises:
-        ModelError: the model says nowhere how it wants to be asked, or its template cannot be read.
+        ModelError: a file of the model that should say so is broken.
     """
-    template = _template(assets)
-    if is_mistral(tokenizer) and (not template or (BEGIN in template and "<<SYS>>" not in template)):
-        return MistralFormat(tokenizer)
+    template = template_of(assets)
+    mistral = OWN_TEMPLATE not in assets and speaks_mistral(template) and is_mistral(tokenizer)
+    if mistral and (template or "tokenizer_config.json" not in assets):
+        return MistralFormat(tokenizer, version2=any(name.endswith(".v2") for name in assets))
     if template:
-        return JinjaFormat(template, assets, tokenizer)
-    raise ModelError("the model brings no chat template, so it cannot chat: use --raw to have it continue your text as it is")
-
-
-def _template(assets: Mapping[str, bytes]) -> str:
-    """The template's source: a file of its own, or in tokenizer_config.json (one, or several by name); empty if none."""
-    if "chat_template.jinja" in assets:
-        return assets["chat_template.jinja"].decode("utf-8", "replace")
-    found = asset_object(assets, "tokenizer_config.json").get("chat_template")
-    if isinstance(found, list):
-        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}
-        found = named.get("default")
-    return found if isinstance(found, str) else ""
+        return JinjaFormat(template, template_of(assets, with_tools=True), tokenizer, Renderer())
+    return PlainFormat(tokenizer)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cached_property
+from types import MappingProxyType
 
 from swarm.client.chat_format import ChatFormat, chat_format
 from swarm.client.conversation import Conversation
@@ -15,7 +17,7 @@ from swarm.client.plan_source import PlanSource
 from swarm.client.routes import Routes
 from swarm.client.sampling import Sampling
 from swarm.client.session import Session
-from swarm.client.tokenizer import Tokenizer
+from swarm.client.tokenizer import read_tokenizer
 from swarm.errors import ModelError, Moved, UsageError
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
@@ -31,7 +33,7 @@ class Client:
         self.plan = plan
         self.source = source
         self.pace = Pace()
-        self.tokenizer = Tokenizer.from_assets(assets)
+        self.tokenizer = read_tokenizer(assets)
         self.defaults: Sampling = GenerationConfig.from_assets(assets).sampling
         self._assets = assets
         self._credentials = credentials
@@ -40,9 +42,9 @@ class Client:
         self._routes: Routes | None = None
         self._changing = asyncio.Lock()
 
-    @property
+    @cached_property
     def chat_format(self) -> ChatFormat:
-        """How the model wants to be asked. Raises ModelError where it does not say."""
+        """How the model wants to be asked. Raises ModelError where what it says makes no sense."""
         return chat_format(self._assets, self.tokenizer)
 
     def notify(self, message: str) -> None:
@@ -102,19 +104,23 @@ class Client:
 
 @asynccontextmanager
 async def open_client(
-    source: PlanSource, credentials: Credentials, notify: Callable[[str], None] = lambda _: None
+    source: PlanSource,
+    credentials: Credentials,
+    notify: Callable[[str], None] = lambda _: None,
+    own: Mapping[str, bytes] = MappingProxyType({}),
 ) -> AsyncIterator[Client]:
     """A client of the swarm that `source` knows.
 
     Args:
         notify: told what is no part of an answer: queues, losses, recoveries.
+        own: small files by name that stand beside the model's, or in their place.
 
     Raises:
         SwarmError: nobody answers, the key is wrong, no model is loaded, or its tokenizer cannot be used.
     """
     try:
         plan = await source.plan()
-        client = Client(plan, await source.assets(plan.model), source, credentials, notify)
+        client = Client(plan, {**await source.assets(plan.model), **own}, source, credentials, notify)
         try:
             yield client
         finally:

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from swarm.client.detokenizer import Detokenizer
 from swarm.client.sampling import Candidates, Choice, NeedsRow, Sampling, choose, needed_k, needs_row
 from swarm.client.seat import Swarm
 from swarm.client.session import Session
@@ -88,7 +87,7 @@ class Conversation:
         await self._session.close()
 
     async def _stream(self, sampling: Sampling, limit: int, scanner: StopScanner) -> AsyncIterator[Piece]:
-        clock, text = _Clock(self.answer), Detokenizer(self._tokenizer)
+        clock, text = _Clock(self.answer), self._tokenizer.stream()
         try:
             for _ in range(limit):
                 choice = await self._next(sampling)

@@ -1,20 +1,36 @@
-"""Token ids to text as they come, without ever splitting a character.
+"""`TextStream` for sentencepiece: token ids to text as they come, without ever splitting a character.
 
-All pieces of text together are what `Tokenizer.decode` makes of all the ids: sentencepiece's own rules
+All pieces of text together are what `decode` makes of all the ids: sentencepiece's own rules
 (`SentencePieceProcessor::Decode`) applied one token at a time, in time linear in the number of tokens.
 """
 
 from __future__ import annotations
 
-from swarm.client.tokenizer import Tokenizer
+from typing import Protocol
 
 _REPLACEMENT = "\ufffd"
+
+
+class Surfaces(Protocol):
+    """What a sentencepiece vocabulary says of one token."""
+
+    def byte(self, token: int) -> int | None:
+        """The byte that a byte-fallback token stands for, else None."""
+        ...
+
+    def surface(self, token: int, first: bool) -> str:
+        """What a token that is no byte shows: `first` where nothing stands before it (its leading space is dropped)."""
+        ...
+
+    def is_dropped_space(self, token: int) -> bool:
+        """Whether the token is nothing but the leading space that a beginning loses."""
+        ...
 
 
 class Detokenizer:
     """One answer's text, as far as it is certain."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Surfaces) -> None:
         self._tokenizer = tokenizer
         self._first = True
         self._bytes = bytearray()

@@ -1,184 +1,132 @@
-"""Text to token ids and back, over a checkpoint's sentencepiece model.
-
-Token ids beyond the sentencepiece model are those that `tokenizer_config.json` adds (`<|im_start|>` and its like).
-"""
+"""Text to token ids and back: what every kind of tokenizer does, and which kind a checkpoint has."""
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
-from sentencepiece import SentencePieceProcessor
-
-from swarm.client.asset import asset_object, eos_entry, special_text
+from swarm.client.chat_template import template_of
+from swarm.client.json_tokenizer import JsonTokenizer
+from swarm.client.mistral_vocabulary import is_mistral, speaks_mistral
+from swarm.client.sentencepiece_tokenizer import SentencePieceTokenizer
 from swarm.errors import ModelError
 
-_MODEL_NAME = re.compile(r"(.*\.)?model(\.v\d+(m\d+)?)?")
-_UNREADABLE = ("tokenizer.json", "tekken.json", "vocab.json")
+_SENTENCEPIECE = re.compile(r"(.*\.)?model(\.v\d+(m\d+)?)?")
+_JSON = "tokenizer.json"
+_UNREADABLE = ("tekken.json", "vocab.json", "tiktoken.model")
 
 
-@dataclass(frozen=True)
-class AddedToken:
-    """One entry of `added_tokens_decoder`; a special one never shows in text."""
+class TextStream(Protocol):
+    """One answer's text, token by token: all pieces together are what `decode` makes of all the ids."""
 
-    content: str
-    special: bool
+    def push(self, token: int) -> str:
+        """The text that this token makes certain: empty for control tokens and inside a character."""
+        ...
+
+    def finish(self) -> str:
+        """What was held back."""
+        ...
 
 
-class Tokenizer:
-    """A sentencepiece model with the special tokens that the checkpoint adds to it."""
+class Tokenizer(Protocol):
+    """A checkpoint's vocabulary, with the special tokens that it adds."""
 
-    def __init__(
-        self, processor: SentencePieceProcessor, bos_id: int, eos_ids: tuple[int, ...], added: Mapping[int, AddedToken]
-    ) -> None:
-        self._processor = processor
-        self._size = int(processor.vocab_size())
-        self._added = {i: token for i, token in added.items() if i >= self._size}
-        self._anchor = self._an_anchor()
-        self._anchor_text = str(processor.decode([self._anchor]))
-        space = processor.piece_to_id("▁")
-        self._drops_all_spaces = processor.decode([space, space]) == ""
-        self.bos_id = bos_id
-        self.eos_ids = eos_ids
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """What stands before a text that is encoded whole: bos, or nothing."""
+        ...
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
         """Any of these ends an answer; the first is the one that a chat format writes."""
-        self.vocab_size = max([self._size, *(i + 1 for i in self._added)])
-        self.specials = self._named_specials(added)
-        """Token ids by text of everything that stands for itself in a template's output and never in a person's text."""
+        ...
 
-    @classmethod
-    def from_assets(cls, assets: Mapping[str, bytes]) -> Tokenizer:
-        """Build from a model's small files, by file name.
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, gaps counted."""
+        ...
 
-        Args:
-            assets: `tokenizer.model` or a versioned name (`tokenizer.model.v3`); `tokenizer_config.json`,
-                `generation_config.json` and `config.json` are read where they are there.
+    @property
+    def specials(self) -> Mapping[str, int]:
+        """Token ids by text of everything that stands for itself in a template's output."""
+        ...
 
-        Raises:
-            ModelError: there is no sentencepiece model, or it cannot be read.
-        """
-        name = _model_name(assets)
-        processor = _processor(name, assets[name])
-        added = _added_tokens(assets)
-        bos = int(processor.bos_id())
-        if bos < 0:
-            raise ModelError(f"{name} has no beginning-of-text token, without which swarm cannot prompt: choose another model")
-        return cls(processor, bos, _eos_ids(assets, processor, added), added)
+    @property
+    def swallows(self) -> Mapping[str, tuple[bool, bool]]:
+        """Of these, by text, those that take the white space before them, or after them, in."""
+        ...
+
+    @property
+    def named(self) -> Mapping[str, str]:
+        """Texts of tokens by what the checkpoint calls them: bos_token, eos_token, unk_token and such."""
+        ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text by itself, without bos; no text ever gives a control token."""
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a terminal hands over lone surrogates where it read bytes that are no UTF-8
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return list(map(int, self._processor.encode(text)))
+        """Token ids of a text by itself, without what `opening` has; no text ever gives a control token."""
+        ...
 
     def encode_after(self, text: str) -> list[int]:
-        """Token ids of a text that follows other text: without the space that sentencepiece puts before a beginning."""
-        # U+FDD0 is no character, so no piece has it and nothing merges with it.
-        lead = self.encode("\ufdd0")
-        return self.encode("\ufdd0" + text)[len(lead) :]
+        """Token ids of a text that follows other text: without the space that some put before a beginning."""
+        ...
+
+    def encode_after_special(self, text: str) -> list[int]:
+        """Token ids of a text that follows a special token, as transformers encodes it there."""
+        ...
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, without control tokens; bytes that are no UTF-8 become U+FFFD."""
-        text = ""
-        for shown, group in itertools.groupby(ids, self._is_text_of_added):
-            run = list(group)
-            if shown:
-                text += "".join(self._added[i].content for i in run)
-            else:
-                known = [i if 0 <= i < self._size else self.bos_id for i in run]
-                text += self._decode_after(known) if text else str(self._processor.decode(known))
-        return text
+        ...
 
-    def surface(self, token: int, first: bool) -> str:
-        """What a token that is no byte shows: `first` where nothing stands before it (its leading space is dropped)."""
-        if self._is_text_of_added(token):
-            return self._added[token].content
-        if self.is_control(token):
-            return ""
-        return str(self._processor.decode([token])) if first else self._decode_after([token])
-
-    def is_dropped_space(self, token: int) -> bool:
-        """Whether the token is nothing but the leading space that a beginning loses (after it, spaces count)."""
-        return self.piece(token) == "▁" and not self._drops_all_spaces
-
-    def byte(self, token: int) -> int | None:
-        """The byte that a byte-fallback token stands for, else None."""
-        if not 0 <= token < self._size or not self._processor.is_byte(token):
-            return None
-        return int(self.piece(token)[1:-1], 16)
+    def stream(self) -> TextStream:
+        """A new answer's text."""
+        ...
 
     def piece(self, token: int) -> str:
-        """The token as the vocabulary spells it (`▁Paris`, `<0x0A>`, `</s>`); empty for an id that it does not have."""
-        if 0 <= token < self._size:
-            return str(self._processor.id_to_piece(token))
-        return self._added[token].content if token in self._added else ""
+        """The token as the vocabulary spells it; empty for an id that it does not have."""
+        ...
 
     def id_of(self, piece: str) -> int | None:
         """The id of a piece as the vocabulary spells it; None where it has none."""
-        token = int(self._processor.piece_to_id(piece))
-        return token if self.piece(token) == piece else self.specials.get(piece)
+        ...
 
     def is_control(self, token: int) -> bool:
-        """Whether the token never shows in text: control pieces, added special tokens, ids that the vocabulary lacks."""
-        if 0 <= token < self._size:
-            return bool(self._processor.is_control(token))
-        return token not in self._added or self._added[token].special
-
-    def _is_text_of_added(self, token: int) -> bool:
-        return token in self._added and not self._added[token].special
-
-    def _decode_after(self, ids: list[int]) -> str:
-        return str(self._processor.decode([self._anchor, *ids]))[len(self._anchor_text) :]
-
-    def _an_anchor(self) -> int:
-        for i in range(self._size):
-            if not self._processor.is_control(i) and not self._processor.is_byte(i) and self._processor.decode([i]):
-                return i
-        raise ModelError("the tokenizer has no piece that shows any text: fetch tokenizer.model again")
-
-    def _named_specials(self, added: Mapping[int, AddedToken]) -> dict[str, int]:
-        control = {self.piece(i): i for i in range(self._size) if self._processor.is_control(i)}
-        return control | {token.content: i for i, token in added.items() if token.content}
+        """Whether the token never shows in text; so are ids that the vocabulary lacks."""
+        ...
 
 
-def _model_name(assets: Iterable[str]) -> str:
-    names = sorted((name for name in assets if _MODEL_NAME.fullmatch(name)), key=lambda name: (name != "tokenizer.model", name))
-    if names:
-        return names[0]
+def read_tokenizer(assets: Mapping[str, bytes]) -> Tokenizer:
+    """The tokenizer of a model, from its small files by name.
+
+    Where a checkpoint has both kinds, `tokenizer.json` is taken, as transformers takes it: special tokens that were
+    added after training are often in it alone. A model in one of Mistral's own formats is the exception: its truth is
+    mistral-common, which reads sentencepiece.
+
+    Raises:
+        ModelError: there is no tokenizer that we can read, or it is broken.
+    """
+    name = _sentencepiece_name(assets)
+    if name is None and _JSON not in assets:
+        raise _nothing_to_read(assets)
+    if name is not None:
+        if _JSON not in assets:
+            return SentencePieceTokenizer.read(name, assets)
+        if speaks_mistral(template_of(assets)):
+            sentencepiece = SentencePieceTokenizer.read(name, assets)
+            if is_mistral(sentencepiece):
+                return sentencepiece
+    return JsonTokenizer.read(_JSON, assets)
+
+
+def _sentencepiece_name(assets: Iterable[str]) -> str | None:
+    names = [name for name in assets if _SENTENCEPIECE.fullmatch(name) and name not in _UNREADABLE]
+    return min(names, key=lambda name: (name != "tokenizer.model", name), default=None)
+
+
+def _nothing_to_read(assets: Mapping[str, bytes]) -> ModelError:
     others = [name for name in _UNREADABLE if name in assets]
     if others:
-        raise ModelError(f"the model has its tokenizer only as {others[0]}, which swarm cannot read: add its tokenizer.model")
-    raise ModelError("the model comes without a tokenizer: add its tokenizer.model (sentencepiece) to the folder")
-
-
-def _processor(name: str, data: bytes) -> SentencePieceProcessor:
-    try:
-        processor = SentencePieceProcessor(model_proto=data) if data else None
-    except RuntimeError:
-        processor = None
-    if processor is None or processor.vocab_size() <= 0:
-        raise ModelError(f"{name} is not a sentencepiece model: fetch it again")
-    return processor
-
-
-def _added_tokens(assets: Mapping[str, bytes]) -> dict[int, AddedToken]:
-    raw = asset_object(assets, "tokenizer_config.json").get("added_tokens_decoder") or {}
-    try:
-        return {int(i): AddedToken(str(entry["content"]), bool(entry.get("special"))) for i, entry in raw.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ModelError("tokenizer_config.json lists added_tokens_decoder in no form that swarm knows: fetch it again") from None
-
-
-def _eos_ids(assets: Mapping[str, bytes], processor: SentencePieceProcessor, added: Mapping[int, AddedToken]) -> tuple[int, ...]:
-    """All tokens that end an answer, the one that the tokenizer's own config names first."""
-    named = special_text(asset_object(assets, "tokenizer_config.json").get("eos_token"))
-    ids = [i for i, token in added.items() if named and token.content == named]
-    if named and not ids and processor.id_to_piece(processor.piece_to_id(named)) == named:
-        ids = [int(processor.piece_to_id(named))]
-    for name in ("generation_config.json", "config.json"):
-        ids += eos_entry(assets, name)
-    ids.append(int(processor.eos_id()))
-    return tuple(dict.fromkeys(i for i in ids if i >= 0))
+        return ModelError(
+            f"the model has its tokenizer only as {others[0]}, which swarm cannot read: add its tokenizer.json or tokenizer.model"
+        )
+    return ModelError("the model comes without a tokenizer: add its tokenizer.json, or its tokenizer.model, to the folder")

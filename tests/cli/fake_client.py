@@ -1,13 +1,14 @@
 """A client's in-memory twin: the embedded model's tokenizer and chat format, and answers without any model.
 
 `echo` as a question is answered with how many tokens the prompt had and how many of them were held already; `slow`
-never ends after its first words; `fail` loses a Worker half way; anything else is answered with `ANSWER`.
+never ends after its first words; `fail` loses a Worker half way; `weather` calls a tool, and what follows its result says
+what the result was; anything else is answered with `ANSWER`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,12 @@ from swarm.client.chat_format import chat_format
 from swarm.client.conversation import Answer, Piece
 from swarm.client.plan_source import PlanSource
 from swarm.client.sampling import Sampling
-from swarm.client.tokenizer import Tokenizer
+from swarm.client.tokenizer import read_tokenizer
 from swarm.errors import Lost
 from swarm.wire.credentials import Credentials
 
 ANSWER = "The capital of France is Paris."
+CALL = '<tool_call> {"name": "get_weather", "arguments": {"city": "Paris"}} </tool_call>'
 NEWS = "rig-b lost; continuing on rig-a"
 
 
@@ -38,11 +40,12 @@ class FakePlan:
 class FakeClient:
     """What commands use of `swarm.client.client.Client`."""
 
-    def __init__(self, notify: Callable[[str], None]) -> None:
+    def __init__(self, notify: Callable[[str], None], own: Mapping[str, bytes] | None = None) -> None:
         folder = Path(swarm.__file__).parent / "models" / "nano-mixtral"
         assets = {p.name: p.read_bytes() for p in folder.iterdir() if p.name.startswith("tokenizer") or p.suffix == ".json"}
+        assets |= own or {}
         self.plan = FakePlan()
-        self.tokenizer = Tokenizer.from_assets(assets)
+        self.tokenizer = read_tokenizer(assets)
         self.chat_format = chat_format(assets, self.tokenizer)
         self.defaults = Sampling(temperature=0.0)
         self.notify = notify
@@ -76,7 +79,9 @@ class FakeConversation:
         self.samplings.append(sampling)
         question = self._client.tokenizer.decode(prompt).rpartition("[INST]")[2].replace("[/INST]", "").strip()
         self.answer = Answer(prompt_tokens=len(prompt), cached_tokens=held, ttft_s=0.25, tokens_per_s=10.0)
-        text = f"{len(prompt)} tokens, {held} held" if question == "echo" else ANSWER
+        text = {"echo": f"{len(prompt)} tokens, {held} held", "weather": CALL}.get(question, ANSWER)
+        if question.startswith("result: "):
+            text = f"It is {question.removeprefix('result: ')}."
         ids = [*self._client.tokenizer.encode(text), 2]
         if question == "news":
             self._client.notify(NEWS)
@@ -102,9 +107,12 @@ class FakeConversation:
 
 @asynccontextmanager
 async def open_fake(
-    source: PlanSource, credentials: Credentials, notify: Callable[[str], None] = lambda _: None
+    source: PlanSource,
+    credentials: Credentials,
+    notify: Callable[[str], None] = lambda _: None,
+    own: Mapping[str, bytes] | None = None,
 ) -> AsyncIterator[FakeClient]:
-    yield FakeClient(notify)
+    yield FakeClient(notify, own)
 
 
 def install() -> None:

@@ -16,6 +16,7 @@ from typist import CTRL_C, CTRL_D, Typist
 from swarm.cli.score import perplexity
 from swarm.cli.talk import Talk, Wishes
 from swarm.client.client import Client
+from swarm.client.messages import Message
 from swarm.client.sampling import Sampling
 from swarm.errors import Lost
 
@@ -102,7 +103,7 @@ async def test_a_question_that_failed_is_forgotten_by_the_next() -> None:
             pass
     async for _ in talk.ask("One?"):
         pass
-    assert client.conversations[0].prompts[1] == client.chat_format.encode([{"role": "user", "content": "One?"}])
+    assert client.conversations[0].prompts[1] == client.chat_format.prompt([Message("user", "One?")])
 
 
 async def test_raw_is_the_text_behind_bos_and_nothing_else() -> None:

@@ -5,14 +5,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from vocabularies import MISTRAL, every_tokenizer, tokenizer_of
 
-from swarm.client.detokenizer import Detokenizer
-
 ALL = ["nano", *MISTRAL]
 
 
 def pushed(name: str, ids: list[int]) -> list[str]:
-    detokenizer = Detokenizer(tokenizer_of(name))
-    return [*map(detokenizer.push, ids), detokenizer.finish()]
+    stream = tokenizer_of(name).stream()
+    return [*map(stream.push, ids), stream.finish()]
 
 
 def byte_ids(name: str, data: bytes) -> list[int]:

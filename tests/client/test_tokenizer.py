@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vocabularies import EVAL, MISTRAL, NANO_ASSETS, every_tokenizer, mistral_bytes, tokenizer_of
 
-from swarm.client.tokenizer import Tokenizer
+from swarm.client.tokenizer import Tokenizer, read_tokenizer
 from swarm.errors import ModelError
 
 ALL = ["nano", *MISTRAL]
@@ -23,8 +23,8 @@ def test_nano_tokens_are_those_that_it_was_trained_on() -> None:
 @pytest.mark.parametrize("version", MISTRAL)
 def test_mistrals_files_are_read_under_their_own_names(version: str) -> None:
     for name in ("tokenizer.model", f"tokenizer.model.{version}", f"mistral_instruct_tokenizer_240323.model.{version}"):
-        tokenizer = Tokenizer.from_assets({name: mistral_bytes(version)})
-        assert (tokenizer.bos_id, tokenizer.eos_ids) == (1, (2,))
+        tokenizer = read_tokenizer({name: mistral_bytes(version)})
+        assert (tokenizer.opening, tokenizer.eos_ids) == ((1,), (2,))
         assert tokenizer.vocab_size == (32000 if version == "v1" else 32768)
         assert tokenizer.is_control(2) and not tokenizer.is_control(2000)
 
@@ -67,7 +67,7 @@ def test_ids_beyond_the_vocabulary_show_nothing() -> None:
 def with_added(**config: object) -> Tokenizer:
     added = {"32000": {"content": "<|im_end|>", "special": True}, "32001": {"content": "<think>", "special": False}}
     raw = {"added_tokens_decoder": added, **config}
-    return Tokenizer.from_assets({"tokenizer.model": mistral_bytes("v1"), "tokenizer_config.json": json.dumps(raw).encode()})
+    return read_tokenizer({"tokenizer.model": mistral_bytes("v1"), "tokenizer_config.json": json.dumps(raw).encode()})
 
 
 def test_tokens_that_the_config_adds_are_known() -> None:
@@ -81,14 +81,17 @@ def test_tokens_that_the_config_adds_are_known() -> None:
 
 def test_all_named_ends_of_an_answer_are_ends() -> None:
     assets = {**NANO_ASSETS, "generation_config.json": b'{"eos_token_id": [2, 7]}', "config.json": b'{"eos_token_id": 9}'}
-    assert Tokenizer.from_assets(assets).eos_ids == (2, 7, 9)
+    assert read_tokenizer(assets).eos_ids == (2, 7, 9)
 
 
 @pytest.mark.parametrize(
     ("assets", "says"),
     [
         ({}, "without a tokenizer"),
-        ({"tokenizer.json": b"{}"}, "only as tokenizer.json"),
+        ({"tokenizer.json": b"{}"}, "tokenizer.json puts text together with None"),
+        ({"tokenizer.json": b'{"decoder": {"type": "WordPiece"}}'}, "WordPiece, which swarm does not know"),
+        ({"tokenizer.json": b'{"decoder": {"type": "ByteLevel"}, "model": 3}'}, "tokenizer.json is no tokenizer"),
+        ({"tokenizer.json": b"\xff"}, "tokenizer.json of the model is not JSON"),
         ({"tekken.json": b"{}"}, "only as tekken.json"),
         ({"tokenizer.model": b""}, "not a sentencepiece model"),
         ({"tokenizer.model": b"\x00junk" * 9}, "not a sentencepiece model"),
@@ -100,4 +103,4 @@ def test_all_named_ends_of_an_answer_are_ends() -> None:
 )
 def test_what_cannot_be_read_is_said_in_a_sentence(assets: dict[str, bytes], says: str) -> None:
     with pytest.raises(ModelError, match=says):
-        Tokenizer.from_assets(assets)
+        read_tokenizer(assets)

@@ -10,7 +10,7 @@ from typing import Any
 import mistral_common
 from sentencepiece import SentencePieceProcessor
 
-from swarm.client.tokenizer import Tokenizer
+from swarm.client.sentencepiece_tokenizer import SentencePieceTokenizer
 
 ROOT = Path(__file__).parents[2]
 MISTRAL = {
@@ -33,8 +33,10 @@ def mistral_bytes(version: str) -> bytes:
 
 
 @functools.cache
-def tokenizer_of(name: str) -> Tokenizer:
-    return Tokenizer.from_assets(NANO_ASSETS if name == "nano" else {f"tokenizer.model.{name}": mistral_bytes(name)})
+def tokenizer_of(name: str) -> SentencePieceTokenizer:
+    if name == "nano":
+        return SentencePieceTokenizer.read("tokenizer.model", NANO_ASSETS)
+    return SentencePieceTokenizer.read(f"tokenizer.model.{name}", {f"tokenizer.model.{name}": mistral_bytes(name)})
 
 
 @functools.cache
