@@ -35,6 +35,12 @@ class Packed:
         """What is computed in."""
         return self.scales.dtype
 
+    def outputs(self, part: range) -> Packed:
+        """Some of its outputs, where they lie."""
+        at = slice(part.start, part.stop)
+        codes, scales = (self.codes[at], self.scales[at]) if not self.group else (self.codes[:, at], self.scales[:, at])
+        return Packed(len(part), self.columns, self.group, codes, scales)
+
     def weights(self) -> Tensor:
         """The matrix [N, K] in the dtype of its scales, in plain torch; each weight is rounded once."""
         if not self.group:

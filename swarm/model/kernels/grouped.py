@@ -115,19 +115,19 @@ def grouped(
 
 
 @triton.jit
-def unpack(codes, scales, out, K, W, GROUP: tl.constexpr, BLOCK_N: tl.constexpr):
-    """A matrix [W, K] from codes and scales; grid: tiles of outputs, groups."""
+def unpack(codes, scales, out, first, count, K, W, GROUP: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Outputs `first` and on of a matrix [W, K], as [count, K]; grid: tiles of outputs, groups."""
     T: tl.constexpr = out.dtype.element_ty
     HALF: tl.constexpr = GROUP // 2
     group = tl.program_id(1)
-    ns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     js = tl.arange(0, HALF)
-    at = group * W + ns
-    both = tl.load(codes + at[:, None] * HALF + js[None, :], mask=(ns < W)[:, None], other=0)
-    scale = tl.load(scales + at * 2, mask=ns < W, other=0.0).to(tl.float32)[:, None]
-    zero = tl.load(scales + at * 2 + 1, mask=ns < W, other=0.0).to(tl.float32)[:, None]
+    at = group * W + first + rows
+    ok = rows < count
+    both = tl.load(codes + at[:, None] * HALF + js[None, :], mask=ok[:, None], other=0)
+    scale = tl.load(scales + at * 2, mask=ok, other=0.0).to(tl.float32)[:, None]
+    zero = tl.load(scales + at * 2 + 1, mask=ok, other=0.0).to(tl.float32)[:, None]
     ks = (group * GROUP + js)[None, :]
-    rows = ns[:, None].to(tl.int64) * K
-    ok = (ns < W)[:, None]
-    tl.store(out + rows + ks, (_numbers(both & 15) * scale + zero).to(T), mask=ok & (ks < K))
-    tl.store(out + rows + ks + HALF, (_numbers(both >> 4) * scale + zero).to(T), mask=ok & (ks + HALF < K))
+    to = out + rows[:, None].to(tl.int64) * K
+    tl.store(to + ks, (_numbers(both & 15) * scale + zero).to(T), mask=ok[:, None] & (ks < K))
+    tl.store(to + ks + HALF, (_numbers(both >> 4) * scale + zero).to(T), mask=ok[:, None] & (ks + HALF < K))

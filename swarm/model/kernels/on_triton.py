@@ -1,6 +1,6 @@
 """The kernels of `swarm.model.kernels.port`, started on a card; or on a CPU by Triton's interpreter, for tests.
 
-R: rows   K: inputs   N: outputs   S: matrices a row chose
+R: rows   K: inputs   N: outputs   S: matrices a row chose   NH: heads   KV: key-value heads   D: head_dim
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from swarm.model.kernels.bank import Bank, Packed
 from swarm.model.kernels.grouped import TILE_ROWS, grouped, unpack
+from swarm.model.kernels.paged import attend, combine
+from swarm.model.kernels.port import Lanes
 
 BLOCK_N = 32
 """Outputs of a program: few, so that a matrix of 4096 outputs has one program for each multiprocessor of a large card."""
@@ -22,6 +24,11 @@ AHEAD = 4
 """Groups of 4-bit codes that a program reads at once."""
 STAGES = 3
 """How far ahead it reads. With the above about 24 KiB a multiprocessor are on their way, what 4 TB/s of 0.7 us need."""
+UNPACK_N = 64
+SPLIT = 256
+"""Positions that one program reads where a row comes alone."""
+BLOCK_BYTES = 16384
+"""Of keys that a program holds at once: twice that, and the values, are within what the smallest card has."""
 DOTS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
@@ -67,11 +74,60 @@ class OnTriton:
         )
         return out
 
-    def unpacked(self, matrix: Packed) -> Tensor:
+    def unpacked(self, matrix: Packed, part: range) -> Tensor:
         """See `Kernels.unpacked`."""
-        out = torch.empty(matrix.rows, matrix.columns, dtype=matrix.numbers, device=matrix.codes.device)
-        grid = (triton.cdiv(matrix.rows, 64), matrix.codes.shape[0])
-        unpack[grid](matrix.codes, matrix.scales, out, matrix.columns, matrix.rows, GROUP=matrix.group, BLOCK_N=64)
+        out = torch.empty(len(part), matrix.columns, dtype=matrix.numbers, device=matrix.codes.device)
+        grid = (triton.cdiv(len(part), UNPACK_N), matrix.codes.shape[0])
+        sizes = (part.start, len(part), matrix.columns, matrix.rows)
+        unpack[grid](matrix.codes, matrix.scales, out, *sizes, GROUP=matrix.group, BLOCK_N=UNPACK_N)
+        return out
+
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, lanes: Lanes, window: int = 0, sinks: Tensor | None = None) -> Tensor:
+        """See `Kernels.attend`. Rows that come alone are split by position, tiles of several are not."""
+        rows, heads, head_dim = q.shape
+        assert q.stride(1) == head_dim and q.stride(2) == 1, "heads of a row lie together"
+        _, page, kv, _ = keys.shape
+        split = SPLIT if lanes.tile_rows == 1 else 0
+        splits = triton.cdiv(lanes.reach, SPLIT) if split else 1
+        padded = max(TILE_ROWS, triton.next_power_of_2(head_dim))
+        out = torch.empty(rows, heads, head_dim, dtype=q.dtype, device=q.device)
+        sums = torch.empty(splits, *out.shape, dtype=torch.float32, device=q.device) if split else out
+        norms = torch.empty(splits, rows, heads, 2, dtype=torch.float32, device=q.device) if split else out
+        given = sinks if sinks is not None else out
+        attend[(lanes.tiles.shape[0], kv, splits)](
+            q,
+            keys,
+            values,
+            given,
+            lanes.positions,
+            lanes.tiles,
+            lanes.tables,
+            out,
+            sums,
+            norms,
+            q.stride(0),
+            lanes.tables.stride(0),
+            rows,
+            head_dim**-0.5,
+            window,
+            KV=kv,
+            G=heads // kv,
+            D=head_dim,
+            PADDED=padded,
+            PAGE=page,
+            M=max(TILE_ROWS, triton.next_power_of_2(lanes.tile_rows * (heads // kv))),
+            BLOCK=max(TILE_ROWS, min(64, BLOCK_BYTES // (padded * q.element_size()))),
+            SPLIT=split,
+            SINKS=sinks is not None,
+            DOT=self._dot(q),
+            num_warps=4,
+            num_stages=2,
+        )
+        if split:
+            sizes = (rows * heads, splits)
+            combine[(rows * heads,)](
+                sums, norms, given, out, *sizes, NH=heads, D=head_dim, PADDED=padded, SINKS=sinks is not None, num_warps=1
+            )
         return out
 
     def _dot(self, x: Tensor) -> object:

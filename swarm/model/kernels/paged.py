@@ -13,12 +13,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+LOG2_E = tl.constexpr(1.4426950408889634)
+"""Powers of two are what a card has."""
+
 
 @triton.jit(do_not_specialize=["WIDTH", "window"])
 def attend(
     q,  # [R, NH, D]; rows may lie apart, heads do not
     keys,  # [pages, page positions, KV, D]
     values,
+    sinks,  # [NH], where SINKS
     positions,  # [R] int64
     tiles,  # [T, 3] int32: first row, end row, row of `tables`
     tables,  # [., WIDTH] int32: a Session's pages, in order of position
@@ -28,7 +32,7 @@ def attend(
     Q_ROW,
     WIDTH,
     R,
-    scale,  # of scores, times log2(e)
+    scale,  # of scores
     window,  # positions that a row sees; 0: all
     KV: tl.constexpr,
     G: tl.constexpr,
@@ -38,6 +42,7 @@ def attend(
     M: tl.constexpr,  # rows times heads of a tile
     BLOCK: tl.constexpr,  # positions at a time
     SPLIT: tl.constexpr,  # positions of a split; 0: all
+    SINKS: tl.constexpr,  # each head has a logit that takes its share of the softmax and has no value
     DOT: tl.constexpr,
 ):
     """Grid: tiles, key-value heads, splits."""
@@ -69,7 +74,7 @@ def attend(
         at = (page * PAGE + js % PAGE) * (KV * D) + kv * D
         k = tl.load(keys + at[None, :] + ds[:, None], mask=d_ok[:, None] & (js < end)[None, :], other=0.0)
         v = tl.load(values + at[:, None] + ds[None, :], mask=(js < end)[:, None] & d_ok[None, :], other=0.0)
-        scores = tl.dot(queries.to(DOT), k.to(DOT), input_precision="ieee") * scale
+        scores = tl.dot(queries.to(DOT), k.to(DOT), input_precision="ieee") * (scale * LOG2_E)
         seen = (js[None, :] <= own[:, None]) & ((window <= 0) | (js[None, :] > own[:, None] - window)) & (js < end)[None, :]
         scores = tl.where(seen, scores, float("-inf"))
         above = tl.maximum(greatest, tl.max(scores, 1))
@@ -87,11 +92,15 @@ def attend(
         tl.store(norms + at * 2 + 1, weights, mask=row_ok)
         tl.store(sums + at[:, None] * D + ds[None, :], acc, mask=ok)
     else:
+        if SINKS:
+            own_sink = tl.load(sinks + heads, mask=row_ok, other=0.0).to(tl.float32) * LOG2_E
+            weights += tl.exp2(own_sink - greatest)
+        weights = tl.where(row_ok, weights, 1.0)
         tl.store(out + at[:, None] * D + ds[None, :], (acc / weights[:, None]).to(T), mask=ok)
 
 
 @triton.jit(do_not_specialize=["HEADS", "splits"])
-def combine(sums, norms, out, HEADS, splits, D: tl.constexpr, PADDED: tl.constexpr):
+def combine(sums, norms, sinks, out, HEADS, splits, NH: tl.constexpr, D: tl.constexpr, PADDED: tl.constexpr, SINKS: tl.constexpr):
     """The splits of one row and head, in order; grid: R NH (`HEADS`)."""
     head = tl.program_id(0).to(tl.int64)
     ds = tl.arange(0, PADDED)
@@ -105,4 +114,6 @@ def combine(sums, norms, out, HEADS, splits, D: tl.constexpr, PADDED: tl.constex
         share = tl.exp2(tl.load(norms + at * 2) - greatest)
         weights += share * tl.load(norms + at * 2 + 1)
         acc += share * tl.load(sums + at * D + ds, mask=ds < D, other=0.0)
+    if SINKS:
+        weights += tl.exp2(tl.load(sinks + head % NH).to(tl.float32) * LOG2_E - greatest)
     tl.store(out + head * D + ds, (acc / weights).to(out.dtype.element_ty), mask=ds < D)

@@ -1,6 +1,6 @@
 """What a card computes with beside torch's own products: one port, and its twin in plain torch.
 
-R: rows   K: inputs   N: outputs   S: matrices a row chose   NH: heads   D: head_dim
+R: rows   K: inputs   N: outputs   S: matrices a row chose   NH: heads   KV: key-value heads   D: head_dim   T: tiles
 """
 
 from __future__ import annotations
@@ -12,11 +12,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swarm.model.attend import attend
 from swarm.model.kernels.bank import Bank, Packed
 
 FEW_ROWS = 32
 """Up to so many rows of a micro-batch the rows meet the packed matrices that they chose; more meet unpacked ones. A constant of
 the kind of device. Reasoned, not measured: no GPU has run this yet."""
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Where the rows of a micro-batch are in the pages of their Sessions; all of it on the card.
+
+    Args:
+        slots: where a row's key and value go, counted over the positions of all pages.
+        tiles: first row, end row, row of `tables`: rows of one Session that follow each other, at most `tile_rows`.
+        tables: a Session's pages in order of position; behind its last anything.
+        reach: no row is at a position this far, or farther.
+    """
+
+    positions: Tensor  # [R] int64
+    slots: Tensor  # [R] int64
+    tiles: Tensor  # [T, 3] int32
+    tables: Tensor  # [sessions, pages] int32
+    tile_rows: int
+    reach: int
 
 
 class Kernels(Protocol):
@@ -32,8 +52,18 @@ class Kernels(Protocol):
         """
         ...
 
-    def unpacked(self, matrix: Packed) -> Tensor:
-        """The matrix [N, K] in numbers, each rounded once."""
+    def unpacked(self, matrix: Packed, part: range) -> Tensor:
+        """Some outputs of a matrix in numbers, each rounded once: [len(part), K]."""
+        ...
+
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, lanes: Lanes, window: int = 0, sinks: Tensor | None = None) -> Tensor:
+        """Attention of queries [R, NH, D] over what their Sessions have in the pages up to their own position: [R, NH, D].
+
+        Args:
+            q: heads of a row lie together.
+            keys, values: [pages, page positions, KV, D].
+            window, sinks: see `swarm.model.attend`.
+        """
         ...
 
 
@@ -59,6 +89,17 @@ class Plain:
             out[at] = y
         return out
 
-    def unpacked(self, matrix: Packed) -> Tensor:
+    def unpacked(self, matrix: Packed, part: range) -> Tensor:
         """See `Kernels.unpacked`."""
-        return matrix.weights()
+        return matrix.outputs(part).weights()
+
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, lanes: Lanes, window: int = 0, sinks: Tensor | None = None) -> Tensor:
+        """See `Kernels.attend`."""
+        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        for first, end, session in lanes.tiles.tolist():
+            position = int(lanes.positions[first])
+            begin = max(0, position - window + 1) if window else 0
+            pages = lanes.tables[session, : -(-(position + end - first) // keys.shape[1])].long()
+            k, v = (x[pages].flatten(0, 1)[begin : position + end - first] for x in (keys, values))
+            out[first:end] = attend(q[first:end], k, v, position - begin, window, sinks)
+        return out

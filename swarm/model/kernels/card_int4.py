@@ -1,0 +1,70 @@
+"""A matrix of 4 bits on a card: `w = (q - 8) * scale + zero`.
+
+n: rows   N: outputs   K: inputs   g: group   G: groups of a row
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from swarm.model.kernels.bank import Bank, Packed
+from swarm.model.kernels.port import FEW_ROWS, Kernels
+
+TILE = 4096
+"""Outputs that are unpacked at once."""
+
+
+@dataclass(frozen=True)
+class CardInt4:
+    """A matrix [N, K]; few rows meet its codes, more meet it unpacked."""
+
+    packed: Packed
+    kernels: Kernels
+
+    @classmethod
+    def of(cls, q: Tensor, scales: Tensor, columns: int, kernels: Kernels) -> CardInt4:
+        """From codes 0 to 15, uint8 [N, K padded to g], and scales and zeros [G, N, 2], both on the card."""
+        groups, rows, _ = scales.shape
+        halves = q.view(rows, groups, 2, -1)  # [N, G, 2, g / 2]
+        codes = (halves[:, :, 0] | (halves[:, :, 1] << 4)).transpose(0, 1).contiguous()
+        return cls(Packed(rows, columns, q.shape[1] // groups, codes, scales.contiguous()), kernels)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.packed.rows, self.packed.columns
+
+    @property
+    def num_bytes(self) -> int:
+        return self.packed.codes.numel() + self.packed.scales.numel() * self.packed.scales.element_size()
+
+    @property
+    def device(self) -> torch.device:
+        return self.packed.codes.device
+
+    def product(self, x: Tensor) -> Tensor:
+        """`x` [n, K] times the transpose of the matrix: [n, N]."""
+        if x.shape[0] <= FEW_ROWS:
+            return self.kernels.grouped(x.contiguous(), self._alone[: x.shape[0]], self._bank)
+        out = x.new_empty(x.shape[0], self.packed.rows)
+        for at in range(0, self.packed.rows, TILE):
+            part = range(at, min(at + TILE, self.packed.rows))
+            out[:, part.start : part.stop] = F.linear(x, self.kernels.unpacked(self.packed, part))
+        return out
+
+    def dense(self) -> Tensor:
+        """The matrix [N, K] in the dtype of its scales."""
+        return self.packed.weights()
+
+    @cached_property
+    def _bank(self) -> Bank:
+        return Bank((self.packed,))
+
+    @cached_property
+    def _alone(self) -> Tensor:
+        """What all rows choose."""
+        return torch.zeros(FEW_ROWS, 1, dtype=torch.int64, device=self.device)

@@ -1,0 +1,46 @@
+"""Which kernels a Device computes with: Triton's where they prove right on it, else plain torch."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+
+from swarm.model.kernels.port import Kernels, Plain
+from swarm.model.kernels.proof import differences
+
+_LOG = logging.getLogger(__name__)
+BECAUSE = "answers stay right, in 4 bits slowly, and may differ in their last bits from those of cards whose kernels run"
+
+
+@lru_cache
+def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels | None:
+    """None on a CPU, which has kernels of its own. On a card Triton's are tried first: it compiles them, which takes seconds
+    and a C compiler, and what no machine has run before may be wrong on the first one."""
+    if device.type != "cuda":
+        return None
+    if find_spec("triton") is None:
+        _LOG.warning("triton is not installed: %s", BECAUSE)
+        return Plain()
+    wrong = _tried(device, dtype)
+    if wrong:
+        _LOG.warning("the kernels for %s in %s are not used (%s): %s", device, dtype, wrong, BECAUSE)
+        return Plain()
+    from swarm.model.kernels.on_triton import OnTriton
+
+    return OnTriton()
+
+
+def _tried(device: torch.device, dtype: torch.dtype) -> str:
+    """What is wrong with Triton's kernels here; empty where nothing is."""
+    from triton.errors import TritonError
+
+    from swarm.model.kernels.on_triton import OnTriton
+
+    try:
+        return differences(OnTriton(), device, dtype)
+    except (RuntimeError, OSError, subprocess.CalledProcessError, TritonError) as error:
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else 'no reason given'}"
