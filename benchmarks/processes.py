@@ -47,12 +47,13 @@ def even_plan(model: Model, stages: int, threads: int, sessions: int, context: i
 
 
 @asynccontextmanager
-async def workers(plan: Plan) -> AsyncIterator[Path]:
-    """The Plan's Workers, serving; yields the Plan's file. They end with the block."""
+async def workers(plan: Plan, cache: Path | None = None) -> AsyncIterator[Path]:
+    """The Plan's Workers, serving; yields the Plan's file. They end with the block, and so does what they cache by default."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.json"
         path.write_text(plan.to_json())
-        command = [sys.executable, "-m", "swarm.cli.main", "worker", "--plan-file", str(path), "--name"]
+        command = [sys.executable, "-m", "swarm.cli.main", "worker", "--plan-file", str(path)]
+        command += ["--cache", str(cache or folder), "--name"]
         quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
         running = [await asyncio.create_subprocess_exec(*command, w.name, env=dict(os.environ), **quiet) for w in plan.workers]
         try:
