@@ -17,6 +17,7 @@ from swarm.weights.file import LocalFile, WeightFile
 from swarm.weights.gguf.model import GgufModel, gguf_files, is_gguf
 from swarm.weights.header import Entry, Header, header_of
 from swarm.weights.layouts import laid_out
+from swarm.weights.packed import packed_entries
 
 ASSETS = (
     "config.json",
@@ -69,9 +70,11 @@ class Checkpoint:
     @classmethod
     def of(cls, folder: Path, config: ModelConfig, headers: Sequence[Header]) -> Checkpoint:
         """From headers that were read, ascending by file name. Raises ModelError: see `open`."""
-        entries = laid_out(folder, config, {name: entry for header in headers for name, entry in header.entries.items()})
+        raw, config_path = {name: entry for header in headers for name, entry in header.entries.items()}, folder / "config.json"
+        config_raw = config_path.read_bytes()
+        entries = laid_out(folder, config, raw) | packed_entries(raw, config_raw, config_path)
         _check_all(folder, config, entries)
-        return cls(folder, config, tuple(headers), entries, (folder / "config.json").read_bytes())
+        return cls(folder, config, tuple(headers), entries, config_raw)
 
     @classmethod
     def of_gguf(cls, where: Path, model: GgufModel) -> Checkpoint:

@@ -19,7 +19,9 @@ from swarm.weights.gguf.read import read_gguf_codes, read_gguf_into
 from swarm.weights.header import Entry
 from swarm.weights.layouts import Mxfp4, Rearranged
 from swarm.weights.mxfp4 import read_mxfp4_codes, read_mxfp4_into
+from swarm.weights.packed import PackedEntry
 from swarm.weights.rearrange import read_rearranged_into
+from swarm.weights.unpack import read_packed_codes, read_packed_into
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -47,6 +49,8 @@ def read_into(out: Tensor, entry: AnyEntry, part: int | None = None) -> None:
             read_rearranged_into(out, entry, part)
         case Mxfp4():
             read_mxfp4_into(out, entry, part)
+        case PackedEntry():
+            read_packed_into(out, entry)
         case _:
             raise AssertionError(f"no reader for {entry}")
 
@@ -61,6 +65,8 @@ def read_codes(entry: AnyEntry, part: int | None = None) -> Codes | None:
             return read_gguf_codes(entry if part is None else entry.part(part))
         case Mxfp4() if part is not None:
             return read_mxfp4_codes(entry, part)
+        case PackedEntry():
+            return read_packed_codes(entry)
         case _:
             return None
 
