@@ -129,7 +129,8 @@ def _qwen3_moe(raw: Raw) -> dict[str, Any]:
 def _qwen_experts(raw: Raw, parts: ExpertParts) -> dict[str, Any]:
     blocks, step, only = raw.whole("num_hidden_layers"), raw.whole("decoder_sparse_step", 1), raw.ids("mlp_only_layers")
     dense = tuple(b for b in range(blocks) if b in only or (b + 1) % step)
-    return _fine(raw, raw.whole("num_experts"), dense, replace(parts, norm=_norm(raw)))
+    count = raw.whole("num_experts" if raw.has("num_experts") else "num_local_experts")
+    return _fine(raw, count, dense, replace(parts, norm=_norm(raw)))
 
 
 def _deepseek(raw: Raw) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import families
 import pytest
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ def one_thread() -> Iterator[None]:
 class Weights:
     """A model's parts, loaded once, from which Stages of any split are made."""
 
+    folder: Path
     config: ModelConfig
     dtype: torch.dtype
     embedding: Tensor
@@ -48,7 +50,7 @@ class Weights:
         config = loader.checkpoint.config
         experts = {(b, e): loader.expert(b, e) for b in range(config.num_blocks) for e in range(config.experts_in(b))}
         cores = [loader.core(b) for b in range(config.num_blocks)]
-        return cls(config, dtype, loader.embedding(), loader.head(), cores, experts)
+        return cls(folder, config, dtype, loader.embedding(), loader.head(), cores, experts)
 
     def stage(self, first: int, end: int, port: Callable[[int, int], ExpertPort] | None = None) -> Stage:
         """Blocks `first` to `end`; `port` says where an expert (block, id) is, here by default."""
@@ -60,8 +62,8 @@ class Weights:
         last = end == self.config.num_blocks
         return Stage(self.config, blocks, None if first else self.embedding, self.head if last else None)
 
-    def cache(self, pages: int = 64, page_positions: int = 8) -> PagedCache:
-        cache = PagedCache(self.config, pages, page_positions, self.dtype)
+    def cache(self, pages: int = 64, page_positions: int = 8, kept_as: str = "") -> PagedCache:
+        cache = PagedCache(self.config, pages, page_positions, self.dtype, kept_as=kept_as)
         for block in range(self.config.num_blocks):
             cache.add_block(block)
         return cache
@@ -144,6 +146,20 @@ def random_model(tmp_path: Path) -> Callable[..., tuple[MixtralForCausalLM, Weig
         return oracle, Weights.of(tmp_path, torch.float32)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[families.Logits, Weights]]:
+    """A family's oracle and its Weights in fp32, made once."""
+    made: dict[str, tuple[families.Logits, Weights]] = {}
+
+    def give(name: str) -> tuple[families.Logits, Weights]:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            made[name] = families.write(name, folder), Weights.of(folder, torch.float32)
+        return made[name]
+
+    return give
 
 
 @pytest.fixture(scope="session")

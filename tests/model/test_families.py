@@ -1,0 +1,62 @@
+"""Every family's numbers against transformers': one Block, whose parts a config chooses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from families import FAMILIES
+
+from swarm.config import Sizes
+from swarm.model.experts import LocalExperts
+
+TOKENS = torch.randint(0, 96, (45,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+def answers(swarm, chunks: list[int]) -> torch.Tensor:
+    swarm.reserve(b"s", len(TOKENS))
+    got, at = [], 0
+    for chunk in chunks:
+        got.append(swarm.step((b"s", at, TOKENS[at : at + chunk])))
+        at += chunk
+    return torch.cat(got)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_agrees_with_transformers_in_prefill_chunks_and_cached_decode(family, swarm_of, name) -> None:
+    oracle, weights = family(name)
+    want = oracle(TOKENS)
+    assert want.std() > 0.1
+    for chunks in ([45], [7, 1, 20, 2, 15], [30, *[1] * 15]):
+        torch.testing.assert_close(answers(swarm_of(weights, [4]), chunks), want, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_answers_the_same_bits_on_three_stages_and_with_experts_elsewhere(family, swarm_of, far_experts, name) -> None:
+    _, weights = family(name)
+    want = answers(swarm_of(weights, [4]), [20, 1, 24])
+    far, local = far_experts(weights.experts), LocalExperts(weights.experts)
+    assert torch.equal(answers(swarm_of(weights, [1, 3, 4]), [20, 1, 24]), want)
+    for port in (lambda b, e: far if (b + e) % 2 else local, lambda b, e: far):
+        assert torch.equal(answers(swarm_of(weights, [1, 3, 4], port), [20, 1, 24]), want)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_stays_close_in_bf16(family, swarm_of, name) -> None:
+    oracle, weights = family(name)
+    half = type(weights).of(weights.folder, torch.bfloat16)
+    got = answers(swarm_of(half, [4]), [20, 1, 24])
+    assert (got - oracle(TOKENS)).abs().mean() < 0.2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_part_of_every_family_weighs_what_is_planned(family, name) -> None:
+    _, weights = family(name)
+    sizes, config = Sizes(weights.config, "fp32"), weights.config
+    assert {e.num_bytes for e in weights.experts.values()} == {sizes.expert}
+    cores = [core.num_bytes for core in weights.cores]
+    assert max(cores) == sizes.block_core, "never more than is planned, and no more planned than some Block needs"
+    assert all(core == sizes.block_core for block, core in enumerate(cores) if not config.experts.dense_blocks)
+    assert [b for b in range(4) if (b, 0) not in weights.experts] == list(config.experts.dense_blocks)
+    assert (weights.embedding.nbytes, weights.head.num_bytes) == (sizes.embedding, sizes.head)
+    cache = weights.cache()
+    assert cache.num_bytes == 4 * sizes.kv(cache.num_pages * cache.page_positions)
