@@ -142,13 +142,15 @@ def report_layer(folder: Path, cache: Path, dtype: str, tokens: int) -> None:
     plan = layer_plan(folder, dtype, tokens + WARM_UP + 16)
     size = bytes_a_token(plan.model.config, dtype)
     options = ("--dtype", dtype, "--cache", str(cache / "weights"), "--products", str(ROUNDS), "--threads", "1")
-    before = load(folder, *options)["bandwidth"]
+    before = load(folder, *options)
     rate, began = asyncio.run(decode(plan, cache, tokens))
-    bandwidth = (before + load(folder, *options)["bandwidth"]) / 2
+    after = load(folder, *options)
+    bandwidth, own = ((before[key] + after[key]) / 2 for key in ("bandwidth", "copied"))
     print(f"\none Block of real size through two Workers of one thread, {dtype}: {rate:.1f} tok/s")
     print(
         f"  {size / 1e6:.0f} MB a token, bare one-row products read {bandwidth / 1e9:.1f} GB/s: limit {bandwidth / size:.1f} tok/s"
     )
+    print(f"  (mapped weights; with the same ones copied into memory of the process's own {own / 1e9:.1f} GB/s)")
     print(f"  {rate * size / bandwidth:.0%} of the limit; its Workers served {began:.1f} s after they were started, from the cache")
 
 

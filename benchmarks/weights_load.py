@@ -3,7 +3,8 @@
     python -m benchmarks.weights_load FOLDER [--dtype int4] [--cache DIR] [--products N] [--threads N]
 
 Prints JSON: seconds, bytes kept, the peak above what the process had before, and with --products the bytes/s of bare one-row
-products over all experts, one after the other, N times, which no cache of a CPU holds.
+products over all experts, one after the other, N times, which no cache of a CPU holds; `copied` is the same with the weights
+copied into memory of the process's own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import time
 from pathlib import Path
 from statistics import median
+from typing import cast
 
 import torch
 
@@ -20,7 +22,7 @@ from benchmarks.processes import described, even_plan
 from swarm.model.experts import ExpertWeights
 from swarm.model.memory import num_bytes
 from swarm.model.product import product
-from swarm.weights.cache.tree import Weights
+from swarm.weights.cache.tree import Weights, put_together, take_apart
 from swarm.worker.holdings import parts_of
 from swarm.worker.supply import Supply
 
@@ -49,6 +51,13 @@ def bandwidth(experts: list[ExpertWeights], rounds: int) -> float:
     return num_bytes(*matrices) / median(taken)
 
 
+def copied(expert: ExpertWeights) -> ExpertWeights:
+    """The same in memory that was just allocated."""
+    tensors: dict[str, torch.Tensor] = {}
+    tree = take_apart(expert, tensors)
+    return cast(ExpertWeights, put_together(tree, {name: t.clone() for name, t in tensors.items()}))
+
+
 def main() -> None:
     """Load everything; say what it took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,7 +77,9 @@ def main() -> None:
     said = {"seconds": time.perf_counter() - started, "kept": sum(map(size, parts)), "peak": peak_bytes() - before}
     if given.products:
         with torch.inference_mode():
-            said["bandwidth"] = bandwidth([p for p in parts if isinstance(p, ExpertWeights)], given.products)
+            experts = [p for p in parts if isinstance(p, ExpertWeights)]
+            said["bandwidth"] = bandwidth(experts, given.products)
+            said["copied"] = bandwidth([copied(e) for e in experts], given.products)
     print(json.dumps(said))
 
 

@@ -112,6 +112,19 @@ def test_what_is_mapped_survives_the_deletion_of_its_file(path: Path) -> None:
     assert torch.equal(found, want)
 
 
+def test_pages_that_cannot_be_read_are_an_error_and_kill_nobody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shrinks(mmap.mmap):
+        """A mapping whose file is cut once it is mapped: its pages fail as those of a broken disk do."""
+
+        def madvise(self, option: int, *part: int) -> None:
+            os.truncate(path, 0)
+            super().madvise(option, *part)
+
+    monkeypatch.setattr(mmap, "mmap", Shrinks)
+    with pytest.raises(OSError, match="Bad address"):
+        file.read(path)
+
+
 DIES = """
 import os, sys, torch
 from pathlib import Path

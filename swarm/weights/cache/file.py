@@ -6,6 +6,7 @@ begins on a multiple of `ALIGNMENT`, with tensors named `pad...` between them: m
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -31,6 +32,8 @@ TORCH = {
     "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8, "I8": torch.int8,
     "I16": torch.int16, "I32": torch.int32, "I64": torch.int64, "BOOL": torch.bool,
 }  # fmt: skip
+POPULATE_READ = 22
+"""MADV_POPULATE_READ of Linux 5.14 and newer, which Python 3.11 has no name for."""
 SAFETENSORS = {dtype: name for name, dtype in TORCH.items()}
 
 
@@ -77,12 +80,13 @@ def read(path: Path) -> Mapped:
     """Map a file, all of it checked, which brings it into memory.
 
     Raises:
-        MissingWeights: it cannot be read.
+        MissingWeights, OSError: it cannot be read.
         CorruptWeights: it is truncated, damaged, or no file of the cache.
     """
     header = read_header(path)
     with path.open("rb") as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # a stray write must not reach the file
+    _bring_in(pages)
     end = header.entries.get(CHECKSUM)
     if end is None or end.num_bytes != DIGEST_BYTES or end.offset + DIGEST_BYTES != len(pages) or end.offset % ALIGNMENT:
         raise CorruptWeights(f"{path} has no checksum at its end")
@@ -90,6 +94,15 @@ def read(path: Path) -> Mapped:
         raise CorruptWeights(f"{path} is damaged: its checksum is another")
     entries = [e for e in header.entries.values() if e is not end and not e.name.startswith(PAD)]
     return Mapped(_about(path, header), {e.name: _tensor(pages, e) for e in entries})
+
+
+def _bring_in(pages: mmap.mmap) -> None:
+    """Read all pages now. Raises OSError where the disk fails, which would kill the process at its first look at them."""
+    try:
+        pages.madvise(POPULATE_READ)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a kernel that knows nothing of it
+            raise
 
 
 def _tensor(pages: mmap.mmap, entry: Entry) -> Tensor:
