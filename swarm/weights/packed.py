@@ -66,7 +66,7 @@ class Packing:
         if method not in (GPTQ, AWQ):
             raise ModelError(f"{where} says that its weights are quantized by {method!r:.40}, which swarm lacks: {OTHER_ADVICE}")
         layout = raw.get("checkpoint_format", GPTQ) if method == GPTQ else str(raw.get("version", "gemm")).lower()
-        if layout not in (GPTQ, "gptq_v2", "gemm"):
+        if layout not in ((GPTQ, "gptq_v2") if method == GPTQ else ("gemm",)):
             raise ModelError(f"{where} says that its weights are laid out for {layout!r:.40}, which swarm lacks: {OTHER_ADVICE}")
         if not isinstance(bits, int) or bits not in ((4, 8) if method == GPTQ else (4,)):
             raise ModelError(f"{where} says that its weights have {bits!r:.40} bits ({method}), which swarm lacks: {OTHER_ADVICE}")

@@ -7,7 +7,6 @@ from typing import Any
 
 from swarm.errors import ModelError
 from swarm.weights.gguf.bpe import split_of, tokenizer_json
-from swarm.weights.gguf.config import end_ids
 from swarm.weights.gguf.metadata import Metadata
 from swarm.weights.gguf.model import GgufModel
 from swarm.weights.gguf.sentencepiece import sentencepiece_model
@@ -33,7 +32,7 @@ def gguf_assets(model: GgufModel) -> dict[str, bytes]:
         raise ModelError(
             f"{meta.path} has a tokenizer of the kind {kind:.60}; swarm knows {SENTENCEPIECE} and {BYTE_LEVEL}: give another model"
         )
-    ids = {"bos_token_id": model.config["bos_token_id"], "eos_token_id": end_ids(meta)}
+    ids = {name: value for name in ("bos_token_id", "eos_token_id") if (value := model.config[name]) is not None}
     return {
         "config.json": model.config_json(),
         "generation_config.json": _json(ids),

@@ -22,6 +22,7 @@ EXPERTS = {
     "deepseek": "DeepseekForCausalLM",
 }  # fmt: skip
 """Hugging Face's names of the architectures, by llama.cpp's."""
+BOS = "tokenizer.ggml.bos_token_id"
 ROPE_FACTORS = "rope_freqs.weight"
 MAX_FACTORS = 4096
 LLAMA3_LOW, LLAMA3_HIGH, LLAMA3_CONTEXT = 1.0, 4.0, 8192
@@ -61,8 +62,8 @@ def hf_config(header: GgufHeader, tensors: Mapping[str, GgufEntry]) -> dict[str,
         "vocab_size": tensors["token_embd.weight"].shape[0],
         "tie_word_embeddings": "output.weight" not in tensors,
         "dtype": _dtype(tensors),
-        "bos_token_id": meta.integer("tokenizer.ggml.bos_token_id", 1),
-        "eos_token_id": end_ids(meta),
+        "bos_token_id": meta.integer(BOS) if BOS in meta else None,
+        "eos_token_id": end_ids(meta) or None,
         "rope_parameters": _rope(header, arch, tensors.get(ROPE_FACTORS)),
         "sliding_window": meta.integer(f"{arch}.attention.sliding_window", 0) or None,
     }
@@ -74,7 +75,7 @@ def hf_config(header: GgufHeader, tensors: Mapping[str, GgufEntry]) -> dict[str,
 def end_ids(meta: Metadata) -> list[int]:
     """The tokens that end an answer, the text's end first; a chat's turn may have one of its own."""
     keys = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
-    return list(dict.fromkeys(meta.integer(key) for key in keys if key in meta)) or [2]
+    return list(dict.fromkeys(meta.integer(key) for key in keys if key in meta))
 
 
 def _biases(tensors: Mapping[str, GgufEntry]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ CHUNK_WEIGHTS = 1 << 19
 
 def read_gguf_into(out: Tensor, entry: GgufEntry) -> None:
     """Fill `out`, of the entry's shape and any float dtype and device. Raises MissingWeights, CorruptWeights."""
-    flat = out.view(-1, entry.shape[-1])
+    flat = out.view(_matrix_shape(entry))
     for rows, blocks in _pieces(entry):
         flat[rows.to(out.device)] = _dense(entry, blocks).view(len(rows), -1).to(out.device, out.dtype)
 
@@ -45,14 +45,22 @@ def read_gguf_codes(entry: GgufEntry) -> Codes | None:
 
 def _pieces(entry: GgufEntry) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows and their bytes: which rows of the tensor they are, int64 [r], and their blocks, uint8 [r * blocks, bytes]."""
-    num_rows, per_row = prod(entry.shape[:-1]), entry.shape[-1] // entry.kind.weights
+    num_rows, columns = _matrix_shape(entry)
+    per_row = columns // entry.kind.weights
     row_bytes = per_row * entry.kind.num_bytes
-    step = max(1, CHUNK_WEIGHTS // entry.shape[-1])
+    step = max(1, CHUNK_WEIGHTS // columns)
     for at in range(0, num_rows, step):
         rows = torch.arange(at, min(at + step, num_rows))
         blocks = torch.empty((len(rows) * per_row, entry.kind.num_bytes), dtype=torch.uint8)
         fill(blocks, entry.file, entry.offset + at * row_bytes)
         yield _own_rows(rows, entry.paired_heads, num_rows), blocks
+
+
+def _matrix_shape(entry: GgufEntry) -> tuple[int, int]:
+    """Rows and columns; a bias whose numbers were moved has a row for each."""
+    if entry.paired_heads and len(entry.shape) == 1:
+        return entry.shape[0], 1
+    return prod(entry.shape[:-1]), entry.shape[-1]
 
 
 def _own_rows(rows: Tensor, heads: int, num_rows: int) -> Tensor:
