@@ -37,7 +37,7 @@ class Sizes:
 
     What the dtype means for each matrix, `swarm.bits` says. All Blocks count as equal, so that any of them may be anywhere:
     where some have a dense MLP instead of experts, every core counts as the larger kind, and those Blocks count as if they had
-    experts too. For DeepSeek-MoE 16B that is 3.9 GB too much in bf16, of 33 GB.
+    experts too. For DeepSeek-MoE 16B that is 3.8 GB in bf16 beside the 32.8 that it has.
 
     Args:
         kv_dtype: one of `KV_DTYPES`.
