@@ -10,7 +10,7 @@ from swarm.errors import CorruptWeights, MissingWeights
 
 
 class WeightFile(Protocol):
-    """A file that can be read in pieces; `swarm.weights.remote_file` and `swarm.weights.peer_file` have the twins elsewhere."""
+    """A file that can be read in pieces; `swarm.weights.remote_file` and `swarm.worker.weights_peer` have the twins elsewhere."""
 
     @property
     def path(self) -> Path:

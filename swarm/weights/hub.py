@@ -150,6 +150,13 @@ def cache_folder(cache: Path | None) -> Path:
         return Path(cache or constants.HF_HUB_CACHE).expanduser()
 
 
+def snapshot_folder(hub: HubId, cache: Path | None = None) -> Path:
+    """Where the files of a commit are in the cache, or would be."""
+    from huggingface_hub.file_download import repo_folder_name
+
+    return cache_folder(cache) / repo_folder_name(repo_id=hub.repo, repo_type="model") / "snapshots" / hub.revision
+
+
 def free_bytes(folder: Path) -> int:
     """Room on the disk of a folder that need not be there yet."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -58,6 +58,15 @@ class Credentials:
         channel = grpc.aio.insecure_channel(address, options=[*_SIZES, *_KEEPALIVE, *_CLIENT])
         return cast(grpc.aio.Channel, _KeyedChannel(channel, self.key)) if self.key else channel
 
+    def blocking_channel(self, address: str) -> grpc.Channel:
+        """A channel for a thread that may wait; its calls carry `metadata`. Connects when first used."""
+        return grpc.insecure_channel(address, options=[*_SIZES, *_KEEPALIVE, *_CLIENT])
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What each call on a blocking channel carries."""
+        return ((_HEADER, self.key),) if self.key else ()
+
     def server(self) -> grpc.aio.Server:
         """A server that answers only calls that carry the key."""
         interceptors = [_CheckKey(self.key)] if self.key else []

@@ -50,7 +50,8 @@ class ControlServicer(WorkerServiceServicer):
     async def Prepare(self, request: pb.PrepareRequest, context: Context) -> AsyncIterator[pb.PrepareProgress]:
         try:
             plan = Plan.from_json(request.plan)
-            async for loaded, total in self._worker.prepare(plan, request.name, request.folder, request.release_first):
+            order = (plan, request.name, request.folder, request.release_first, request.peers)
+            async for loaded, total in self._worker.prepare(*order):
                 yield pb.PrepareProgress(loaded_bytes=loaded, total_bytes=total)
         except SwarmError as error:
             await refuse(context, error)

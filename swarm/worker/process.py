@@ -16,9 +16,11 @@ from swarm.errors import SwarmError
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
+from swarm.wire.v1.weights_pb2_grpc import add_WeightsServiceServicer_to_server
 from swarm.wire.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
 from swarm.worker.control_servicer import ControlServicer
 from swarm.worker.stage_servicer import StageServicer
+from swarm.worker.weights_servicer import WeightsServicer
 from swarm.worker.worker import Worker
 
 GRACE_S = 1.0
@@ -50,6 +52,7 @@ async def serving(settings: WorkerSettings) -> AsyncIterator[tuple[Worker, str]]
         address = f"{settings.listen.rsplit(':', 1)[0]}:{port}"
         add_StageServiceServicer_to_server(StageServicer(worker), server)
         add_WorkerServiceServicer_to_server(ControlServicer(worker, address, settings.credentials), server)
+        add_WeightsServiceServicer_to_server(WeightsServicer(worker), server)
         await server.start()
         yield worker, address
     finally:

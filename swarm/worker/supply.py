@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from swarm.config import QUANTIZED
-from swarm.errors import ModelError, UsageError
-from swarm.model.dtypes import TORCH_DTYPES
+from swarm.bits import Bits
+from swarm.errors import UsageError
+from swarm.model.dtypes import numbers_of
 from swarm.plan import Model
 from swarm.weights.cache.shelf import Shelf, marks, setting_of, worth_caching
 from swarm.weights.cache.tree import Weights
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.load import Loader
-from swarm.weights.source import here, resolve
+from swarm.weights.source import here
 from swarm.worker.holdings import Part, read_part
 
 
@@ -25,12 +26,14 @@ class Supply:
     """Parts of one model for one Device, read one after the other in a loading thread.
 
     Args:
-        folder: where the model's files are; empty: wherever its source says.
+        files: finds the model's files, here or elsewhere; asked at most once.
+        folder: where they are; empty: wherever the model's source says.
         cache: the folder of quantized weights; None: nothing is cached.
     """
 
     model: Model
     device: torch.device
+    files: Callable[[], Checkpoint]
     folder: str = ""
     cache: Path | None = None
 
@@ -47,6 +50,10 @@ class Supply:
             weights = read_part(part, self._loader)
             self._shelf.keep(part.file_name, weights)
         return weights
+
+    def uncached(self, parts: Iterable[Part]) -> list[Part]:
+        """Those of these parts for which the model's files are needed."""
+        return [part for part in parts if self._shelf is None or not self._shelf.has(part.file_name)]
 
     @cached_property
     def _shelf(self) -> Shelf | None:
@@ -68,14 +75,4 @@ class Supply:
     @cached_property
     def _loader(self) -> Loader:
         dtype = self.model.dtype
-        return Loader(self._checkpoint, TORCH_DTYPES[dtype], self.device, dtype if dtype in QUANTIZED else "")
-
-    @cached_property
-    def _checkpoint(self) -> Checkpoint:
-        where = Path(self.folder) if self.folder else resolve(self.model.source)
-        checkpoint = Checkpoint.open(where)
-        if (found := checkpoint.model_id()) != self.model.model_id:
-            raise ModelError(
-                f"{where} holds another model ({found}) than the plan's {self.model.name} ({self.model.model_id}): copy it anew"
-            )
-        return checkpoint
+        return Loader(self.files(), numbers_of(dtype), self.device, Bits.of(dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 
 import torch
@@ -14,22 +14,28 @@ from swarm.config import Sizes
 from swarm.errors import DeviceError, DoesNotFit, Refused
 from swarm.plan import Plan
 from swarm.weights.cache.tree import Weights
+from swarm.weights.checkpoint import Checkpoint
+from swarm.weights.tally import Fetched
 from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import weights_pb2 as pb_weights
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.assembly import Assembly
 from swarm.worker.compute import Compute
 from swarm.worker.device_memory import ran_out, too_little
 from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs
+from swarm.worker.fetching import Fetching
 from swarm.worker.flow import Flow
-from swarm.worker.holdings import Holdings, part_bytes, parts_of, release_memory
+from swarm.worker.holdings import Holdings, Part, part_bytes, parts_of, release_memory
 from swarm.worker.hops import Hops
 from swarm.worker.kv_pool import KVPool
 from swarm.worker.opening import Opening
 from swarm.worker.peers import Peers
 from swarm.worker.router_counts import RouterCounts
 from swarm.worker.shards import Shards
+from swarm.worker.stock import Stock
 from swarm.worker.supply import Supply
+from swarm.worker.wanted import wanted_bytes
 
 SWEEP_S = 0.5
 RELEASE_S = 5.0
@@ -65,6 +71,7 @@ class Worker:
         self.flow.on_computed = self.entry.computed
         self.flow.on_freed = self.opening.freed
         self._holdings = Holdings()
+        self.stock = Stock(credentials)
         self._cache = cache
         self._router_counts = RouterCounts()
         self.ordering = asyncio.Lock()
@@ -73,8 +80,14 @@ class Worker:
         self._afterwards: set[asyncio.Task[None]] = set()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
-    async def prepare(self, plan: Plan, name: str, folder: str = "", release_first: bool = False) -> AsyncIterator[tuple[int, int]]:
+    async def prepare(
+        self, plan: Plan, name: str, folder: str = "", release_first: bool = False, peers: Sequence[pb_weights.Peer] = ()
+    ) -> AsyncIterator[tuple[int, int]]:
         """Load what this Worker lacks for a Plan, while older epochs serve. Yields (loaded, total) bytes.
+
+        Args:
+            folder: where the model's files are; empty: wherever its source says.
+            peers: other Rigs that weights may be taken from, best first.
 
         Raises:
             ModelError: the model's files cannot be used here.
@@ -94,7 +107,7 @@ class Worker:
                     await self._retire(number, RELEASE_S, keep=plan)
             problem: DeviceError | None = None
             try:
-                async for progress in self._load(plan, folder):
+                async for progress in self._load(plan, folder, peers):
                     yield progress
                 self.epochs.add(self._assembled(plan))
             except (MemoryError, RuntimeError) as error:
@@ -150,25 +163,48 @@ class Worker:
             for remote in epoch.remotes:
                 await remote.close()
         await self.peers.keep_only(())
+        self.stock.close()
         await asyncio.to_thread(self.compute.stop)
 
-    async def _load(self, plan: Plan, folder: str) -> AsyncIterator[tuple[int, int]]:
+    def lacking(self, plan: Plan, name: str) -> list[Part]:
+        """The parts for which this Worker needs the model's files, if it becomes the one of that name in a Plan."""
+        if name not in {w.name for w in plan.workers}:
+            return []
+        return Supply(plan.model, self.device, _no_files, "", self._cache).uncached(self._holdings.missing(parts_of(plan, name)))
+
+    async def _load(self, plan: Plan, folder: str, peers: Sequence[pb_weights.Peer]) -> AsyncIterator[tuple[int, int]]:
         missing = self._holdings.missing(parts_of(plan, self.name))
         sizes = Sizes(plan.model.config, plan.model.dtype)
         total = sum(part_bytes(p, sizes) for p in missing)
         if not missing:
             return
         yield 0, total
-        supply = Supply(plan.model, self.device, folder, self._cache)
+        supply = Supply(plan.model, self.device, lambda: self.stock.open(plan.model, folder, peers).checkpoint, folder, self._cache)
+        self.stock.said.clear()
         loaded = 0
         try:
+            async for _ in self._fetch(plan, folder, peers, await asyncio.to_thread(supply.uncached, missing)):
+                yield 0, total
             for part in missing:
                 self._holdings.add(part, await _to_its_end(asyncio.to_thread(supply.part, part)))
                 loaded += part_bytes(part, sizes)
-                self.loading = [f"{plan.model.name}: {100 * loaded // total}%"]
+                self.loading[:] = [f"{plan.model.name}: {100 * loaded // total}%", *self.stock.said[-1:]]
                 yield loaded, total
         finally:
-            self.loading = []
+            self.loading.clear()
+
+    async def _fetch(
+        self, plan: Plan, folder: str, peers: Sequence[pb_weights.Peer], parts: Sequence[Part]
+    ) -> AsyncIterator[Fetched]:
+        """Bring what only the Hub has of these parts into the cache, several files at once."""
+        if not parts:
+            return
+        found = await asyncio.to_thread(self.stock.open, plan.model, folder, peers)
+        names = found.only_on_the_hub(wanted_bytes(found.checkpoint, found.files, parts))
+        if names:
+            async with Fetching(self.stock, plan.model, names, self.loading) as fetching:
+                async for now in fetching.progress():
+                    yield now
 
     def _assembled(self, plan: Plan) -> Epoch:
         pools, counts = self.epochs.pools(), self._router_counts
@@ -233,6 +269,10 @@ class Worker:
                     pool.close_session(session.id)
                     self.opening.freed()
             self.entry.sweep(now)
+
+
+def _no_files() -> Checkpoint:
+    raise AssertionError("nothing is loaded here")
 
 
 async def _in_time(wait: Coroutine[object, object, None], until: float) -> bool:

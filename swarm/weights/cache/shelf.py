@@ -84,6 +84,10 @@ class Shelf:
             return None
         return found
 
+    def has(self, part: str) -> bool:
+        """Whether a part seems to be there; only `find` knows whether it can be trusted."""
+        return self._path(part).exists()
+
     def keep(self, part: str, weights: Weights) -> None:
         """Write a part for later starts. Where that fails, the load goes on without, and one warning says why."""
         if self._closed:

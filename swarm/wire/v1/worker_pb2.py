@@ -24,49 +24,50 @@ _sym_db = _symbol_database.Default()
 
 
 from swarm.wire.v1 import assets_pb2 as swarm_dot_v1_dot_assets__pb2
+from swarm.wire.v1 import weights_pb2 as swarm_dot_v1_dot_weights__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15swarm/v1/worker.proto\x12\x08swarm.v1\x1a\x15swarm/v1/assets.proto\"/\n\x0f\x44\x65scribeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\"?\n\rDescribeReply\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x06\x61ssets\x18\x02 \x03(\x0b\x32\x0f.swarm.v1.Asset\"S\n\x0ePrepareRequest\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x66older\x18\x03 \x01(\t\x12\x15\n\rrelease_first\x18\x04 \x01(\x08\"<\n\x0fPrepareProgress\x12\x14\n\x0cloaded_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"1\n\x0c\x45pochRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x12\n\ndeadline_s\x18\x02 \x01(\x01\"\x0c\n\nEpochReply\"\x15\n\x13WorkerStatusRequest\".\n\x0c\x42lockExperts\x12\r\n\x05\x62lock\x18\x01 \x01(\r\x12\x0f\n\x07\x65xperts\x18\x02 \x03(\r\"\xdf\x03\n\x0cWorkerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0e\n\x06\x65pochs\x18\x03 \x03(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x10\n\x08model_id\x18\x05 \x01(\t\x12\r\n\x05\x66irst\x18\x06 \x01(\r\x12\x0b\n\x03\x65nd\x18\x07 \x01(\r\x12&\n\x06shards\x18\x08 \x03(\x0b\x32\x16.swarm.v1.BlockExperts\x12\x15\n\rweights_bytes\x18\t \x01(\x04\x12\x10\n\x08kv_bytes\x18\n \x01(\x04\x12\x15\n\rkv_used_bytes\x18\x0b \x01(\x04\x12\x10\n\x08sessions\x18\x0c \x01(\r\x12\x0e\n\x06tokens\x18\r \x01(\x04\x12\x0e\n\x06\x62usy_s\x18\x0e \x01(\x01\x12\x0c\n\x04up_s\x18\x0f \x01(\x01\x12\x15\n\rmicro_batches\x18\x10 \x01(\x04\x12\x0f\n\x07loading\x18\x11 \x03(\t\x12\x0c\n\x04plan\x18\x12 \x01(\t\x12\x1d\n\x05steps\x18\x13 \x01(\x0b\x32\x0e.swarm.v1.Work\x12#\n\x0bshard_steps\x18\x14 \x01(\x0b\x32\x0e.swarm.v1.Work\x12\'\n\x07\x63hoices\x18\x15 \x03(\x0b\x32\x16.swarm.v1.BlockChoices\x12\x1c\n\x04hops\x18\x16 \x01(\x0b\x32\x0e.swarm.v1.Work\"5\n\x04Work\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"-\n\x0c\x42lockChoices\x12\r\n\x05\x62lock\x18\x01 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\"\x90\x01\n\x0eMeasureRequest\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\x10\n\x08\x62udget_s\x18\x02 \x01(\x01\x12\x0e\n\x06hidden\x18\x03 \x01(\r\x12\x0b\n\x03\x66\x66n\x18\x04 \x01(\r\x12\x14\n\x0ckernels_core\x18\x05 \x01(\r\x12\x16\n\x0ekernels_expert\x18\x06 \x01(\r\x12\x12\n\npatience_s\x18\x07 \x01(\x01\"/\n\x07Product\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x16\n\x0eseconds_a_byte\x18\x02 \x01(\x01\"\x8c\x01\n\x0cMeasureReply\x12#\n\x08products\x18\x01 \x03(\x0b\x32\x11.swarm.v1.Product\x12\x0f\n\x07start_s\x18\x02 \x01(\x01\x12\x12\n\nfree_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06\x64types\x18\x04 \x03(\t\x12\x0e\n\x06took_s\x18\x05 \x01(\x01\x12\x12\n\nsoftware_s\x18\x06 \x01(\x01\"/\n\tEchoFrame\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x14\n\x0c\x61nswer_bytes\x18\x02 \x01(\r\"0\n\x0bLinkRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08\x62udget_s\x18\x02 \x01(\x01\"?\n\tLinkReply\x12\r\n\x05rtt_s\x18\x01 \x01(\x01\x12\x13\n\x0b\x62ytes_per_s\x18\x02 \x01(\x01\x12\x0e\n\x06took_s\x18\x03 \x01(\x01\x32\xef\x03\n\rWorkerService\x12>\n\x08\x44\x65scribe\x12\x19.swarm.v1.DescribeRequest\x1a\x17.swarm.v1.DescribeReply\x12@\n\x07Prepare\x12\x18.swarm.v1.PrepareRequest\x1a\x19.swarm.v1.PrepareProgress0\x01\x12\x36\n\x06\x43ommit\x12\x16.swarm.v1.EpochRequest\x1a\x14.swarm.v1.EpochReply\x12\x35\n\x05\x44rain\x12\x16.swarm.v1.EpochRequest\x1a\x14.swarm.v1.EpochReply\x12?\n\x06Status\x12\x1d.swarm.v1.WorkerStatusRequest\x1a\x16.swarm.v1.WorkerStatus\x12;\n\x07Measure\x12\x18.swarm.v1.MeasureRequest\x1a\x16.swarm.v1.MeasureReply\x12\x34\n\x04\x45\x63ho\x12\x13.swarm.v1.EchoFrame\x1a\x13.swarm.v1.EchoFrame(\x01\x30\x01\x12\x39\n\x0bMeasureLink\x12\x15.swarm.v1.LinkRequest\x1a\x13.swarm.v1.LinkReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15swarm/v1/worker.proto\x12\x08swarm.v1\x1a\x15swarm/v1/assets.proto\x1a\x16swarm/v1/weights.proto\"/\n\x0f\x44\x65scribeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\"?\n\rDescribeReply\x12\r\n\x05model\x18\x01 \x01(\t\x12\x1f\n\x06\x61ssets\x18\x02 \x03(\x0b\x32\x0f.swarm.v1.Asset\"r\n\x0ePrepareRequest\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x66older\x18\x03 \x01(\t\x12\x15\n\rrelease_first\x18\x04 \x01(\x08\x12\x1d\n\x05peers\x18\x05 \x03(\x0b\x32\x0e.swarm.v1.Peer\"<\n\x0fPrepareProgress\x12\x14\n\x0cloaded_bytes\x18\x01 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\"1\n\x0c\x45pochRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x12\n\ndeadline_s\x18\x02 \x01(\x01\"\x0c\n\nEpochReply\"\x15\n\x13WorkerStatusRequest\".\n\x0c\x42lockExperts\x12\r\n\x05\x62lock\x18\x01 \x01(\r\x12\x0f\n\x07\x65xperts\x18\x02 \x03(\r\"\xdf\x03\n\x0cWorkerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0e\n\x06\x65pochs\x18\x03 \x03(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x10\n\x08model_id\x18\x05 \x01(\t\x12\r\n\x05\x66irst\x18\x06 \x01(\r\x12\x0b\n\x03\x65nd\x18\x07 \x01(\r\x12&\n\x06shards\x18\x08 \x03(\x0b\x32\x16.swarm.v1.BlockExperts\x12\x15\n\rweights_bytes\x18\t \x01(\x04\x12\x10\n\x08kv_bytes\x18\n \x01(\x04\x12\x15\n\rkv_used_bytes\x18\x0b \x01(\x04\x12\x10\n\x08sessions\x18\x0c \x01(\r\x12\x0e\n\x06tokens\x18\r \x01(\x04\x12\x0e\n\x06\x62usy_s\x18\x0e \x01(\x01\x12\x0c\n\x04up_s\x18\x0f \x01(\x01\x12\x15\n\rmicro_batches\x18\x10 \x01(\x04\x12\x0f\n\x07loading\x18\x11 \x03(\t\x12\x0c\n\x04plan\x18\x12 \x01(\t\x12\x1d\n\x05steps\x18\x13 \x01(\x0b\x32\x0e.swarm.v1.Work\x12#\n\x0bshard_steps\x18\x14 \x01(\x0b\x32\x0e.swarm.v1.Work\x12\'\n\x07\x63hoices\x18\x15 \x03(\x0b\x32\x16.swarm.v1.BlockChoices\x12\x1c\n\x04hops\x18\x16 \x01(\x0b\x32\x0e.swarm.v1.Work\"5\n\x04Work\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"-\n\x0c\x42lockChoices\x12\r\n\x05\x62lock\x18\x01 \x01(\r\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\"\x90\x01\n\x0eMeasureRequest\x12\r\n\x05\x64type\x18\x01 \x01(\t\x12\x10\n\x08\x62udget_s\x18\x02 \x01(\x01\x12\x0e\n\x06hidden\x18\x03 \x01(\r\x12\x0b\n\x03\x66\x66n\x18\x04 \x01(\r\x12\x14\n\x0ckernels_core\x18\x05 \x01(\r\x12\x16\n\x0ekernels_expert\x18\x06 \x01(\r\x12\x12\n\npatience_s\x18\x07 \x01(\x01\"/\n\x07Product\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x16\n\x0eseconds_a_byte\x18\x02 \x01(\x01\"\x8c\x01\n\x0cMeasureReply\x12#\n\x08products\x18\x01 \x03(\x0b\x32\x11.swarm.v1.Product\x12\x0f\n\x07start_s\x18\x02 \x01(\x01\x12\x12\n\nfree_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06\x64types\x18\x04 \x03(\t\x12\x0e\n\x06took_s\x18\x05 \x01(\x01\x12\x12\n\nsoftware_s\x18\x06 \x01(\x01\"/\n\tEchoFrame\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x14\n\x0c\x61nswer_bytes\x18\x02 \x01(\r\"0\n\x0bLinkRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08\x62udget_s\x18\x02 \x01(\x01\"?\n\tLinkReply\x12\r\n\x05rtt_s\x18\x01 \x01(\x01\x12\x13\n\x0b\x62ytes_per_s\x18\x02 \x01(\x01\x12\x0e\n\x06took_s\x18\x03 \x01(\x01\x32\xef\x03\n\rWorkerService\x12>\n\x08\x44\x65scribe\x12\x19.swarm.v1.DescribeRequest\x1a\x17.swarm.v1.DescribeReply\x12@\n\x07Prepare\x12\x18.swarm.v1.PrepareRequest\x1a\x19.swarm.v1.PrepareProgress0\x01\x12\x36\n\x06\x43ommit\x12\x16.swarm.v1.EpochRequest\x1a\x14.swarm.v1.EpochReply\x12\x35\n\x05\x44rain\x12\x16.swarm.v1.EpochRequest\x1a\x14.swarm.v1.EpochReply\x12?\n\x06Status\x12\x1d.swarm.v1.WorkerStatusRequest\x1a\x16.swarm.v1.WorkerStatus\x12;\n\x07Measure\x12\x18.swarm.v1.MeasureRequest\x1a\x16.swarm.v1.MeasureReply\x12\x34\n\x04\x45\x63ho\x12\x13.swarm.v1.EchoFrame\x1a\x13.swarm.v1.EchoFrame(\x01\x30\x01\x12\x39\n\x0bMeasureLink\x12\x15.swarm.v1.LinkRequest\x1a\x13.swarm.v1.LinkReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'swarm.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DESCRIBEREQUEST']._serialized_start=58
-  _globals['_DESCRIBEREQUEST']._serialized_end=105
-  _globals['_DESCRIBEREPLY']._serialized_start=107
-  _globals['_DESCRIBEREPLY']._serialized_end=170
-  _globals['_PREPAREREQUEST']._serialized_start=172
-  _globals['_PREPAREREQUEST']._serialized_end=255
-  _globals['_PREPAREPROGRESS']._serialized_start=257
-  _globals['_PREPAREPROGRESS']._serialized_end=317
-  _globals['_EPOCHREQUEST']._serialized_start=319
-  _globals['_EPOCHREQUEST']._serialized_end=368
-  _globals['_EPOCHREPLY']._serialized_start=370
-  _globals['_EPOCHREPLY']._serialized_end=382
-  _globals['_WORKERSTATUSREQUEST']._serialized_start=384
-  _globals['_WORKERSTATUSREQUEST']._serialized_end=405
-  _globals['_BLOCKEXPERTS']._serialized_start=407
-  _globals['_BLOCKEXPERTS']._serialized_end=453
-  _globals['_WORKERSTATUS']._serialized_start=456
-  _globals['_WORKERSTATUS']._serialized_end=935
-  _globals['_WORK']._serialized_start=937
-  _globals['_WORK']._serialized_end=990
-  _globals['_BLOCKCHOICES']._serialized_start=992
-  _globals['_BLOCKCHOICES']._serialized_end=1037
-  _globals['_MEASUREREQUEST']._serialized_start=1040
-  _globals['_MEASUREREQUEST']._serialized_end=1184
-  _globals['_PRODUCT']._serialized_start=1186
-  _globals['_PRODUCT']._serialized_end=1233
-  _globals['_MEASUREREPLY']._serialized_start=1236
-  _globals['_MEASUREREPLY']._serialized_end=1376
-  _globals['_ECHOFRAME']._serialized_start=1378
-  _globals['_ECHOFRAME']._serialized_end=1425
-  _globals['_LINKREQUEST']._serialized_start=1427
-  _globals['_LINKREQUEST']._serialized_end=1475
-  _globals['_LINKREPLY']._serialized_start=1477
-  _globals['_LINKREPLY']._serialized_end=1540
-  _globals['_WORKERSERVICE']._serialized_start=1543
-  _globals['_WORKERSERVICE']._serialized_end=2038
+  _globals['_DESCRIBEREQUEST']._serialized_start=82
+  _globals['_DESCRIBEREQUEST']._serialized_end=129
+  _globals['_DESCRIBEREPLY']._serialized_start=131
+  _globals['_DESCRIBEREPLY']._serialized_end=194
+  _globals['_PREPAREREQUEST']._serialized_start=196
+  _globals['_PREPAREREQUEST']._serialized_end=310
+  _globals['_PREPAREPROGRESS']._serialized_start=312
+  _globals['_PREPAREPROGRESS']._serialized_end=372
+  _globals['_EPOCHREQUEST']._serialized_start=374
+  _globals['_EPOCHREQUEST']._serialized_end=423
+  _globals['_EPOCHREPLY']._serialized_start=425
+  _globals['_EPOCHREPLY']._serialized_end=437
+  _globals['_WORKERSTATUSREQUEST']._serialized_start=439
+  _globals['_WORKERSTATUSREQUEST']._serialized_end=460
+  _globals['_BLOCKEXPERTS']._serialized_start=462
+  _globals['_BLOCKEXPERTS']._serialized_end=508
+  _globals['_WORKERSTATUS']._serialized_start=511
+  _globals['_WORKERSTATUS']._serialized_end=990
+  _globals['_WORK']._serialized_start=992
+  _globals['_WORK']._serialized_end=1045
+  _globals['_BLOCKCHOICES']._serialized_start=1047
+  _globals['_BLOCKCHOICES']._serialized_end=1092
+  _globals['_MEASUREREQUEST']._serialized_start=1095
+  _globals['_MEASUREREQUEST']._serialized_end=1239
+  _globals['_PRODUCT']._serialized_start=1241
+  _globals['_PRODUCT']._serialized_end=1288
+  _globals['_MEASUREREPLY']._serialized_start=1291
+  _globals['_MEASUREREPLY']._serialized_end=1431
+  _globals['_ECHOFRAME']._serialized_start=1433
+  _globals['_ECHOFRAME']._serialized_end=1480
+  _globals['_LINKREQUEST']._serialized_start=1482
+  _globals['_LINKREQUEST']._serialized_end=1530
+  _globals['_LINKREPLY']._serialized_start=1532
+  _globals['_LINKREPLY']._serialized_end=1595
+  _globals['_WORKERSERVICE']._serialized_start=1598
+  _globals['_WORKERSERVICE']._serialized_end=2093
 # @@protoc_insertion_point(module_scope)
