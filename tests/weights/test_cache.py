@@ -23,7 +23,7 @@ from swarm.config import Sizes
 from swarm.model.memory import num_bytes
 from swarm.plan import Model
 from swarm.weights.cache import file, shelf
-from swarm.weights.cache.folder import kept, prune
+from swarm.weights.cache.folder import Setting, kept, prune
 from swarm.weights.cache.shelf import setting_of
 from swarm.weights.cache.tree import Weights, put_together, take_apart
 from swarm.weights.describe import describe
@@ -167,6 +167,13 @@ def test_another_dtype_layout_or_version_is_another_folder(source: Path, cache: 
     monkeypatch.setattr(shelf, "VERSION", 99)
     settings.append(setting_of(model, CPU))
     assert len({s.folder(cache) for s in settings}) == 5
+
+
+@pytest.mark.parametrize("text", ["../../elsewhere", "/etc", "..", ""])
+def test_no_plan_leads_out_of_the_cache(cache: Path, text: str) -> None:
+    folder = Setting(text, text, "cpu", "1").folder(cache)
+    assert folder.resolve().is_relative_to(cache) and folder.name not in ("", "..")
+    assert folder != Setting(f"{text}/", text, "cpu", "1").folder(cache)
 
 
 @contextmanager

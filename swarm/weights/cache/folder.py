@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -40,7 +41,8 @@ class Setting:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
 
     def folder(self, cache: Path) -> Path:
-        return cache / self.model_id / f"{self.dtype.replace('/', '.')}-{self.digest}"
+        # Letters and digits only: a Plan comes over a wire, and must not lead out of the cache.
+        return cache / re.sub("[^0-9A-Za-z]", "", self.model_id) / f"{re.sub('[^0-9A-Za-z+=]', '.', self.dtype)}-{self.digest}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _kept(path: Path) -> Kept:
     about = path / ABOUT
     return Kept(
         model=said.get("model", "?"),
-        model_id=path.parent.name,
+        model_id=said.get("model_id", path.parent.name),
         dtype=said.get("dtype", "?"),
         layout=said.get("layout", "?"),
         version=said.get("version", "?"),
