@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from swarm.client.chat_format import ChatFormat, chat_format
 from swarm.client.conversation import Conversation
+from swarm.client.draft import Lookup
 from swarm.client.generation_config import GenerationConfig
 from swarm.client.pace import Pace
 from swarm.client.plan_source import PlanSource
@@ -71,9 +72,9 @@ class Client:
             assert self._routes is not None
             return self._routes
 
-    def conversation(self) -> Conversation:
-        """A new one, with nothing said."""
-        return Conversation(self, self.tokenizer)
+    def conversation(self, speculate: bool = True) -> Conversation:
+        """A new one, with nothing said. `speculate`: draft from what was said, where that makes tokens come faster."""
+        return Conversation(self, self.tokenizer, Lookup() if speculate else None)
 
     async def score(self, tokens: Sequence[int]) -> list[float | None]:
         """The log-probability of each token after those before it; None for the first.

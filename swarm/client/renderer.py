@@ -13,13 +13,16 @@ from typing import Any
 from swarm.client import template_process
 from swarm.errors import ModelError
 
+CPU_S = 2.0
+"""The most time on a processor for one rendering, in seconds; a chat takes milliseconds."""
 Process = subprocess.Popen[bytes]
 
 
 class Renderer:
     """One such process, started when it is first needed, and again when a template brought it down."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu_s: float = CPU_S) -> None:
+        self._cpu_s = cpu_s
         self._process: Process | None = None
         self._one_at_a_time = threading.Lock()
 
@@ -54,14 +57,14 @@ class Renderer:
         process.wait()
         self._process = None
         raise ModelError(
-            f"the model's chat template was stopped: it took more than {template_process.CPU_S:.0f} s or "
+            f"the model's chat template was stopped: it took more than {self._cpu_s:g} s or "
             f"{template_process.MEMORY_BYTES // 2**20} MiB, as no honest one does: give another with --template, or use --raw"
         )
 
     def _running(self) -> Process:
         if self._process is None or self._process.poll() is not None:
             # A session of its own: Ctrl-C in a chat is not meant for it. -P: nothing beside the program shadows a module.
-            command = [sys.executable, "-P", template_process.__file__]
+            command = [sys.executable, "-P", template_process.__file__, str(self._cpu_s)]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
             )

@@ -53,10 +53,14 @@ class Session:
             if old != new:
                 break
             same += 1
-        del self.tokens[same:], self._hashes[same + 1 :]
-        self.held = min(self.held, same)
+        self.cut(same)
         for token in tokens[same:]:
             self.append(token)
+
+    def cut(self, length: int) -> None:
+        """Forget the tokens from `length` on; the Stages are rewound by the next Step's position."""
+        del self.tokens[length:], self._hashes[length + 1 :]
+        self.held = min(self.held, length)
 
     def append(self, token: int) -> None:
         """Add a token; no Stage has seen it yet."""

@@ -24,8 +24,6 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-CPU_S = 5.0
-"""The most time on a processor for one rendering, in seconds; a chat takes milliseconds."""
 MEMORY_BYTES = 512 * 2**20
 """The most memory, Python's own included."""
 TEXT_CHARACTERS = 16 * 2**20
@@ -120,14 +118,14 @@ def answer(asked: Mapping[str, Any], known: dict[str, Template]) -> dict[str, st
         return {"refused": str(error) or type(error).__name__}
 
 
-def main() -> None:
-    """Answer until nobody asks."""
+def main(cpu_s: float) -> None:
+    """Answer until nobody asks. `cpu_s`: the most time on a processor for one rendering, in seconds."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     known: dict[str, Template] = {}
     for line in sys.stdin.buffer:
         # The signal's default is to end the process, whatever it is doing, and even where nobody is left to do it.
-        signal.setitimer(signal.ITIMER_PROF, CPU_S)
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
         reply = json.dumps(answer(json.loads(line), known)).encode()
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(reply + b"\n")
@@ -135,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(float(sys.argv[1]))

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import swarm
+from swarm.client.answer import Answer
 from swarm.client.chat_format import chat_format
-from swarm.client.conversation import Answer, Piece
+from swarm.client.conversation import Piece
 from swarm.client.plan_source import PlanSource
 from swarm.client.sampling import Sampling
 from swarm.client.tokenizer import read_tokenizer
@@ -105,20 +106,19 @@ class FakeConversation:
         self.closed = True
 
 
-@asynccontextmanager
-async def open_fake(
-    source: PlanSource,
-    credentials: Credentials,
-    notify: Callable[[str], None] = lambda _: None,
-    own: Mapping[str, bytes] | None = None,
-) -> AsyncIterator[FakeClient]:
-    yield FakeClient(notify, own)
-
-
-def install() -> None:
+def install(without_template: bool = False) -> None:
     """Put the twin in the place of the real client, for commands run in this process."""
     import swarm.cli.chat
     import swarm.cli.score
+
+    @asynccontextmanager
+    async def open_fake(
+        source: PlanSource,
+        credentials: Credentials,
+        notify: Callable[[str], None] = lambda _: None,
+        own: Mapping[str, bytes] | None = None,
+    ) -> AsyncIterator[FakeClient]:
+        yield FakeClient(notify, {"tokenizer_config.json": b"{}"} if without_template else own)
 
     swarm.cli.chat.open_client = open_fake  # type: ignore[assignment, attr-defined]
     swarm.cli.score.open_client = open_fake  # type: ignore[assignment, attr-defined]

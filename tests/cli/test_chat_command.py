@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 from commands import Ran, is_one_sentence, python
-from fake_client import ANSWER, NEWS, FakeClient
+from fake_client import ANSWER, CALL, NEWS, FakeClient
 from typist import CTRL_C, CTRL_D, Typist
 
 from swarm.cli.score import perplexity
@@ -18,6 +18,7 @@ from swarm.cli.talk import Talk, Wishes
 from swarm.client.client import Client
 from swarm.client.messages import Message
 from swarm.client.sampling import Sampling
+from swarm.client.tools import read_tools
 from swarm.errors import Lost
 
 TWIN = "import fake_client; fake_client.install(); from swarm.cli.main import main; main()"
@@ -58,6 +59,9 @@ def test_json_is_one_document_with_the_documented_keys() -> None:
         (("chat",), "PROMPT"),
         (("chat", "  "), "PROMPT"),
         (("chat", "x", "--raw", "--system", "y"), "--raw"),
+        (("chat", "x", "--raw", "--tools", "t.json"), "--raw"),
+        (("chat", "x", "--tools", "/no/such/file"), "/no/such/file"),
+        (("chat", "x", "--template", "/no/such/file"), "/no/such/file"),
         (("chat", "x", "--plan-file", "p.json"), "--plan-file"),
         (("chat", "x", "--temperature", "101"), "temperature"),
         (("chat", "x", "--top-p", "0"), "top-p"),
@@ -205,3 +209,76 @@ def test_a_person_sees_each_token_of_a_score_and_the_perplexity() -> None:
 @pytest.mark.parametrize(("logprobs", "value"), [([None, 0.0], 1.0), ([None, -1e9], math.inf), ([None, -math.inf], math.inf)])
 def test_perplexity_has_no_bound(logprobs: list[float | None], value: float) -> None:
     assert perplexity(logprobs) == value
+
+
+TEMPLATE = """{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]
+{%- elif m.role == 'tool' %}[INST] result: {{ m.content }} [/INST]
+{%- elif m.tool_calls %}<tool_call> {"name": "{{ m.tool_calls[0].function.name }}", "arguments":
+{{- m.tool_calls[0].function.arguments | tojson }}} </tool_call>{{ eos_token }}
+{%- else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"""
+
+
+@pytest.fixture
+def tool_files(tmp_path: Path) -> tuple[str, ...]:
+    """Options for a model that calls tools, in the form that its template shows."""
+    (tmp_path / "tools.json").write_text('[{"name": "get_weather", "parameters": {"type": "object"}}]')
+    (tmp_path / "own.jinja").write_text(TEMPLATE)
+    return "--tools", str(tmp_path / "tools.json"), "--template", str(tmp_path / "own.jinja")
+
+
+def test_a_call_is_printed_as_name_and_arguments_and_in_json_as_a_list(tool_files: tuple[str, ...]) -> None:
+    assert twin("chat", "weather", *tool_files) == Ran(0, 'get_weather {"city": "Paris"}\n', "")
+    document = json.loads(twin("chat", "weather", "--json", *tool_files).out)
+    assert [(call["name"], call["arguments"]) for call in document["tool_calls"]] == [("get_weather", {"city": "Paris"})]
+    assert document["text"] == CALL
+    assert json.loads(twin("chat", "Hello?", "--json", *tool_files).out)["tool_calls"] == []
+
+
+def test_with_tools_an_answer_that_calls_none_is_shown_as_ever(tool_files: tuple[str, ...]) -> None:
+    assert twin("chat", "Hello?", *tool_files) == Ran(0, ANSWER + "\n", "")
+
+
+def test_a_bad_tool_file_is_one_sentence_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "tools.json").write_text('[{"name": "a b"}]')
+    ran = twin("chat", "x", "--tools", str(tmp_path / "tools.json"))
+    assert ran.code == 2 and is_one_sentence(ran.err) and "tools.json has the name 'a b'" in ran.err
+
+
+def test_a_person_types_what_a_tool_gave_or_names_a_file_and_the_answer_goes_on(
+    tool_files: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "sky.txt").write_text("cloudy")
+    with Typist(TWIN, "chat", *tool_files, *SWARM) as typist:
+        for typed, told in (("sunny", "It is sunny."), (f"@{tmp_path}/none\n@{tmp_path}/sky.txt", "It is cloudy.")):
+            typist.see("> ")
+            typist.type("weather\n")
+            typist.see('get_weather {"city": "Paris"}')
+            typist.see("result of get_weather (or @file)> ")
+            typist.type(f"{typed}\n")
+            typist.see(told)
+        typist.see("> ")
+        typist.type("weather\n")
+        typist.see("result of get_weather (or @file)> ")
+        typist.type("\nHello?\n")
+        typist.see(ANSWER)
+        typist.type(CTRL_D)
+        assert typist.leave()[0] == 0
+
+
+async def test_a_result_goes_behind_the_tokens_so_far() -> None:
+    client = FakeClient(print, {"own_template.jinja": TEMPLATE.encode()})
+    tools = read_tools('[{"name": "get_weather"}]', "t")
+    talk = Talk(cast(Client, client), Wishes(tools=tools))
+    assert "".join([piece.text async for piece in talk.ask("weather")]) == ""
+    assert "".join([piece.text async for piece in talk.tell(["sunny"])]) == "It is sunny."
+    one, two = client.conversations[0].prompts
+    assert two[: len(one)] == one and client.tokenizer.decode(two[len(one) :]).startswith(CALL)
+
+
+def test_a_model_without_a_template_is_said_to_continue_the_text() -> None:
+    without = "import fake_client; fake_client.install(without_template=True); from swarm.cli.main import main; main()"
+    ran = python(without, "chat", "Hello?", *SWARM)
+    assert ran.code == 0 and ran.out == ANSWER + "\n"
+    assert ran.err.count("\n") == 1 and "no chat template" in ran.err
+    ran = python(without, "chat", "Hello?", "--system", "x", *SWARM)
+    assert ran.code == 2 and "without a chat template" in ran.err
