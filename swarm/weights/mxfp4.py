@@ -48,4 +48,4 @@ def _read(entry: Mxfp4, part: int) -> tuple[Tensor, Tensor]:
     pairs = torch.tensor([(TWICE[byte & 15], TWICE[byte >> 4]) for byte in range(256)], dtype=torch.int8)
     codes = pairs[packed.int()].view(packed.shape[0], -1)
     exponents = read_part(entry.scales, part).to(torch.int32) - EXPONENT - 1
-    return codes, torch.ldexp(torch.ones((), dtype=torch.float32), exponents)
+    return codes, torch.ldexp(torch.ones(exponents.shape), exponents)
