@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from swarm.model.kernels.bank import Bank, Packed
-from swarm.model.kernels.card_int4 import CardInt4
+from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.kernels.port import Kernels
 
 
@@ -39,6 +39,6 @@ class ChosenExperts:
 
 
 def _packed(weight: object) -> Packed | None:
-    if isinstance(weight, CardInt4):
+    if isinstance(weight, CardMatrix):
         return weight.packed
     return Packed.dense(weight) if isinstance(weight, Tensor) else None

@@ -58,6 +58,28 @@ def _int4(
     return acc
 
 
+@triton.jit
+def _int8(
+    acc, x, w, scales, xs, ns, n_ok, row_ok, K, W, GROUP: tl.constexpr, STEP: tl.constexpr, AHEAD: tl.constexpr, T: tl.constexpr,
+    DOT: tl.constexpr,
+):  # fmt: skip
+    """The same with a matrix of codes [groups, W, g] and scales [groups, W, 2], or [1, W, 2] where STEP is 0."""
+    js = tl.arange(0, GROUP)
+    for first in range(0, tl.cdiv(K, GROUP), AHEAD):
+        for ahead in tl.static_range(AHEAD):
+            group = first + ahead
+            at = group * W + ns
+            ok = n_ok & (group * GROUP < K)
+            codes = tl.load(w + at[None, :] * GROUP + js[:, None], mask=ok[None, :], other=0)
+            line = (group * STEP * W + ns) * 2
+            scale = tl.load(scales + line, mask=ok, other=0.0).to(tl.float32)[None, :]
+            zero = tl.load(scales + line + 1, mask=ok, other=0.0).to(tl.float32)[None, :]
+            ks = group * GROUP + js
+            a = tl.load(x + xs[:, None] * K + ks[None, :], mask=row_ok[:, None] & (ks < K)[None, :], other=0.0)
+            acc = tl.dot(a.to(DOT), (codes.to(tl.float32) * scale + zero).to(T).to(DOT), acc, input_precision="ieee")
+    return acc
+
+
 @triton.jit(do_not_specialize=["R"])
 def grouped(
     x,  # [R, K], or [R S, K] where BY_SLOT
@@ -71,7 +93,9 @@ def grouped(
     W,  # outputs that the matrix has: N, or 2N where GATED
     CHOICES: tl.constexpr,  # S
     PADDED: tl.constexpr,  # S, to a power of two
-    GROUP: tl.constexpr,  # 0: the matrices are in numbers
+    BITS: tl.constexpr,  # 4 or 8; 0: the matrices are in numbers
+    GROUP: tl.constexpr,
+    STEP: tl.constexpr,  # 0: one scale and zero for all groups of an output
     GATED: tl.constexpr,  # SiLU of the first half of the outputs times the second
     BY_SLOT: tl.constexpr,
     ROWS: tl.constexpr,
@@ -97,12 +121,18 @@ def grouped(
     n_ok = ns < N
     acc = tl.zeros((ROWS, BLOCK_N), tl.float32)
     up = tl.zeros((ROWS, BLOCK_N), tl.float32)
-    if GROUP > 0:
+    if BITS == 4:
         w = tl.multiple_of(where.to(tl.pointer_type(tl.uint8)), 16)
         pairs = tl.multiple_of(tl.load(scales + expert).to(tl.pointer_type(T)), 16)
         acc = _int4(acc, x, w, pairs, xs, ns, n_ok, row_ok, K, W, GROUP, AHEAD, T, DOT)
         if GATED:
             up = _int4(up, x, w, pairs, xs, ns + N, n_ok, row_ok, K, W, GROUP, AHEAD, T, DOT)
+    elif BITS == 8:
+        w = tl.multiple_of(where.to(tl.pointer_type(tl.int8)), 16)
+        pairs = tl.multiple_of(tl.load(scales + expert).to(tl.pointer_type(T)), 16)
+        acc = _int8(acc, x, w, pairs, xs, ns, n_ok, row_ok, K, W, GROUP, STEP, AHEAD, T, DOT)
+        if GATED:
+            up = _int8(up, x, w, pairs, xs, ns + N, n_ok, row_ok, K, W, GROUP, STEP, AHEAD, T, DOT)
     else:
         w = tl.multiple_of(where.to(tl.pointer_type(T)), 16)
         acc = _dense(acc, x, w, xs, ns, n_ok, row_ok, K, BLOCK_K, DOT)
@@ -115,19 +145,38 @@ def grouped(
 
 
 @triton.jit
-def unpack(codes, scales, out, first, count, K, W, GROUP: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Outputs `first` and on of a matrix [W, K], as [count, K]; grid: tiles of outputs, groups."""
+def unpack(
+    codes,
+    scales,
+    out,  # [count, K]
+    first,
+    count,
+    K,
+    W,
+    BITS: tl.constexpr,
+    GROUP: tl.constexpr,
+    STEP: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Outputs `first` and on of a matrix [W, K]; grid: tiles of outputs, groups."""
     T: tl.constexpr = out.dtype.element_ty
-    HALF: tl.constexpr = GROUP // 2
     group = tl.program_id(1)
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    js = tl.arange(0, HALF)
-    at = group * W + first + rows
     ok = rows < count
-    both = tl.load(codes + at[:, None] * HALF + js[None, :], mask=ok[:, None], other=0)
-    scale = tl.load(scales + at * 2, mask=ok, other=0.0).to(tl.float32)[:, None]
-    zero = tl.load(scales + at * 2 + 1, mask=ok, other=0.0).to(tl.float32)[:, None]
-    ks = (group * GROUP + js)[None, :]
+    line = (group * STEP * W + first + rows) * 2
+    scale = tl.load(scales + line, mask=ok, other=0.0).to(tl.float32)[:, None]
+    zero = tl.load(scales + line + 1, mask=ok, other=0.0).to(tl.float32)[:, None]
+    at = (group * W + first + rows)[:, None]
     to = out + rows[:, None].to(tl.int64) * K
-    tl.store(to + ks, (_numbers(both & 15) * scale + zero).to(T), mask=ok[:, None] & (ks < K))
-    tl.store(to + ks + HALF, (_numbers(both >> 4) * scale + zero).to(T), mask=ok[:, None] & (ks + HALF < K))
+    if BITS == 4:
+        HALF: tl.constexpr = GROUP // 2
+        js = tl.arange(0, HALF)
+        both = tl.load(codes + at * HALF + js[None, :], mask=ok[:, None], other=0)
+        ks = (group * GROUP + js)[None, :]
+        tl.store(to + ks, (_numbers(both & 15) * scale + zero).to(T), mask=ok[:, None] & (ks < K))
+        tl.store(to + ks + HALF, (_numbers(both >> 4) * scale + zero).to(T), mask=ok[:, None] & (ks + HALF < K))
+    else:
+        js = tl.arange(0, GROUP)
+        some = tl.load(codes + at * GROUP + js[None, :], mask=ok[:, None], other=0)
+        ks = (group * GROUP + js)[None, :]
+        tl.store(to + ks, (some.to(tl.float32) * scale + zero).to(T), mask=ok[:, None] & (ks < K))

@@ -19,10 +19,10 @@ from swarm.model.kernels.port import Lanes
 
 BLOCK_N = 32
 """Outputs of a program: few, so that a matrix of 4096 outputs has one program for each multiprocessor of a large card."""
-BLOCK_K = 128
+BLOCK_K = 64
 AHEAD = 4
 """Groups of 4-bit codes that a program reads at once."""
-STAGES = 3
+STAGES = 4
 """How far ahead it reads. With the above about 24 KiB a multiprocessor are on their way, what 4 TB/s of 0.7 us need."""
 UNPACK_N = 64
 SPLIT = 256
@@ -61,7 +61,9 @@ class OnTriton:
             like.rows,
             CHOICES=slots,
             PADDED=triton.next_power_of_2(slots),
+            BITS=like.bits,
             GROUP=like.group,
+            STEP=like.step,
             GATED=gated,
             BY_SLOT=by_slot,
             ROWS=TILE_ROWS,
@@ -79,7 +81,8 @@ class OnTriton:
         out = torch.empty(len(part), matrix.columns, dtype=matrix.numbers, device=matrix.codes.device)
         grid = (triton.cdiv(len(part), UNPACK_N), matrix.codes.shape[0])
         sizes = (part.start, len(part), matrix.columns, matrix.rows)
-        unpack[grid](matrix.codes, matrix.scales, out, *sizes, GROUP=matrix.group, BLOCK_N=UNPACK_N)
+        form = {"BITS": matrix.bits, "GROUP": matrix.group, "STEP": matrix.step}
+        unpack[grid](matrix.codes, matrix.scales, out, *sizes, **form, BLOCK_N=UNPACK_N)
         return out
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, lanes: Lanes, window: int = 0, sinks: Tensor | None = None) -> Tensor:

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from swarm.model.kernels.bank import Bank, Packed
-from swarm.model.kernels.card_int4 import CardInt4
 from swarm.model.kernels.port import Kernels, Lanes, Plain
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """Of the norm of the difference, beside the norm of the answer: orders of sums and roundings differ, no more."""
-EXPERTS, FFN, HIDDEN, GROUP = 3, 80, 192, 64
+EXPERTS, FFN, HIDDEN, GROUP = 3, 40, 96, 64
 
 
 def differences(kernels: Kernels, device: torch.device, dtype: torch.dtype) -> str:
@@ -22,16 +21,14 @@ def differences(kernels: Kernels, device: torch.device, dtype: torch.dtype) -> s
     twin = Plain()
     x = torch.randn(5, HIDDEN, generator=draw).to(device, dtype)
     chosen = torch.tensor([[0, 2], [1, 2], [0, 1], [2, 0], [1, 0]], device=device)
-    weights = [torch.randn(2 * FFN, HIDDEN, generator=draw).mul_(0.1).to(device, dtype) for _ in range(EXPERTS)]
-    packed = [drawn_int4(2 * FFN, HIDDEN, GROUP, dtype, draw, device).packed for _ in range(EXPERTS)]
-    for form, parts in {"numbers": [Packed.dense(w) for w in weights], "4 bits": packed}.items():
+    for name, parts in drawn(2 * FFN, HIDDEN, dtype, device, draw).items():
         for gated in (False, True):
             bank = Bank(tuple(parts))
             if far(kernels.grouped(x, chosen, bank, gated), twin.grouped(x, chosen, bank, gated)) > TOLERANCE[dtype]:
-                return f"products of chosen matrices in {form} are wrong"
-    part = range(16, 2 * FFN)
-    if far(kernels.unpacked(packed[0], part), twin.unpacked(packed[0], part)) > TOLERANCE[dtype]:
-        return "4 bits are unpacked wrongly"
+                return f"products of chosen matrices in {name} are wrong"
+        part = range(16, 2 * FFN)
+        if parts[0].bits and far(kernels.unpacked(parts[0], part), twin.unpacked(parts[0], part)) > TOLERANCE[dtype]:
+            return f"{name} are unpacked wrongly"
     return _attention(kernels, device, dtype, draw)
 
 
@@ -66,12 +63,24 @@ def laid(firsts: Sequence[int], lengths: Sequence[int], tables: Tensor, page: in
     return Lanes(at[0], at[1], where, tables, tile_rows, max(positions) + 1)
 
 
-def drawn_int4(rows: int, columns: int, group: int, dtype: torch.dtype, draw: torch.Generator, device: torch.device) -> CardInt4:
-    """A random matrix of 4 bits."""
-    groups = -(-columns // group)
-    q = torch.randint(0, 16, (rows, groups * group), dtype=torch.uint8, generator=draw)
-    scales = torch.rand(groups, rows, 2, generator=draw).mul_(0.05).to(dtype)
-    return CardInt4.of(q.to(device), scales.to(device), columns, Plain())
+def drawn(rows: int, columns: int, dtype: torch.dtype, device: torch.device, draw: torch.Generator) -> dict[str, list[Packed]]:
+    """Random matrices [rows, columns] of each form, `EXPERTS` of each."""
+    wide = -(-columns // GROUP) * GROUP
+
+    def scales(groups: int, size: float = 0.05) -> Tensor:
+        return torch.rand(groups, rows, 2, generator=draw).mul_(size).to(device, dtype)
+
+    def codes(least: int, end: int, kind: torch.dtype) -> Tensor:
+        return torch.randint(least, end, (rows, wide), generator=draw).to(device, kind)
+
+    return {
+        "numbers": [Packed.dense(torch.randn(rows, columns, generator=draw).mul_(0.1).to(device, dtype)) for _ in range(EXPERTS)],
+        "4 bits": [Packed.int4(codes(0, 16, torch.uint8), scales(wide // GROUP), columns) for _ in range(EXPERTS)],
+        "8 bits": [Packed.int8(codes(-128, 128, torch.int8), scales(1, 0.003), columns, GROUP) for _ in range(EXPERTS)],
+        "8 bits in groups": [
+            Packed.int8(codes(-128, 128, torch.int8), scales(wide // 16, 0.003), columns, 16) for _ in range(EXPERTS)
+        ],
+    }
 
 
 def far(answer: Tensor, truth: Tensor) -> float:

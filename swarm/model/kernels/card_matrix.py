@@ -1,6 +1,6 @@
-"""A matrix of 4 bits on a card: `w = (q - 8) * scale + zero`.
+"""A matrix of few bits on a card.
 
-n: rows   N: outputs   K: inputs   g: group   G: groups of a row
+n: rows   N: outputs   K: inputs
 """
 
 from __future__ import annotations
@@ -20,19 +20,11 @@ TILE = 4096
 
 
 @dataclass(frozen=True)
-class CardInt4:
+class CardMatrix:
     """A matrix [N, K]; few rows meet its codes, more meet it unpacked."""
 
     packed: Packed
     kernels: Kernels
-
-    @classmethod
-    def of(cls, q: Tensor, scales: Tensor, columns: int, kernels: Kernels) -> CardInt4:
-        """From codes 0 to 15, uint8 [N, K padded to g], and scales and zeros [G, N, 2], both on the card."""
-        groups, rows, _ = scales.shape
-        halves = q.view(rows, groups, 2, -1)  # [N, G, 2, g / 2]
-        codes = (halves[:, :, 0] | (halves[:, :, 1] << 4)).transpose(0, 1).contiguous()
-        return cls(Packed(rows, columns, q.shape[1] // groups, codes, scales.contiguous()), kernels)
 
     @property
     def shape(self) -> tuple[int, int]:
