@@ -14,9 +14,9 @@ from swarm.cli import options, output
 from swarm.cli.repl import Repl, said_call, show_timings
 from swarm.cli.talk import Talk, Wishes
 from swarm.cli.terminal import Terminal
+from swarm.client.answer import Answer
 from swarm.client.chat_template import OWN_TEMPLATE
 from swarm.client.client import Client, open_client
-from swarm.client.conversation import Answer
 from swarm.client.messages import ToolCall
 from swarm.client.tools import read_tools
 from swarm.errors import UsageError

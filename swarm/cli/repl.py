@@ -10,8 +10,9 @@ from pathlib import Path
 from swarm.cli import output
 from swarm.cli.talk import Talk
 from swarm.cli.terminal import Terminal
+from swarm.client.answer import Answer
 from swarm.client.client import Client
-from swarm.client.conversation import Answer, Piece
+from swarm.client.conversation import Piece
 from swarm.client.messages import ToolCall
 from swarm.errors import SwarmError
 

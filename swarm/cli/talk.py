@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from swarm.client.answer import Answer
 from swarm.client.client import Client
-from swarm.client.conversation import Answer, Piece
+from swarm.client.conversation import Piece
 from swarm.client.messages import Message, ToolCall
 from swarm.client.plain_format import PlainFormat
 from swarm.client.sampling import Sampling

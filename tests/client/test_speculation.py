@@ -31,7 +31,7 @@ SAMPLINGS = [
     GREEDY,
     Sampling(temperature=0.8, seed=3),
     Sampling(temperature=1.3, top_p=0.9, seed=5),
-    Sampling(temperature=3.0, seed=1),
+    Sampling(temperature=3.0, seed=1),  # the best Candidates seldom decide here; hundreds of tokens on, last bits would
 ]
 
 
@@ -85,11 +85,11 @@ def drafting(client: Client, text: Sequence[int], wrong: float, drafted: int = 6
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 @pytest.mark.parametrize("wrong", [0.0, 0.3, 1.0])
 async def test_text_is_that_of_no_speculation_at_any_temperature(client: Client, sampling: Sampling, wrong: float) -> None:
-    said = await plainly(client, STORY.prompt, 50, sampling)
+    said = await plainly(client, STORY.prompt, 40, sampling)
     talk = drafting(client, [*STORY.prompt, *said], wrong)
-    assert await answer(talk, STORY.prompt, 50, sampling) == said
+    assert await answer(talk, STORY.prompt, 40, sampling) == said
     if wrong == 0.0 and sampling.temperature < 2.0:
-        assert talk.answer.traversals <= 8 and talk.answer.kept == talk.answer.drafted > 40
+        assert talk.answer.traversals <= 7 and talk.answer.kept == talk.answer.drafted > 30
     if wrong == 1.0:
         assert talk.answer.kept < 5 < talk.answer.drafted
     again = await answer(talk, [*STORY.prompt, *said[:20]], 10, sampling)  # the Stages hold nothing that was not said
