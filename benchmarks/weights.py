@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import weights_link
 from benchmarks.checkpoint import ensure
 from benchmarks.processes import BareClient, described, free_ports, workers
 from swarm.client.session import Session
@@ -119,6 +120,15 @@ async def decode(plan: Plan, cache: Path, tokens: int) -> tuple[float, float]:
     return 1 / median(taken[WARM_UP:]), began
 
 
+async def link_rates(plan: Plan, cache: Path, path: Path) -> tuple[float, float]:
+    """Bytes/s of a weight file from a Worker, and through a bare socket."""
+    async with workers(plan, cache):
+        await weights_link.look(plan, "w0")
+        await asyncio.to_thread(weights_link.from_a_socket, path)  # brings the file into memory
+        ours = await asyncio.to_thread(weights_link.from_a_rig, plan, "w0", path)
+        return ours, await asyncio.to_thread(weights_link.from_a_socket, path)
+
+
 def bytes_a_token(config: ModelConfig, dtype: str) -> float:
     """Of weights, through one Block and the head."""
     sizes = Sizes(config, dtype)
@@ -154,6 +164,14 @@ def report_layer(folder: Path, cache: Path, dtype: str, tokens: int) -> None:
     print(f"  {rate * size / bandwidth:.0%} of the limit; its Workers served {began:.1f} s after they were started, from the cache")
 
 
+def report_link(folder: Path, cache: Path, dtype: str) -> None:
+    """Print what another Rig gives beside a plain socket."""
+    ours, bare = asyncio.run(link_rates(layer_plan(folder, dtype, 64), cache, files(folder)[0]))
+    print(
+        f"\nfrom another rig, over loopback: {ours / 1e9:.2f} GB/s, a plain socket {bare / 1e9:.2f} GB/s: {ours / bare:.0%} of it"
+    )
+
+
 def main() -> None:
     """Write a layer, measure, delete it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -172,6 +190,7 @@ def main() -> None:
         parameters = sum(p.stat().st_size for p in files(given.folder)) / 2
         report_starts(given.folder, cache, given.dtype, parameters)
         report_layer(given.folder, cache, given.dtype, given.tokens)
+        report_link(given.folder, cache, given.dtype)
     finally:
         for folder in () if given.keep else (given.folder, cache):
             shutil.rmtree(folder, ignore_errors=True)

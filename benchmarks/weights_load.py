@@ -23,6 +23,7 @@ from swarm.model.experts import ExpertWeights
 from swarm.model.memory import num_bytes
 from swarm.model.product import product
 from swarm.weights.cache.tree import Weights, put_together, take_apart
+from swarm.weights.checkpoint import Checkpoint
 from swarm.worker.holdings import parts_of
 from swarm.worker.supply import Supply
 
@@ -72,7 +73,7 @@ def main() -> None:
     plan = even_plan(described(given.folder, given.dtype), stages=1, threads=1, sessions=1, context=64)
     torch.ones(1 << 16).to(torch.bfloat16).float()
     before, started = peak_bytes(), time.perf_counter()
-    supply = Supply(plan.model, torch.device("cpu"), cache=given.cache)
+    supply = Supply(plan.model, torch.device("cpu"), lambda: Checkpoint.open(given.folder), cache=given.cache)
     parts = [supply.part(part) for part in parts_of(plan, "w0")]
     said = {"seconds": time.perf_counter() - started, "kept": sum(map(size, parts)), "peak": peak_bytes() - before}
     if given.products:

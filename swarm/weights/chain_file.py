@@ -56,6 +56,8 @@ class ChainFile:
     ) -> None:
         self._name, self._peers, self._hub, self._say = name, peers, hub, say
         self.pieces = pieces or Pieces(Path(name))
+        self.far_bytes = 0
+        """Of tensors that came from another Rig, and are not on this one's disk."""
 
     @property
     def path(self) -> Path:
@@ -88,6 +90,8 @@ class ChainFile:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         self._first(lambda source: source.read_into(offset, buffer))
+        if not self.here:
+            self.far_bytes += len(buffer)
 
     def _first(self, ask: Callable[[WeightFile], T]) -> T:
         """What the first source answers that can."""

@@ -1,4 +1,4 @@
-"""Where the parts of a model come from that a Worker lacks: the cache of an earlier start, or its files on this Rig."""
+"""Where the parts of a model come from that a Worker lacks: the cache of an earlier start, or its files, here or elsewhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from swarm.model.dtypes import numbers_of
 from swarm.plan import Model
 from swarm.weights.cache.shelf import Shelf, marks, setting_of, worth_caching
 from swarm.weights.cache.tree import Weights
+from swarm.weights.chain_file import ChainFile
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.load import Loader
 from swarm.weights.source import here
@@ -28,7 +29,7 @@ class Supply:
     Args:
         files: finds the model's files, here or elsewhere; asked at most once.
         folder: where they are; empty: wherever the model's source says.
-        cache: the folder of quantized weights; None: nothing is cached.
+        cache: the folder of weights that were quantized here, or came from another Rig; None: nothing is cached.
     """
 
     model: Model
@@ -47,8 +48,10 @@ class Supply:
             return read_part(part, self._loader)
         weights = self._shelf.find(part.file_name)
         if weights is None:
+            before = self._far_bytes
             weights = read_part(part, self._loader)
-            self._shelf.keep(part.file_name, weights)
+            if worth_caching(self.model) or self._far_bytes > before:
+                self._shelf.keep(part.file_name, weights)
         return weights
 
     def uncached(self, parts: Iterable[Part]) -> list[Part]:
@@ -57,12 +60,15 @@ class Supply:
 
     @cached_property
     def _shelf(self) -> Shelf | None:
-        if self.cache is None or not worth_caching(self.model):
+        if self.cache is None:
             return None
-        setting = setting_of(self.model, self.device)
-        shelf = Shelf(self.cache, setting, self.device, self.model.name, self._marks())
-        shelf.used()
-        return shelf
+        return Shelf(self.cache, setting_of(self.model, self.device), self.device, self.model.name, self._marks())
+
+    @property
+    def _far_bytes(self) -> int:
+        """Bytes of tensors that came from other Rigs so far."""
+        files = (header.file for header in self._loader.checkpoint.headers)
+        return sum(file.far_bytes for file in files if isinstance(file, ChainFile))
 
     def _marks(self) -> dict[str, str]:
         """Of the model's files, as far as they are here: what is cached does not need them."""

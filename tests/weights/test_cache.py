@@ -26,6 +26,7 @@ from swarm.weights.cache import file, shelf
 from swarm.weights.cache.folder import Setting, kept, prune
 from swarm.weights.cache.shelf import setting_of
 from swarm.weights.cache.tree import Weights, put_together, take_apart
+from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.describe import describe
 from swarm.worker.holdings import Part
 from swarm.worker.supply import Supply
@@ -54,7 +55,7 @@ def parts(model: Model) -> list[Part]:
 
 def loaded(model: Model, cache: Path | None) -> dict[Part, Weights]:
     """All parts, as a Worker's start gets them."""
-    supply = Supply(model, CPU, cache=cache)
+    supply = Supply(model, CPU, lambda: Checkpoint.open(Path(model.source)), cache=cache)
     return {part: supply.part(part) for part in parts(model)}
 
 

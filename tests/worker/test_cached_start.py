@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from plans import nano, plan_of
 from questions import answer, questions
-from swarm_processes import InMemory, processes, status_at
+from swarm_processes import InMemory, processes, status_at, workers_here
 
 from swarm.client.client import open_client
 from swarm.weights.cache.folder import kept
 from swarm.weights.source import NANO_FOLDER
 from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import weights_pb2 as pb
 from swarm.worker.holdings import parts_of
+from swarm.worker.worker import Worker
 
 STORY = questions("stories")[0]
 TOKENS = 40
+ELSEWHERE = "/only/on/the/head"
 
 
 async def test_a_worker_killed_and_started_again_needs_none_of_the_models_files_and_changes_no_token(
@@ -43,3 +47,18 @@ async def test_a_worker_killed_and_started_again_needs_none_of_the_models_files_
                 assert now.weights_bytes == was.weights_bytes
                 assert now.pid != was.pid
     assert kept(own_home / "weights")[0].parts == sum(len(parts_of(plan, w.name)) for w in plan.workers)
+
+
+async def test_what_came_from_another_rig_is_asked_for_once(tmp_path: Path) -> None:
+    plan = plan_of([6, 8], model=replace(nano("fp32"), source=ELSEWHERE))
+    spec = plan.worker("w1")
+    async with workers_here(plan, commit=False, only=["w0"]) as workers:
+        async for _ in workers["w0"].prepare(plan, "w0", str(NANO_FOLDER)):
+            pass
+        for peers in ([pb.Peer(address=plan.worker("w0").address)], []):
+            worker = Worker("w1", "cpu", 1, spec.memory_bytes, Credentials(), tmp_path)
+            async for _ in worker.prepare(plan, "w1", "", False, peers):
+                pass
+            assert worker.status().weights_bytes == spec.weights_bytes
+            await worker.close()
+    assert [k.parts for k in kept(tmp_path)] == [len(parts_of(plan, "w1"))]

@@ -1,7 +1,7 @@
 """The cached parts of one model on one kind of Device: looked for before they are made, put there after.
 
-What is cached: every part of a model whose matrices are quantized, or kept in fewer bytes a number than its files have. Other
-models are not: what the cache would hold is in their files already.
+What is cached: every part of a model whose matrices are quantized, or kept in fewer bytes a number than its files have, and every
+part that came from another Rig. What else it would hold is in files on this Rig already.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Shelf:
     name: str
     sources: Mapping[str, str] = field(default_factory=dict)
     _closed: bool = False
+    _noted: bool = False
 
     @property
     def folder(self) -> Path:
@@ -77,12 +78,12 @@ class Shelf:
         path = self._path(part)
         if not path.exists():
             return None
+        self._note()
         try:
-            found = self._read(path, part)
+            return self._read(path, part)
         except (CorruptWeights, MissingWeights, OSError) as error:
             _LOG.warning("%s: this part is made anew", error)
             return None
-        return found
 
     def has(self, part: str) -> bool:
         """Whether a part seems to be there; only `find` knows whether it can be trusted."""
@@ -97,13 +98,17 @@ class Shelf:
         about["weights"] = take_apart(weights, tensors)
         try:
             self._check_room(sum(num_bytes(t) for t in tensors.values()))
+            self._note()
             file.write(self._path(part), about, tensors)
         except OSError as error:
             self._closed = True
             _LOG.warning("%s: quantized weights are not cached (%s)", self.cache, error.strerror or error)
 
-    def used(self) -> None:
-        """Say that this model is used now, and clear away what nobody finished writing. Fails silently."""
+    def _note(self) -> None:
+        """Say, once, that this model is used now, and clear away what nobody finished writing. Where it fails, nothing is lost."""
+        if self._noted:
+            return
+        self._noted = True
         try:
             note(self.folder, self.setting, self.name)
             for path in self.folder.glob(f"{file.UNFINISHED}*"):
