@@ -18,6 +18,8 @@ from swarm.weights.file import LocalFile, WeightFile
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
+MAX_VALUES = 1 << 20
+"""What its JSON may have in all; 65,000 tensors have as many."""
 MAX_DIMENSIONS = 8
 SAMPLE_BYTES = 1 << 16
 ITEM_BYTES = {
@@ -95,6 +97,8 @@ def header_of(file: WeightFile) -> Header:
     if file_bytes < 8 or length > min(MAX_HEADER_BYTES, file_bytes - 8):
         raise _corrupt(path, f"its header claims {length} bytes of a file of {file_bytes}")
     raw = file.read(8, length)
+    if sum(map(raw.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise _corrupt(path, f"its header has more than {MAX_VALUES} values")
     return Header(file, raw, _entries(file, raw, 8 + length, file_bytes), 8 + length, file_bytes)
 
 
@@ -128,6 +132,8 @@ def _entries(file: WeightFile, raw: bytes, data_offset: int, file_bytes: int) ->
 
 def _claim(path: Path, name: str, claim: Any) -> tuple[str, tuple[int, ...], int, int]:
     """What the header says of one tensor: dtype, shape, first byte, end byte."""
+    if not name.isprintable():
+        raise _corrupt(path, "a name of its header is no printable text")
     try:
         dtype, shape, (begin, end) = claim["dtype"], claim["shape"], claim["data_offsets"]
     except (KeyError, TypeError, ValueError):

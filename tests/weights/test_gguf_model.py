@@ -203,7 +203,7 @@ def write_header(path: Path, arch: str, metadata: Mapping[str, Any]) -> Path:
 @pytest.mark.parametrize(
     ("arch", "metadata", "why"),
     [
-        ("mamba", {}, "architecture mamba; of GGUF files swarm knows deepseek, llama, qwen2"),
+        ("mamba", {}, "architecture .mamba.; of GGUF files swarm knows deepseek, llama, qwen2"),
         ("llama", {}, r"lacks llama\.embedding_length"),
         ("llama", {"llama.embedding_length": "many"}, r"llama\.embedding_length in its metadata in no form"),
         ("llama", {"llama.embedding_length": [4, 4]}, r"llama\.embedding_length in its metadata in no form"),

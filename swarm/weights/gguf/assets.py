@@ -30,7 +30,7 @@ def gguf_assets(model: GgufModel) -> dict[str, bytes]:
         name, data, bos = "tokenizer.json", _json(tokenizer_json(meta)), split_of(meta).bos
     else:
         raise ModelError(
-            f"{meta.path} has a tokenizer of the kind {kind:.60}; swarm knows {SENTENCEPIECE} and {BYTE_LEVEL}: give another model"
+            f"{meta.path} has a tokenizer of the kind {kind!r:.40}; swarm knows {SENTENCEPIECE} and {BYTE_LEVEL}: give another"
         )
     ids = {name: value for name in ("bos_token_id", "eos_token_id") if (value := model.config[name]) is not None}
     return {

@@ -57,7 +57,7 @@ def split_of(meta: Metadata) -> Split:
     pre = meta.text(f"{PREFIX}pre", "default")
     if pre not in SPLITS:
         raise ModelError(
-            f"{meta.path} splits text in the way {pre:.60} (tokenizer.ggml.pre), which swarm does not know; it knows "
+            f"{meta.path} splits text in the way {pre!r:.60} (tokenizer.ggml.pre), which swarm does not know; it knows "
             f"{', '.join(SPLITS)}: give the model's Hugging Face folder"
         )
     return SPLITS[pre]

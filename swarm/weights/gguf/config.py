@@ -12,7 +12,6 @@ from typing import Any
 
 from swarm.errors import ModelError, UnknownArchitecture
 from swarm.weights.gguf.entry import GgufEntry
-from swarm.weights.gguf.header import GgufHeader
 from swarm.weights.gguf.metadata import Metadata
 
 HF_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -29,24 +28,23 @@ LLAMA3_LOW, LLAMA3_HIGH, LLAMA3_CONTEXT = 1.0, 4.0, 8192
 """What Llama 3.1 to 3.3 have in common; their factor is in the tensor, which is the only thing that the files keep of it all."""
 
 
-def hf_config(header: GgufHeader, tensors: Mapping[str, GgufEntry]) -> dict[str, Any]:
+def hf_config(meta: Metadata, tensors: Mapping[str, GgufEntry]) -> dict[str, Any]:
     """`config.json` as a dict.
 
     Args:
-        header: the (first) file's.
+        meta: the (first) file's.
         tensors: of all files, by llama.cpp's names.
 
     Raises:
         UnknownArchitecture: llama.cpp's name for it is none that swarm knows.
         ModelError: the metadata lack or contradict something.
     """
-    meta = header.metadata
     arch = meta.text("general.architecture")
     with_experts = meta.integer(f"{arch}.expert_count", 0) > 0
     known = EXPERTS if with_experts else DENSE
     if arch not in known:
         raise UnknownArchitecture(
-            f"{meta.path} names the architecture {arch:.60}; of GGUF files swarm knows {', '.join(sorted({*DENSE, *EXPERTS}))}"
+            f"{meta.path} names the architecture {arch!r:.60}; of GGUF files swarm knows {', '.join(sorted({*DENSE, *EXPERTS}))}"
         )
     if "token_embd.weight" not in tensors:
         raise ModelError(f"{meta.path} lacks the tensor token_embd.weight: fetch the model again, whole")
@@ -64,7 +62,7 @@ def hf_config(header: GgufHeader, tensors: Mapping[str, GgufEntry]) -> dict[str,
         "dtype": _dtype(tensors),
         "bos_token_id": meta.integer(BOS) if BOS in meta else None,
         "eos_token_id": end_ids(meta) or None,
-        "rope_parameters": _rope(header, arch, tensors.get(ROPE_FACTORS)),
+        "rope_parameters": _rope(meta, arch, tensors.get(ROPE_FACTORS)),
         "sliding_window": meta.integer(f"{arch}.attention.sliding_window", 0) or None,
     }
     raw["num_key_value_heads"] = meta.integer(f"{arch}.attention.head_count_kv", raw["num_attention_heads"])
@@ -110,15 +108,14 @@ def _expert_width(tensors: Mapping[str, GgufEntry]) -> int:
     return merged.shape[1] if merged else 0
 
 
-def _rope(header: GgufHeader, arch: str, factors: GgufEntry | None) -> dict[str, Any]:
+def _rope(meta: Metadata, arch: str, factors: GgufEntry | None) -> dict[str, Any]:
     """`rope_parameters`. Raises ModelError, UnknownArchitecture: frequency factors that are not Llama 3's."""
-    meta = header.metadata
     theta = _shortest(meta.number(f"{arch}.rope.freq_base", 10000.0))
-    if not theta > 0:
+    if theta <= 1:
         raise ModelError(f"{meta.path} has {theta} for {arch}.rope.freq_base: fetch it again")
     kind = meta.text(f"{arch}.rope.scaling.type", "none")
     if factors is not None:
-        return _llama3(header, factors, theta)
+        return _llama3(factors, theta)
     if kind == "none":
         return {"rope_type": "default", "rope_theta": theta}
     return {
@@ -131,8 +128,8 @@ def _rope(header: GgufHeader, arch: str, factors: GgufEntry | None) -> dict[str,
     }
 
 
-def _llama3(header: GgufHeader, factors: GgufEntry, theta: float) -> dict[str, Any]:
-    raw = header.file.read(factors.offset, min(factors.num_bytes, MAX_FACTORS * 4))
+def _llama3(factors: GgufEntry, theta: float) -> dict[str, Any]:
+    raw = factors.file.read(factors.offset, min(factors.num_bytes, MAX_FACTORS * 4))
     found = struct.unpack(f"<{len(raw) // 4}f", raw[: len(raw) // 4 * 4])
     factor = round(max(found, default=0), 4) if all(map(math.isfinite, found)) else 0
     if factors.kind.name != "F32" or factor < 1:

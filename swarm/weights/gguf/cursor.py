@@ -45,12 +45,15 @@ class Cursor:
         return int(struct.unpack_from(f"<{code}", self.raw, begin)[0])
 
     def text(self, limit: int) -> str:
-        """A string of at most `limit` bytes."""
+        """A name of at most `limit` bytes, fit to be printed."""
         size = self.number("Q")
         if size > limit:
             raise corrupt(self.file.path, f"its header has a name of {size} bytes")
         begin = self.take(size)
-        return text_of(self.file.path, bytes(self.raw[begin : self.at]))
+        name = text_of(self.file.path, bytes(self.raw[begin : self.at]))
+        if not name.isprintable():
+            raise corrupt(self.file.path, "a name of its header is no printable text")
+        return name
 
 
 def text_of(path: Path, raw: bytes) -> str:

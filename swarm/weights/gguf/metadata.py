@@ -14,11 +14,14 @@ from swarm.errors import ModelError
 from swarm.weights.gguf.cursor import Cursor, corrupt, text_of
 
 MAX_KEYS = 1 << 14
+MAX_ITEMS = 1 << 21
+"""Of one array: four times the longest that models have."""
 MAX_KEY_BYTES = 1 << 16
 """The format's own limit."""
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """Letters of `struct`, by the format's number of a type."""
-STRING, ARRAY = 8, 9
+FLOAT32, STRING, ARRAY = 6, 8, 9
+WHOLE = tuple(kind for kind, code in SCALARS.items() if code not in "fd?")
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,18 @@ class Metadata:
     def flag(self, key: str, default: bool) -> bool:
         return bool(self.number(key, float(default)))
 
-    def numbers(self, key: str) -> list[float]:
-        """An array of numbers; empty where there is none."""
-        value = self._value(key, True, *SCALARS, is_array=True)
-        return self._numbers(value) if value else []
+    def floats(self, key: str) -> list[float]:
+        """An array of finite fp32 numbers; empty where there is none."""
+        value = self._value(key, True, FLOAT32, is_array=True)
+        found = self._numbers(value) if value else []
+        if not all(map(math.isfinite, found)):
+            raise ModelError(f"{self.path} has {key} in its metadata with numbers that are none: fetch it again")
+        return found
+
+    def integers(self, key: str) -> list[int]:
+        """An array of whole numbers; empty where there is none."""
+        value = self._value(key, True, *WHOLE, is_array=True)
+        return list(map(int, self._numbers(value))) if value else []
 
     def _value(self, key: str, optional: bool, *kinds: int, is_array: bool) -> Value | None:
         value = self.values.get(key)
@@ -113,11 +124,13 @@ def _read_value(cursor: Cursor, key: str) -> Value:
     if kind == ARRAY:
         kind, count, is_array = cursor.number("I"), cursor.number("Q"), True
     begin = cursor.at
+    if count > MAX_ITEMS:
+        raise corrupt(cursor.file.path, f"{key:.60} of its metadata claims {count} items")
     if kind in SCALARS:
         cursor.take(count * struct.calcsize(f"<{SCALARS[kind]}"))
-    elif kind == STRING and count * 8 <= cursor.file_bytes:
+    elif kind == STRING:
         for _ in range(count):
             cursor.take(cursor.number("Q"))
     else:
-        raise corrupt(cursor.file.path, f"{key:.60} of its metadata is of no known type, or longer than the file")
+        raise corrupt(cursor.file.path, f"{key:.60} of its metadata is of no known type")
     return Value(kind, count, begin, is_array)

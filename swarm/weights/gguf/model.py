@@ -45,7 +45,7 @@ class GgufModel:
         experts = sum(t.shape[0] for t in tensors.values() if len(t.shape) == 3)
         if len(tensors) + experts > MAX_ENTRIES:
             raise CorruptWeights(f"{headers[0].file.path} is damaged: it claims {experts} experts; fetch it again")
-        config = hf_config(headers[0], tensors)
+        config = hf_config(headers[0].metadata, tensors)
         arch = headers[0].metadata.text("general.architecture")
         entries = renamed(tensors, arch, config["num_attention_heads"], config["num_key_value_heads"])
         return cls(headers, config, entries)

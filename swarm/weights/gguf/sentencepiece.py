@@ -20,7 +20,7 @@ SPACE = "▁"
 def sentencepiece_model(meta: Metadata) -> bytes:
     """The file's bytes. Raises ModelError: the metadata contradict themselves."""
     vocabulary = Vocabulary.of(meta)
-    scores = meta.numbers(f"{PREFIX}scores")
+    scores = meta.floats(f"{PREFIX}scores")
     if len(scores) != len(vocabulary.tokens):
         raise ModelError(f"{meta.path} has no usable list of tokens: give another file of this model")
     ids = {name: vocabulary.named(meta, key, default) for name, key, default in _NAMED}
@@ -58,7 +58,7 @@ def _trainer(vocabulary: Vocabulary, kinds: list[int], ids: dict[str, int]) -> b
 
 
 def _normalizer(meta: Metadata) -> bytes:
-    charsmap = bytes(int(x) & 255 for x in meta.numbers(f"{PREFIX}precompiled_charsmap"))
+    charsmap = bytes(x & 255 for x in meta.integers(f"{PREFIX}precompiled_charsmap"))
     add_space = meta.flag(f"{PREFIX}add_space_prefix", True)
     remove_spaces = meta.flag(f"{PREFIX}remove_extra_whitespaces", False)
     return _bytes(1, b"identity") + _bytes(2, charsmap) + _number(3, int(add_space)) + _number(4, int(remove_spaces))

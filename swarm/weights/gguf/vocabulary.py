@@ -25,7 +25,7 @@ class Vocabulary:
     def of(cls, meta: Metadata) -> Vocabulary:
         """Raises ModelError: there is none, or it contradicts itself."""
         tokens = meta.texts(f"{PREFIX}tokens")
-        types = list(map(int, meta.numbers(f"{PREFIX}token_type"))) or [NORMAL] * len(tokens)
+        types = meta.integers(f"{PREFIX}token_type") or [NORMAL] * len(tokens)
         if not tokens or len(types) != len(tokens) or len(set(tokens)) != len(tokens):
             raise ModelError(f"{meta.path} has no usable list of tokens: give another file of this model")
         return cls(tokens, types)
