@@ -8,23 +8,26 @@ from dataclasses import replace
 from cluster.planner import Load, missing_bytes, needed_bytes
 from cluster.planner.hardware import Hardware
 from cluster.planner.make import decide
-from swarm.config import QUANTIZED
+from swarm.config import Sizes
 from swarm.errors import gib
 from swarm.plan import Model
 
+LESSER = ("int8", "int4", "int4/128")
+"""What `auto` goes on with where the checkpoint's own dtype does not fit."""
 Way = tuple[Model, Hardware]
 """A model in one dtype, and the Devices that run it in that."""
 
 
 def own_dtype(model: Model, all_have_bf16: bool) -> str:
-    """What the checkpoint is published in; fp16 where that is bf16 and a Device has none."""
-    own = model.config.dtype
-    return "fp16" if own == "bf16" and not all_have_bf16 else own
+    """What a model in the checkpoint's own dtype runs in: that; but fp16 where it is bf16 and a Device has none."""
+    return "fp16" if model.dtype == "bf16" and not all_have_bf16 else model.dtype
 
 
 def ladder(model: Model, own: str) -> tuple[Model, ...]:
     """The model in the dtypes that `auto` may choose, the best first."""
-    return tuple(replace(model, dtype=dtype) for dtype in (own, *QUANTIZED))
+    first = replace(model, dtype=own)
+    lesser = (replace(model, dtype=dtype) for dtype in LESSER)
+    return first, *(way for way in lesser if Sizes(way.config, way.dtype).weights < Sizes(model.config, own).weights)
 
 
 def chosen(ways: Sequence[Way], load: Load) -> tuple[Model, str]:

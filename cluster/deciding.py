@@ -17,7 +17,7 @@ from cluster.ram_hint import ram_hint
 from cluster.roster import Device, Roster
 from cluster.router_counts import router_counts
 from cluster.target import Target
-from swarm.config import QUANTIZED
+from swarm.bits import AUTO, Bits
 from swarm.errors import DoesNotFit, NoSwarm, gib
 from swarm.plan import Model, Plan
 
@@ -60,7 +60,7 @@ class Deciding:
             kept: a Plan whose answers shall stay what they are; None, or one of another model: there is none.
         """
         model = description.model
-        if target.dtype != "auto" or kept is None or kept.model.model_id != model.model_id:
+        if target.dtype != AUTO or kept is None or kept.model.model_id != model.model_id:
             return description
         dtype = self._own(model) if kept.model.dtype == "bf16" else kept.model.dtype
         return replace(description, model=replace(model, dtype=dtype))
@@ -68,7 +68,7 @@ class Deciding:
     async def resolved(self, target: Target, description: Description, kept: Plan | None) -> Description:
         """With `auto`, in the best dtype that fits, but see `going_on`: a swarm that answers does not change its answers."""
         model = description.model
-        if target.dtype != "auto" or (kept and kept.model.model_id == model.model_id):
+        if target.dtype != AUTO or (kept and kept.model.model_id == model.model_id):
             return self.going_on(target, description, kept)
         return replace(description, model=await asyncio.to_thread(best_fitting, self._ways(model), self._load(target)))
 
@@ -76,7 +76,7 @@ class Deciding:
         """By name, the Devices that cannot run the model's dtype, and why."""
         if model is None:
             return {}
-        why = f"it has no {model.dtype}: load the model with --dtype auto, or fp16"
+        why = f"it has no {Bits.of(model.dtype).numbers}: load the model with --dtype auto, or fp16"
         return {d.name: why for d in self._roster.usable() if self._lacks(d, model)}
 
     def hardware(self, model: Model) -> Hardware:
@@ -108,7 +108,7 @@ class Deciding:
                 raise
             plan = await asyncio.to_thread(make_plan, model, hardware, replace(load, standby=False), self.epoch, before)
             notes.append(f"no standby copies: {error}")
-        if target.dtype == "auto":
+        if target.dtype == AUTO:
             why = await asyncio.to_thread(why_fewer, self._parted(model)[0], load)
             notes += [why] if why else []
         plan = await self._refined(plan, hardware, load, self.counts(before, model))
@@ -136,13 +136,13 @@ class Deciding:
 
     def shortage(self, target: Target, description: Description | None, error: DoesNotFit) -> str:
         """What the swarm waits for, for people."""
-        dtype = description.model.dtype if description and target.dtype == "auto" else ""
-        least = f" even in {dtype}" if dtype in QUANTIZED else ""
+        dtype = description.model.dtype if description and target.dtype == AUTO else ""
+        least = f" even in {dtype}" if dtype and Bits.of(dtype).experts.quantized else ""
         return f"needs {gib(error.needed_bytes)}{least}, has {gib(error.available_bytes)}: waiting for `swarm join ...`"
 
     async def hints(self, target: Target, model: Model) -> list[str]:
         """What would do where a model does not fit: a lesser dtype, where that is left to us, or host RAM (see `ram_hint`)."""
-        for lesser, hardware in self._parted(model)[1] if target.dtype == "auto" else ():
+        for lesser, hardware in self._parted(model)[1] if target.dtype == AUTO else ():
             if await asyncio.to_thread(fits, lesser, hardware, self._load(target)):
                 return [f"in {lesser.dtype} it would fit: `swarm load {target.source}`"]
         rigs = [rig for rig in self._roster.rigs.values() if not rig.leaving and any(d.device != "cpu" for d in rig.offer.devices)]
@@ -166,8 +166,10 @@ class Deciding:
 
     def _own(self, model: Model) -> str:
         """The checkpoint's dtype as these Devices can run it."""
-        published = replace(model, dtype=model.config.dtype)
-        return own_dtype(model, not any(self._lacks(d, published) for d in self._roster.usable()))
+        described = (d.model for (_, asked), d in self._described.items() if asked == AUTO)
+        own = next((each.dtype for each in described if each.model_id == model.model_id), model.config.dtype)
+        published = replace(model, dtype=own)
+        return own_dtype(published, not any(self._lacks(d, published) for d in self._roster.usable()))
 
     def _notes(self, model: Model) -> Iterator[str]:
         for device in self._roster.usable():
@@ -184,4 +186,4 @@ class Deciding:
     def _lacks(self, device: Device, model: Model) -> bool:
         """Whether it was measured and does not compute the model's dtype well."""
         figures = self._measuring.ready(device, model)
-        return figures is not None and model.dtype not in figures.dtypes
+        return figures is not None and Bits.of(model.dtype).numbers not in figures.dtypes

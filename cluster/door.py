@@ -15,7 +15,7 @@ from cluster.coordinator import Coordinator
 from cluster.roster import DeviceOffer, RigOffer, Versions
 from cluster.target import Progress, Published, Target
 from cluster.versions import check_versions, own_versions
-from swarm.config import PLAN_DTYPES
+from swarm.bits import canonical
 from swarm.errors import ModelError, SwarmError, Unreachable, UsageError
 from swarm.plan_check import OBJECTIVES
 from swarm.wire.status import to_rpc
@@ -136,14 +136,12 @@ async def _errors(context: Context) -> AsyncIterator[None]:
 
 
 def _target(request: pb.LoadRequest, now: Target) -> Target:
-    if request.dtype and request.dtype not in ("auto", *PLAN_DTYPES):
-        raise UsageError(f"--dtype {request.dtype} is none of auto, {', '.join(PLAN_DTYPES)}")
     if request.objective and request.objective not in OBJECTIVES:
         raise UsageError(f"--objective {request.objective} is none of {', '.join(OBJECTIVES)}")
     return replace(
         now,
         source=request.model or now.source,
-        dtype=request.dtype or now.dtype,
+        dtype=canonical(request.dtype) if request.dtype else now.dtype,
         sessions=request.sessions or now.sessions,
         context=request.context or now.context,
         objective=request.objective or now.objective,
@@ -160,7 +158,7 @@ def _plan(published: Published) -> pb.PlanReply:
 
 
 def _progress(progress: Progress) -> pb.Progress:
-    return pb.Progress(message=progress.message, fraction=progress.fraction, done=progress.done)
+    return pb.Progress(message=progress.message, fraction=progress.fraction, done=progress.done, lines=progress.lines)
 
 
 def _versions(theirs: pb.Versions) -> Versions:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cluster.planner.hardware import Link, Speed
-from swarm.config import DTYPE_BYTES
+from swarm.bits import NUMBER_BYTES, Bits
 from swarm.plan import Model
 
 SHAPES_KEPT = 4
@@ -19,7 +19,11 @@ ALIKE = 0.15
 
 @dataclass(frozen=True)
 class Shape:
-    """What a Device's speed depends on: dtype, and the shape of one expert."""
+    """What a Device's speed depends on: dtype, and the shape of one expert.
+
+    Args:
+        dtype: the one that is measured, see `Bits.measured`: figures for other groups, or another head, are near enough.
+    """
 
     dtype: str
     hidden: int
@@ -27,7 +31,7 @@ class Shape:
 
     @classmethod
     def of(cls, model: Model) -> Shape:
-        return cls(model.dtype, model.config.hidden, model.config.ffn)
+        return cls(Bits.of(model.dtype).measured, model.config.hidden, model.config.ffn)
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,8 @@ def _alike(a: float, b: float) -> bool:
     return abs(a - b) <= ALIKE * max(a, b)
 
 
-def _distance(one: Shape, other: Shape) -> tuple[bool, bool, int]:
-    """How little one shape's speed says about another's: first the dtype, then its width, then the sizes."""
-    widths = DTYPE_BYTES.get(one.dtype, 2) != DTYPE_BYTES.get(other.dtype, 2)
-    return one.dtype != other.dtype, widths, abs(one.hidden * one.ffn - other.hidden * other.ffn)
+def _distance(one: Shape, other: Shape) -> tuple[bool, bool, bool, int]:
+    """How little one shape's speed says about another's: first the dtype, then its kind, then its width, then the sizes."""
+    a, b = Bits.of(one.dtype), Bits.of(other.dtype)
+    widths = NUMBER_BYTES[a.numbers] != NUMBER_BYTES[b.numbers]
+    return a != b, a.experts.kind != b.experts.kind, widths, abs(one.hidden * one.ffn - other.hidden * other.ffn)

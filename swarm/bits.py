@@ -10,7 +10,7 @@ The embedding, the routers and the norms are never quantized: they have the dtyp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from swarm.errors import UsageError
 
@@ -21,6 +21,7 @@ GROUPS = {"int8": (0, 16, 32), "int4": (64, 32, 128)}
 ROLES = ("attention", "down", "head")
 """Matrices that may be kept in another form than the rest (the experts' w1 and w3): q, k, v and o; the experts' w2; the output."""
 WAYS = ", ".join((*NUMBER_BYTES, *GROUPS))
+"""For messages."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Bits:
 
     @classmethod
     def of(cls, dtype: str) -> Bits:
-        """From the text of a Plan's dtype. Raises UsageError: it is none."""
+        """From the text of a Plan's dtype. Raises UsageError: it is none, or it computes in two dtypes."""
         first, *rest = dtype.split("+")
         experts = Form.of(first)
         forms = dict.fromkeys(ROLES, experts)
@@ -81,6 +82,8 @@ class Bits:
             if role not in ROLES or not equals:
                 raise UsageError(f"{item} in the dtype {dtype} is not understood: write one of {', '.join(ROLES)}, =, and a form")
             forms[role] = Form.of(form)
+        if len(kinds := {form.kind for form in (experts, *forms.values()) if not form.quantized}) > 1:
+            raise UsageError(f"the dtype {dtype} computes in {' and in '.join(sorted(kinds))}: write one of them")
         return cls(experts, **forms)
 
     def __str__(self) -> str:
@@ -89,6 +92,41 @@ class Bits:
         return f"{self.experts}{''.join(others)}"
 
     @property
+    def measured(self) -> str:
+        """The dtype whose speed is this one's: experts are most of what is read, and groups of 4 bits are all about as fast."""
+        experts = Form.of(self.experts.kind) if self.experts.kind == "int4" else self.experts
+        alone = Bits(experts, experts, experts, experts)
+        return str(alone if alone.numbers == self.numbers else replace(alone, head=Form(self.numbers)))
+
+    @property
     def numbers(self) -> str:
         """What is computed in, and what is never quantized is kept in: a key of `NUMBER_BYTES`."""
         return next((f.kind for f in (self.experts, self.attention, self.down, self.head) if not f.quantized), "bf16")
+
+
+AUTO = "auto"
+"""The dtype that is chosen by what the checkpoint has and what fits."""
+
+
+def canonical(dtype: str) -> str:
+    """`auto`, or the one text of a dtype. Raises UsageError: it is none."""
+    return dtype if dtype == AUTO else str(Bits.of(dtype))
+
+
+def with_forms(dtype: str, group: int = 0, attention: str = "", head: str = "") -> str:
+    """A dtype with what other options say about it, canonical.
+
+    Args:
+        group: weights that share a scale, of its experts; 0: as it says.
+        attention, head: forms of those; empty: as it says.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    if dtype == AUTO and (group or attention or head):
+        raise UsageError("--group, --attention and --head say more about a dtype: give --dtype int8 or --dtype int4 too")
+    if group:
+        first, plus, rest = dtype.partition("+")
+        dtype = f"{first.partition('/')[0]}/{group}{plus}{rest}"
+    forms = [f"+{role}={form}" for role, form in (("attention", attention), ("head", head)) if form]
+    return canonical(dtype + "".join(forms))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from swarm.config import KV_DTYPES, PLAN_DTYPES
+from swarm.bits import Bits
+from swarm.config import KV_DTYPES
+from swarm.errors import UsageError
 
 if TYPE_CHECKING:
     from swarm.plan import Plan, Stage
@@ -20,8 +22,7 @@ def problems(plan: Plan) -> Iterator[str]:
     names = [w.name for w in plan.workers]
     if len(set(names)) != len(names):
         yield "two workers have the same name"
-    if plan.model.dtype not in PLAN_DTYPES:
-        yield f"unknown dtype {plan.model.dtype}; known: {', '.join(PLAN_DTYPES)}"
+    yield from _dtype_problems(plan.model.dtype)
     if config.contradicts_itself:
         yield "the model's shape contradicts itself (heads, windows or experts)"
     if plan.model.kv not in KV_DTYPES:
@@ -45,6 +46,16 @@ def problems(plan: Plan) -> Iterator[str]:
     for worker in plan.workers:
         if worker.planned_bytes > worker.memory_bytes:
             yield f"{worker.name} is planned for {worker.planned_bytes} bytes and has {worker.memory_bytes}"
+
+
+def _dtype_problems(dtype: str) -> Iterator[str]:
+    try:
+        text = str(Bits.of(dtype))
+    except UsageError as error:
+        yield str(error)
+    else:
+        if text != dtype:
+            yield f"the dtype {dtype} is to be spelled {text}"
 
 
 def _owners(plan: Plan) -> set[tuple[str, int]]:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 
 from cluster.hardware.cards import has_code
 from cluster.planner.hardware import Speed
+from swarm.bits import Bits
 
 BANDWIDTH_SHARE = 0.8
 """Of the printed memory bandwidth, what decode products are taken to reach. An assumption: measure to know."""
@@ -70,7 +71,7 @@ class KnownCard:
         Args:
             element_bytes: one weight as it is kept; quantized ones are unpacked for many rows and multiplied in 16 bits.
         """
-        rate = self.fp32_tflops if dtype == "fp32" else self.tflops
+        rate = self.fp32_tflops if Bits.of(dtype).numbers == "fp32" else self.tflops
         return Speed.of(self.bandwidth_gb_s * 1e9 * BANDWIDTH_SHARE, rate * 1e12 * RATE_SHARE, START_S, element_bytes)
 
     @property
@@ -86,7 +87,7 @@ class KnownCard:
 
     def why_not_in(self, dtype: str) -> str:
         """Why it cannot compute in a dtype; empty where it can."""
-        if dtype in ("fp32", "fp16") or self.has_bf16 or self.capability is None:
+        if Bits.of(dtype).numbers != "bf16" or self.has_bf16 or self.capability is None:
             return ""
         sums = "" if dtype == "bf16" else f", in which {dtype} computes"
         return f"sm_{self.capability[0]}{self.capability[1]} has no bf16{sums}: plan with --dtype fp16"

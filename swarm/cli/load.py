@@ -10,6 +10,7 @@ import grpc.aio
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from swarm.bits import AUTO, with_forms
 from swarm.cli import options, output
 from swarm.errors import SwarmError
 from swarm.wire.status import from_rpc
@@ -20,6 +21,9 @@ from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
 def load(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a Hub id or `nano`, as the head of the swarm sees it.")],
     dtype: Annotated[str, typer.Option("--dtype", help=f"{options.DTYPES} [default: as before]")] = "",
+    group: options.Group = 0,
+    attention: options.Attention = "",
+    head: options.Head = "",
     sessions: Annotated[int, typer.Option("--sessions", min=0, help="Sessions to have KV for. [default: as before]")] = 0,
     context: Annotated[int, typer.Option("--context", min=0, help="Positions of each Session. [default: as before]")] = 0,
     objective: options.Objective = "",
@@ -32,6 +36,8 @@ def load(
 ) -> None:
     """Give the swarm another model; rigs, key and processes stay, the memory of the old one comes back."""
     options.check_objective(objective)
+    if dtype or group or attention or head:
+        dtype = with_forms(dtype or AUTO, group, attention, head)
     request = pb.LoadRequest(
         model=_as_the_head_sees_it(model), dtype=dtype, sessions=sessions, context=context, objective=objective
     )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import grpc.aio
 import typer
 
+from swarm.bits import GROUPS, NUMBER_BYTES
 from swarm.cli import settings
-from swarm.config import PLAN_DTYPES
 from swarm.errors import UsageError
 from swarm.plan import Plan
 from swarm.plan_check import OBJECTIVES
@@ -34,8 +34,16 @@ PlanFile = Annotated[
 Objective = Annotated[
     str, typer.Option("--objective", metavar="WHAT", help="What Plans are for: latency (one chat), throughput (many) or balanced.")
 ]
-DTYPES = f"auto, {', '.join(PLAN_DTYPES[:-1])} or {PLAN_DTYPES[-1]}."
+DTYPES = f"auto, {', '.join(NUMBER_BYTES)}, or {' or '.join(GROUPS)}; or forms by role, as in int4/32+attention=int8."
 """What --dtype takes, for its help."""
+Group = Annotated[
+    int,
+    typer.Option("--group", metavar="N", help="Weights that share a scale: 32, 64 or 128 in int4; 16 or 32 in int8, else a row."),
+]
+Attention = Annotated[
+    str, typer.Option("--attention", metavar="FORM", help="How q, k, v and o are kept, where not as the experts.")
+]
+Head = Annotated[str, typer.Option("--head", metavar="FORM", help="How the output matrix is kept, where not as the experts.")]
 Cache = Annotated[
     Path | None, typer.Option("--cache", metavar="DIR", help="Where quantized weights are kept. [default: the user's cache folder]")
 ]

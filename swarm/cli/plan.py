@@ -11,6 +11,7 @@ import typer
 from cluster.device_spec import parse_device, parse_size
 from cluster.hardware import Device, detect
 from cluster.ports import DEFAULT_PORTS, parse_ports
+from swarm.bits import with_forms
 from swarm.cli import options, output, settings
 from swarm.cli.plan_model import MODELS, check_can_be_loaded, model_to_plan
 from swarm.errors import SwarmError, UsageError
@@ -28,6 +29,9 @@ def plan(
     threads: Annotated[int | None, typer.Option("--threads", help="torch threads of each CPU device.")] = None,
     spread: Annotated[bool, typer.Option("--spread", help="Use every device, even where fewer would do.")] = False,
     dtype: Annotated[str, typer.Option("--dtype", help=options.DTYPES)] = "auto",
+    group: options.Group = 0,
+    attention: options.Attention = "",
+    head: options.Head = "",
     sessions: Annotated[int, typer.Option("--sessions", help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", help="Positions of each session.")] = 8192,
     objective: Annotated[str, typer.Option("--objective", help="latency, throughput or balanced.")] = "balanced",
@@ -39,6 +43,7 @@ def plan(
     as_json: options.Json = False,
 ) -> None:
     """Where everything would go, on this machine or on the rigs of a file, and why, without starting anything."""
+    dtype = with_forms(dtype, group, attention, head)
     shape = model_to_plan(model, dtype)
     if out is not None:
         check_can_be_loaded(model)

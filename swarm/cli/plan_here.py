@@ -16,6 +16,7 @@ from cluster.hardware import Device, Host, read_host
 from cluster.hardware.known_cards import known_card
 from cluster.planner import Load
 from cluster.planner.hardware import Hardware, Measured, Speed
+from swarm.bits import Bits
 from swarm.config import Sizes
 from swarm.errors import DeviceError, UsageError
 from swarm.plan import Model, WorkerSpec
@@ -118,7 +119,15 @@ def speed_here(device: Device, model: Model) -> Speed:
 
 def _measure(device: Device, model: Model) -> Speed:
     shape = {"hidden": model.config.hidden, "ffn": model.config.ffn, "threads": device.threads, "budget-s": BUDGET_S}
-    command = [sys.executable, "-m", "swarm.worker.measure", "--device", device.torch_device, "--dtype", model.dtype]
+    command = [
+        sys.executable,
+        "-m",
+        "swarm.worker.measure",
+        "--device",
+        device.torch_device,
+        "--dtype",
+        Bits.of(model.dtype).measured,
+    ]
     command += [word for name, value in shape.items() for word in (f"--{name}", str(value))]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_S, check=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.config import PLAN_DTYPES
+from swarm.bits import canonical
 from swarm.errors import UsageError
 from swarm.plan import Model
 from swarm.shapes import SHAPES, known_shape
@@ -18,8 +18,7 @@ def model_to_plan(model: str, dtype: str) -> Model:
         UsageError: the dtype, or a model that is nothing known.
         ModelError: its files contradict themselves.
     """
-    if dtype not in ("auto", *PLAN_DTYPES):
-        raise UsageError(f"--dtype {dtype} is not known: give auto, {', '.join(PLAN_DTYPES)}")
+    dtype = canonical(dtype)
     shape = known_shape(model, dtype)
     if shape is not None:
         return shape

@@ -10,6 +10,7 @@ import typer
 
 from cluster.address import is_loopback, own_address
 from cluster.ports import DEFAULT_PORTS
+from swarm.bits import with_forms
 from swarm.cli import options, rig_options, settings
 from swarm.cli.install import need
 from swarm.cli.one_head import one_head
@@ -34,6 +35,9 @@ def up(
     threads: rig_options.Threads = None,
     spread: rig_options.Spread = False,
     dtype: Annotated[str, typer.Option("--dtype", help=options.DTYPES)] = "auto",
+    group: options.Group = 0,
+    attention: options.Attention = "",
+    head: options.Head = "",
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", min=1, help="Positions of each session.")] = 8192,
     objective: options.Objective = "balanced",
@@ -55,6 +59,7 @@ def up(
     from cluster.head_rig import HeadRig
     from cluster.target import Target
 
+    dtype = with_forms(dtype, group, attention, head)
     describe(model, dtype)  # what is wrong with the model is said before anything starts
     source = model if model == NANO or not Path(model).expanduser().is_dir() else str(resolve(model))
     swarm_key = settings.explicit_key(key, key_file) or settings.own_key()

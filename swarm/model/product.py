@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swarm.model.quant.int4 import Int4Matrix
-from swarm.model.quant.int8 import Int8Matrix
+from swarm.model.quant.ordered import Ordered, Quantized
+from swarm.model.quant.stacked import Stacked
 
-Weight = Tensor | Int4Matrix | Int8Matrix
+Weight = Tensor | Quantized | Ordered | Stacked
 """A matrix [M, K], in whatever form it is kept."""
 
 

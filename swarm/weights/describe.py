@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swarm.config import PLAN_DTYPES
-from swarm.errors import UsageError
+from swarm.bits import AUTO, canonical
 from swarm.plan import Model
 from swarm.weights.checkpoint import ASSETS, SENTENCEPIECE
 from swarm.weights.file import LocalFile
 from swarm.weights.gguf.assets import gguf_assets
 from swarm.weights.gguf.model import GgufModel, gguf_files, is_gguf
+from swarm.weights.own_dtype import own_dtype
 from swarm.weights.source import NANO, hub_id, inspect, local, pinned
 
 
@@ -19,14 +19,13 @@ def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Mode
 
     Args:
         model: a folder, a Hub id, or `nano`.
-        dtype: `auto` for the checkpoint's own, or one of `PLAN_DTYPES`.
+        dtype: `auto` for the checkpoint's own, or any that `Bits.of` reads.
 
     Raises:
         UsageError: a dtype, or a model, that is nothing known.
         ModelError: see `inspect`.
     """
-    if dtype != "auto" and dtype not in PLAN_DTYPES:
-        raise UsageError(f"--dtype {dtype} is not known: give auto, {', '.join(PLAN_DTYPES)}")
+    dtype = canonical(dtype)
     checkpoint = inspect(model, cache)
     folder = checkpoint.folder
     is_here = model != NANO and local(model) is not None
@@ -34,7 +33,7 @@ def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Mode
         name=NANO if model == NANO else folder.name if is_here else hub_id(model).name,
         source=str(folder) if is_here else pinned(model, folder),
         model_id=checkpoint.model_id(),
-        dtype=checkpoint.config.dtype if dtype == "auto" else dtype,
+        dtype=own_dtype(checkpoint) if dtype == AUTO else dtype,
         config=checkpoint.config,
     )
 

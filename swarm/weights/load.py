@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from swarm.config import INT4_GROUP
+from swarm.bits import Bits
 from swarm.model.block import BlockCore
 from swarm.model.experts import ExpertWeights, SharedExpert
 from swarm.model.product import Weight
-from swarm.model.quant.int4 import Int4Matrix
-from swarm.model.quant.int8 import Int8Matrix
 from swarm.model.stage import Head
 from swarm.weights import names
 from swarm.weights.checkpoint import Checkpoint
-from swarm.weights.quantize import quantize_int4, quantize_int8
-from swarm.weights.read import read_into
+from swarm.weights.losses import Loss
+from swarm.weights.matrices import Matrices, Part
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Loader:
 
     Args:
         dtype: what is computed in.
-        quantized: `int8` or `int4`: how matrices are kept; empty: in `dtype`. The embedding, routers and norms always are.
+        bits: how matrices are kept; None: in `dtype`. The embedding, routers and norms always are.
 
     Every method raises MissingWeights or CorruptWeights where the files changed since the checkpoint was opened.
     """
@@ -34,7 +33,12 @@ class Loader:
     checkpoint: Checkpoint
     dtype: torch.dtype
     device: torch.device | str = "cpu"
-    quantized: str = ""
+    bits: Bits | None = None
+
+    @property
+    def losses(self) -> list[Loss]:
+        """What quantizing did to each tensor so far."""
+        return self._matrices.losses
 
     def embedding(self) -> Tensor:
         """[V, H]."""
@@ -43,7 +47,7 @@ class Loader:
     def head(self) -> Head:
         """The last norm and the output matrix; a tied one is a copy of the embedding."""
         tied = self.checkpoint.config.tied_head
-        return Head(self._one(names.NORM), self._stacked(names.EMBEDDING if tied else names.OUTPUT))
+        return Head(self._one(names.NORM), self._stacked("head", names.EMBEDDING if tied else names.OUTPUT))
 
     def core(self, block: int) -> BlockCore:
         """A Block without its experts."""
@@ -55,8 +59,8 @@ class Loader:
         }
         return BlockCore(
             attention_norm=self._one(part["norm1"]),
-            wqkv=self._stacked(part["q"], part["k"], part["v"]),
-            wo=self._stacked(part["o"]),
+            wqkv=self._stacked("attention", part["q"], part["k"], part["v"]),
+            wo=self._stacked("attention", part["o"]),
             ffn_norm=self._one(part["norm2"]),
             router=small.get("router"),
             bqkv=torch.cat([self._one(part[letter]) for letter in ("bq", "bk", "bv")]) if "bq" in part else None,
@@ -75,38 +79,22 @@ class Loader:
             part = {letter: name for letter, (name, _) in names.expert(config, block, index).items()}
             return self._mlp(part["w1"], part["w2"], part["w3"])
         fused = names.experts(config, block)
-        w13, w2 = (self._matrix(self._one(fused[letter][0], index, self._kept)) for letter in ("w13", "w2"))
+        w13, w2 = (
+            self._matrices.read(role, Part(entries[fused[letter][0]], index))
+            for letter, role in (("w13", "experts"), ("w2", "down"))
+        )
         b13, b2 = (self._one(fused[letter][0], index) if letter in fused else None for letter in ("b13", "b2"))
         return ExpertWeights(w13, w2, config.activation, b13, b2)
 
     def _mlp(self, w1: str, w2: str, w3: str) -> ExpertWeights:
-        return ExpertWeights(self._stacked(w1, w3), self._stacked(w2), self.checkpoint.config.activation)
+        return ExpertWeights(self._stacked("experts", w1, w3), self._stacked("down", w2), self.checkpoint.config.activation)
 
-    @property
-    def _kept(self) -> torch.device | str:
-        """Where a matrix is read to: its own Device, or where it is quantized first."""
-        return "cpu" if self.quantized else self.device
+    def _one(self, name: str, index: int | None = None) -> Tensor:
+        return Part(self.checkpoint.entries[name], index).read(self.dtype, self.device)
 
-    def _one(self, name: str, part: int | None = None, device: torch.device | str | None = None) -> Tensor:
-        entry = self.checkpoint.entries[name]
-        out = torch.empty(entry.shape if part is None else entry.shape[1:], dtype=self.dtype, device=device or self.device)
-        read_into(out, entry, part)
-        return out
+    def _stacked(self, role: str, *parts: str) -> Weight:
+        return self._matrices.read(role, *(Part(self.checkpoint.entries[name]) for name in parts))
 
-    def _stacked(self, *parts: str) -> Weight:
-        """Matrices of one width, one above the other."""
-        entries = [self.checkpoint.entries[name] for name in parts]
-        out = torch.empty((sum(e.shape[0] for e in entries), *entries[0].shape[1:]), dtype=self.dtype, device=self._kept)
-        at = 0
-        for entry in entries:
-            read_into(out[at : at + entry.shape[0]], entry)
-            at += entry.shape[0]
-        return self._matrix(out)
-
-    def _matrix(self, w: Tensor) -> Weight:
-        if self.quantized == "int4":
-            codes = quantize_int4(w, INT4_GROUP)
-            return Int4Matrix.of(codes.q, codes.scale, codes.zero, codes.group, self.dtype).to(self.device)
-        if self.quantized == "int8":
-            return Int8Matrix.of(*quantize_int8(w), self.dtype).to(self.device)
-        return w
+    @cached_property
+    def _matrices(self) -> Matrices:
+        return Matrices(self.dtype, self.device, self.bits)

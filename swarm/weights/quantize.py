@@ -9,88 +9,112 @@ N: outputs   K: inputs   G: groups of a row   g: weights of a group
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEVELS = 15
-"""The highest code of 4 bits."""
-ROUNDS = 4
+from swarm.bits import Form
+from swarm.weights.codes import MIDDLE, Codes
+
+LEVELS = {"int4": 15, "int8": 255}
+"""The highest code, from 0."""
+ROUNDS = {"int4": 4, "int8": 1}
 """Turns of codes and line; more gain less than a fiftieth of the error."""
 CHUNK_WEIGHTS = 1 << 17
 """Weights worked on at once: what a core's own cache holds, since each is passed over some hundred times."""
 
 
 @dataclass(frozen=True)
-class Codes:
-    """A matrix as `w = (q - 8) * scale + zero`, in fp32.
+class Quantized:
+    """What came of a matrix.
 
     Args:
-        q: uint8 [N, K], 0 to 15.
-        scale: [N, G].
-        zero: [N, G].
-        group: g; the last group of a row may have fewer weights.
+        error: squared error of all weights together, beside their squares: 0 is none.
     """
+
+    codes: Codes
+    error: float
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some groups [n, g]: codes from 0 in fp32, scale [n, 1], and the weight of code 0 [n, 1]."""
 
     q: Tensor
     scale: Tensor
-    zero: Tensor
-    group: int
+    low: Tensor
 
 
-def quantize_int4(w: Tensor, group: int) -> Codes:
-    """`w` [N, K], any float dtype, as 4-bit codes."""
-    columns = w.shape[1]
+def quantize(w: Tensor, form: Form) -> Quantized:
+    """`w` [N, K], any float dtype, on a CPU, in a form that is quantized."""
+    if not form.group:
+        return _symmetric(w)
+    return _grouped(w, form, lambda x: _best(x, LEVELS[form.kind], ROUNDS[form.kind]))
+
+
+def rounded(w: Tensor, form: Form) -> Quantized:
+    """The same by plain rounding between each group's least and greatest weight: what `quantize` is measured against."""
+    return _grouped(w, form, lambda x: _best(x, LEVELS[form.kind], 0))
+
+
+def _grouped(w: Tensor, form: Form, best: Callable[[Tensor], _Part]) -> Quantized:
+    rows, columns = w.shape
     # A short group is filled up with what it has, which leaves its range as it is.
-    w = F.pad(w.float(), (0, -columns % group), mode="replicate") if columns % group else w
-    flat = w.reshape(-1, group)
-    q = torch.empty(flat.shape, dtype=torch.uint8)
-    scale, zero = torch.empty(len(flat)), torch.empty(len(flat))
-    step = max(1, CHUNK_WEIGHTS // group)
+    short = -columns % form.group
+    flat = (F.pad(w.float(), (0, short), mode="replicate") if short else w).reshape(-1, form.group)
+    q = torch.empty(flat.shape, dtype=torch.uint8 if form.kind == "int4" else torch.int8)
+    lines = torch.empty(2, len(flat))
+    middle, lost, all_of_it = MIDDLE[form.kind] if form.kind == "int4" else 128, 0.0, 0.0
+    step = max(1, CHUNK_WEIGHTS // form.group)
     for at in range(0, len(flat), step):
-        part = slice(at, at + step)
-        q[part], scale[part], zero[part] = _best(flat[part].float())
-    groups = w.shape[1] // group
-    return Codes(q.view(w.shape)[:, :columns], scale.view(-1, groups), (zero + 8 * scale).view(-1, groups), group)
+        rows_here = slice(at, at + step)
+        x = flat[rows_here].float()
+        part = best(x)
+        q[rows_here] = (part.q if form.kind == "int4" else part.q - middle).to(q.dtype)
+        lines[0, rows_here], lines[1, rows_here] = part.scale[:, 0], (part.low + middle * part.scale)[:, 0]
+        all_of_it += float(x.square().sum())
+        lost += float(torch.addcmul(part.low - x, part.q, part.scale).square_().sum())
+    scale, zero = lines.view(2, rows, -1)
+    codes = Codes(q.view(rows, columns + short)[:, :columns], scale, zero, form)
+    if short:  # what filled the last group up is no loss
+        lost, all_of_it = float((codes.dense() - w.float()).square_().sum()), float(w.float().square().sum())
+    return Quantized(codes, lost / all_of_it if all_of_it else 0.0)
 
 
-def rounded_int4(w: Tensor, group: int) -> Codes:
-    """The same by plain rounding between each group's least and greatest weight: what `quantize_int4` is measured against."""
-    x = w.reshape(-1, group).float()
-    low, high = x.aminmax(dim=-1, keepdim=True)
-    groups, scale, zero = w.shape[1] // group, _spread(high - low), low
-    return Codes(
-        _codes(x, scale, zero).to(torch.uint8).view(w.shape), scale.view(-1, groups), (zero + 8 * scale).view(-1, groups), group
-    )
-
-
-def quantize_int8(w: Tensor) -> tuple[Tensor, Tensor]:
-    """`w` [N, K] as int8 codes [N, K] and a scale a row [N] in fp32, so that `w = q * scale`."""
-    q, scale = torch.empty(w.shape, dtype=torch.int8), torch.empty(w.shape[0])
+def _symmetric(w: Tensor) -> Quantized:
+    """8 bits, a scale a row and no zero."""
+    q, scale = torch.empty(w.shape, dtype=torch.int8), torch.empty(w.shape[0], 1)
+    lost, all_of_it = 0.0, 0.0
     step = max(1, CHUNK_WEIGHTS // w.shape[1])
     for at in range(0, w.shape[0], step):
-        x = w[at : at + step].float()
+        rows = slice(at, at + step)
+        x = w[rows].float()
         most = x.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
         codes = (x / most).round_()
-        q[at : at + step], scale[at : at + step] = codes.to(torch.int8), most[:, 0]
-    return q, scale
+        q[rows], scale[rows] = codes.to(torch.int8), most
+        all_of_it += float(x.square().sum())
+        lost += float(torch.addcmul(-x, codes, most).square_().sum())
+    return Quantized(Codes(q, scale, None, Form("int8")), lost / all_of_it if all_of_it else 0.0)
 
 
-def _best(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes, scales and lowest levels for groups `x` [n, g]: from their range, improved in turns, never worse than it."""
+def _best(x: Tensor, levels: int, rounds: int) -> _Part:
+    """Codes and lines for groups `x` [n, g]: from their range, improved in turns, never worse than it."""
     low, high = x.aminmax(dim=-1, keepdim=True)
     mean = x.mean(-1, keepdim=True)
     centred = x - mean
-    scale, zero = _spread(high - low), low
-    for _ in range(ROUNDS):
-        scale, zero = _line(_codes(x, scale, zero), centred, mean, scale)
-    return _codes(x, scale, zero).to(torch.uint8), scale[:, 0], zero[:, 0]
+    step = (high - low) / levels
+    scale = torch.where(step > 0, step, torch.ones_like(step))
+    for _ in range(rounds):
+        scale, low = _line(_codes(x, scale, low, levels), centred, mean, scale)
+    # Where all weights of a group are equal its zero is that weight: beside a scale it would be rounded with it.
+    return _Part(_codes(x, scale, low, levels), scale * (step > 0), low)
 
 
-def _codes(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    return torch.sub(x, zero).div_(scale).round_().clamp_(0, LEVELS)
+def _codes(x: Tensor, scale: Tensor, low: Tensor, levels: int) -> Tensor:
+    return torch.sub(x, low).div_(scale).round_().clamp_(0, levels)
 
 
 def _line(q: Tensor, centred: Tensor, mean: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,8 +125,3 @@ def _line(q: Tensor, centred: Tensor, mean: Tensor, before: Tensor) -> tuple[Ten
     slope = torch.mul(q, centred).sum(-1, keepdim=True) / variance
     scale = torch.where((variance > 0) & (slope > 0), slope, before)
     return scale, mean - scale * middle
-
-
-def _spread(width: Tensor) -> Tensor:
-    """The step between levels that span `width`; any, where all weights of a group are equal."""
-    return torch.where(width > 0, width / LEVELS, torch.ones_like(width))

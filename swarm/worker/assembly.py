@@ -10,7 +10,7 @@ import torch
 
 from swarm.model.block import Block
 from swarm.model.cache import PagedCache
-from swarm.model.dtypes import TORCH_DTYPES
+from swarm.model.dtypes import numbers_of
 from swarm.model.experts import ExpertPort, LocalExperts
 from swarm.model.stage import Stage
 from swarm.plan import Plan
@@ -81,7 +81,7 @@ class Assembly:
 
     def _pool(self) -> KVPool:
         """The KV pool of an older epoch where it fits this Plan, so that Sessions keep what they have; else a new one."""
-        plan, dtype = self.plan, TORCH_DTYPES[self.plan.model.dtype]
+        plan, dtype = self.plan, numbers_of(self.plan.model.dtype)
         for pool in self.pools:
             cache = pool.cache
             same_pages = (cache.num_pages, cache.page_positions) == (plan.kv_pages, plan.page_positions)

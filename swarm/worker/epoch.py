@@ -10,7 +10,7 @@ import torch
 from swarm.config import ModelConfig
 from swarm.errors import Moved, Refused
 from swarm.model.cache import PagedCache
-from swarm.model.dtypes import TORCH_DTYPES
+from swarm.model.dtypes import numbers_of
 from swarm.model.experts import LocalExperts
 from swarm.model.stage import Stage
 from swarm.plan import Plan
@@ -43,7 +43,7 @@ class Epoch:
 
     @property
     def dtype(self) -> torch.dtype:
-        return TORCH_DTYPES[self.plan.model.dtype]
+        return numbers_of(self.plan.model.dtype)
 
     @property
     def cache(self) -> PagedCache:

@@ -17,7 +17,7 @@ from statistics import median
 
 import torch
 
-from swarm.model.dtypes import TORCH_DTYPES
+from swarm.model.dtypes import TORCH_DTYPES, numbers_of
 from swarm.model.product import Weight
 from swarm.worker.device_memory import free_bytes
 from swarm.worker.measure_parts import JOB_S, Products, SmallBlock
@@ -37,7 +37,7 @@ class Wanted:
     """What to measure.
 
     Args:
-        dtype: as a Plan names it.
+        dtype: as a Plan names it; matrices have the form of its experts.
         hidden, ffn: the shape of one expert.
         kernels_core, kernels_expert: kernel starts that the planner counts for a Block of one row, see `worker.proto`.
         budget_s: for all of it.
@@ -73,7 +73,7 @@ class Figures:
 
 
 def dtypes_of(device: torch.device) -> tuple[str, ...]:
-    """The dtypes that a Device computes well."""
+    """The dtypes of numbers that a Device computes well; matrices in few bits meet numbers of one of them."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < BF16_CAPABILITY:
         return ("fp16", "fp32")
     return tuple(TORCH_DTYPES)
@@ -87,7 +87,7 @@ def measuring(wanted: Wanted, device: torch.device, room_bytes: int, held: Seque
         held: weights that the Device has already, of the wanted shape and dtype.
     """
     began = time.perf_counter()
-    dtype = TORCH_DTYPES[wanted.dtype]
+    dtype = numbers_of(wanted.dtype)
     block = SmallBlock(dtype, device)
     fill_until = began + wanted.budget_s / 4
     products = yield from Products.filling(wanted.hidden, wanted.ffn, held, wanted.dtype, device, room_bytes, fill_until)

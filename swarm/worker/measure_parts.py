@@ -11,15 +11,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from swarm.config import INT4_GROUP, ModelConfig
+from swarm.bits import Bits
+from swarm.config import ModelConfig
 from swarm.model.block import Block, BlockCore
 from swarm.model.cache import PagedCache
-from swarm.model.dtypes import TORCH_DTYPES
+from swarm.model.dtypes import numbers_of
 from swarm.model.experts import ExpertWeights, LocalExperts
 from swarm.model.memory import num_bytes
 from swarm.model.product import Weight, product
-from swarm.model.quant.int4 import KERNEL_ROWS, Int4Matrix
+from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import KERNEL_COLUMNS, Int8Matrix
+from swarm.model.quant.int8_groups import Int8Groups
+from swarm.model.quant.planes import KERNEL_GROUP, KERNEL_ROWS
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows, Segment
 
@@ -81,7 +84,7 @@ class Products:
                 if time.perf_counter() - turn > JOB_S:
                     yield
                     turn = time.perf_counter()
-        return cls(tuple(weights), TORCH_DTYPES[dtype], itertools.cycle(weights))
+        return cls(tuple(weights), numbers_of(dtype), itertools.cycle(weights))
 
     def run(self, rows: int, seconds_a_byte: float) -> Taken:
         """As many products as take about `JOB_S` at that speed, or a part of one where that takes longer."""
@@ -89,7 +92,7 @@ class Products:
         count = int(JOB_S / (mean * seconds_a_byte))
         share = min(1.0, JOB_S / (mean * seconds_a_byte))
         used = [_part(next(self._next), share) for _ in range(max(2 if share == 1.0 else 1, count))]
-        device = device_of(used[0])
+        device = used[0].device
         inputs = {k: torch.ones(rows, k, dtype=self.inputs, device=device) for k in {w.shape[1] for w in used}}
         taken = timed(device, lambda: [product(inputs[w.shape[1]], w) for w in used])
         return Taken(taken, num_bytes(*used), len(used))
@@ -97,13 +100,7 @@ class Products:
     def one(self) -> None:
         """One product of one row: what a Block's Python and small kernels find in the caches afterwards is as in decode."""
         w = next(self._next)
-        product(torch.ones(1, w.shape[1], dtype=self.inputs, device=device_of(w)), w)
-
-
-def device_of(w: Weight) -> torch.device:
-    if isinstance(w, Tensor):
-        return w.device
-    return w.packed.device if isinstance(w, Int4Matrix) else w.q.device
+        product(torch.ones(1, w.shape[1], dtype=self.inputs, device=w.device), w)
 
 
 def _part(w: Weight, share: float) -> Weight:
@@ -112,30 +109,39 @@ def _part(w: Weight, share: float) -> Weight:
 
 
 class Blank:
-    """Makes matrices of noise in one dtype, piece by piece."""
+    """Makes matrices of noise in the form of a dtype's experts, piece by piece."""
 
     def __init__(self, dtype: str, device: torch.device) -> None:
-        self._dtype, self._numbers, self._device = dtype, TORCH_DTYPES[dtype], device
+        self._form, self._numbers, self._device = Bits.of(dtype).experts, numbers_of(dtype), device
         self._noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(0)).mul_(0.02).to(self._numbers).to(device)
 
     @property
     def element_bytes(self) -> float:
         """About what one weight takes."""
-        return {"int8": 1.0, "int4": 0.5625}.get(self._dtype, self._noise.element_size())
+        return self._form.matrix_bytes(1, 1 << 10) / (1 << 10)
 
     def matrix(self, rows: int, inputs: int) -> tuple[Weight, list[Callable[[], object]]]:
         """A matrix, and what fills it once it is done."""
-        if self._dtype == "int4":
-            rows, wide = -(-rows // KERNEL_ROWS) * KERNEL_ROWS, -(-inputs // INT4_GROUP)
-            packed = torch.empty(rows, wide * INT4_GROUP // 2, dtype=torch.uint8, device=self._device)
-            scales = torch.full((wide, rows, 2), 0.01, dtype=self._numbers, device=self._device)
-            return Int4Matrix(rows, inputs, INT4_GROUP, packed, scales), self._pieces(packed)
-        if self._dtype == "int8":
-            scale = torch.full((rows,), 0.01, dtype=self._numbers, device=self._device)
-            codes = torch.empty(rows, -(-inputs // KERNEL_COLUMNS) * KERNEL_COLUMNS, dtype=torch.int8, device=self._device)
-            return Int8Matrix(inputs, codes, scale), self._pieces(codes)
-        weight = torch.empty(rows, inputs, dtype=self._numbers, device=self._device)
-        return weight, self._pieces(weight)
+        if not self._form.quantized:
+            weight = torch.empty(rows, inputs, dtype=self._numbers, device=self._device)
+            return weight, self._pieces(weight)
+        if not self._form.group:
+            codes = self._bytes(rows, -(-inputs // KERNEL_COLUMNS) * KERNEL_COLUMNS).view(torch.int8)
+            return Int8Matrix(inputs, codes, self._scales(rows)), self._pieces(codes)
+        group = self._form.group
+        rows, wide = -(-rows // KERNEL_ROWS) * KERNEL_ROWS, -(-inputs // max(group, KERNEL_GROUP)) * max(group, KERNEL_GROUP)
+        if self._form.kind == "int4":
+            packed = self._bytes(rows, wide // 2)
+            return Int4Matrix(rows, inputs, group, packed, self._scales(wide // group, rows, 2)), self._pieces(packed)
+        packed, shares = self._bytes(2, rows, wide // 2), max(1, KERNEL_GROUP // group)
+        scales = self._scales(shares, wide // group // shares, rows, 2)
+        return Int8Groups(rows, inputs, group, packed, scales), self._pieces(packed)
+
+    def _bytes(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.uint8, device=self._device)
+
+    def _scales(self, *shape: int) -> Tensor:
+        return torch.full(shape, 0.01, dtype=self._numbers, device=self._device)
 
     def _pieces(self, out: Tensor) -> list[Callable[[], object]]:
         noise = self._noise.view(out.dtype)

@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Generator
 
-from swarm.errors import Full, Refused, SwarmError
-from swarm.model.dtypes import TORCH_DTYPES
+from swarm.bits import Bits
+from swarm.errors import Full, Refused, SwarmError, UsageError
 from swarm.model.memory import num_bytes
 from swarm.model.product import Weight
 from swarm.wire.v1 import worker_pb2 as pb
@@ -42,7 +42,7 @@ async def measure(worker: Worker, request: pb.MeasureRequest) -> pb.MeasureReply
     async with worker.ordering:
         dtypes = dtypes_of(worker.device)
         reply = pb.MeasureReply(dtypes=dtypes)
-        if wanted.dtype in dtypes:
+        if Bits.of(wanted.dtype).numbers in dtypes:
             try:
                 figures = await _in_turns(worker, wanted)
             finally:
@@ -57,12 +57,12 @@ async def measure(worker: Worker, request: pb.MeasureRequest) -> pb.MeasureReply
 
 def _wanted(worker: Worker, request: pb.MeasureRequest) -> Wanted:
     default = Wanted()
-    if request.dtype not in TORCH_DTYPES or max(request.hidden, request.ffn) > MOST_WIDTH:
-        raise Refused(
-            f"cannot measure dtype {request.dtype!r} at {request.hidden} x {request.ffn}: "
-            f"ask {', '.join(TORCH_DTYPES)}, at most {MOST_WIDTH} wide",
-            worker.name,
-        )
+    try:
+        Bits.of(request.dtype)
+    except UsageError as error:
+        raise Refused(f"cannot measure: {error}", worker.name) from None
+    if max(request.hidden, request.ffn) > MOST_WIDTH:
+        raise Refused(f"cannot measure {request.hidden} x {request.ffn}: ask at most {MOST_WIDTH} wide", worker.name)
     return Wanted(
         request.dtype,
         request.hidden or default.hidden,
@@ -113,7 +113,7 @@ def _held(worker: Worker, wanted: Wanted) -> list[Weight]:
     """Experts' weights that are here, of the wanted shape and dtype, as many as are read in turn."""
     found: list[Weight] = []
     shapes = ((2 * wanted.ffn, wanted.hidden), (wanted.hidden, wanted.ffn))
-    epochs = [epoch for epoch in worker.epochs.all() if epoch.plan.model.dtype == wanted.dtype]
+    epochs = [epoch for epoch in worker.epochs.all() if Bits.of(epoch.plan.model.dtype).measured == wanted.dtype]
     experts = [e for epoch in epochs for e in epoch.experts.weights.values()]
     size = 0
     for weights in ((e.w13, e.w2) for e in experts):

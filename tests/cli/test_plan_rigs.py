@@ -22,11 +22,12 @@ from cluster.rigs_file import parse_rigs, read_rigs
 from swarm.cli.plan_model import model_to_plan
 from swarm.cli.plan_picture import rigs_picture
 from swarm.cli.planned import Planned, on_rigs
-from swarm.config import PLAN_DTYPES
 from swarm.errors import SwarmError
 from swarm.plan_check import OBJECTIVES
 from swarm.weights.source import NANO_FOLDER
 
+DTYPES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int8/32": 1.125, "int4/32": 0.625, "int4": 0.5625, "int4/128": 0.53125}
+"""And the bytes of a weight in each."""
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 MIXTRAL = ("mixtral-8x7b", "--context", "4096", "--sessions", "2", "--json", "--rigs")
 
@@ -64,14 +65,14 @@ def test_there_is_an_example_for_each_home_that_is_documented() -> None:
 
 
 @pytest.mark.parametrize("model", ["mixtral-8x7b", "mixtral-8x22b"])
-@pytest.mark.parametrize("dtype", PLAN_DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_both_mixtrals_are_planned_in_every_dtype_from_their_shape_alone(model: str, dtype: str, tmp_path: Path) -> None:
     a6000s = ", ".join(['{ card = "RTX A6000" }'] * 14)
     planned = made_here(model, dtype, rigs_of(tmp_path, f"devices = [{a6000s}]"), Load(1, 2048))
     assert planned.plan.model.dtype == dtype
     weights = sum(w.weights_bytes for w in planned.plan.workers) / 1e9
     wanted = {"mixtral-8x7b": 46.70e9, "mixtral-8x22b": 140.62e9}[model]
-    element = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "int4": 0.5625}[dtype]
+    element = DTYPES[dtype]
     assert weights == pytest.approx(wanted * element * len(planned.plan.routes) / 1e9, rel=0.02)
 
 
@@ -196,7 +197,7 @@ rig_lines = st.lists(device_lines, min_size=1, max_size=2, unique=True).map(lamb
 @given(
     st.lists(rig_lines, min_size=1, max_size=3),
     st.sampled_from(["nano", "mixtral-8x7b"]),
-    st.sampled_from(["auto", *PLAN_DTYPES]),
+    st.sampled_from(["auto", *DTYPES]),
     st.sampled_from(OBJECTIVES),
 )
 def test_any_home_gets_a_plan_within_its_memory_or_one_sentence(rigs: list[str], model: str, dtype: str, objective: str) -> None:

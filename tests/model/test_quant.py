@@ -1,4 +1,4 @@
-"""4-bit and 8-bit matrices: their products, at every width and row count, and how they are made."""
+"""Matrices in few bits: their products, at every width, height and row count."""
 
 from __future__ import annotations
 
@@ -6,22 +6,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from swarm.model.quant.int4 import FEW_ROWS, Int4Matrix
-from swarm.model.quant.int8 import Int8Matrix
-from swarm.weights.quantize import Codes, quantize_int4, quantize_int8, rounded_int4
+from swarm.bits import Form
+from swarm.model.quant.int4 import FEW_ROWS
+from swarm.model.quant.matrix import matrix_of
+from swarm.model.quant.ordered import Ordered
+from swarm.model.quant.stacked import Stacked
+from swarm.weights.codes import MIDDLE, Codes
+from swarm.weights.quantize import quantize
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-ROW_COUNTS = [1, 3, FEW_ROWS, FEW_ROWS + 1, 40]
+FORMS = ["int4", "int4/32", "int4/128", "int8", "int8/16", "int8/32"]
+ROW_COUNTS = [1, 2, 8, 9, 17, FEW_ROWS, FEW_ROWS + 1, 40]
 
 
 def drawn(rows: int, columns: int, seed: int = 0) -> Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
-def dense(codes: Codes) -> Tensor:
-    """What the codes mean, in fp32, computed from the formula."""
-    q = codes.q.float().view(*codes.scale.shape, codes.group)
-    return ((q - 8) * codes.scale.unsqueeze(-1) + codes.zero.unsqueeze(-1)).flatten(1)
+def made(rows: int, columns: int, form: str, seed: int = 0) -> Codes:
+    return quantize(drawn(rows, columns, seed), Form.of(form)).codes
+
+
+def meant(codes: Codes) -> Tensor:
+    """What the codes mean, in fp32, a weight at a time from the formula."""
+    w, middle = torch.empty(codes.q.shape), MIDDLE[codes.form.kind]
+    for j in range(w.shape[1]):
+        group = j // codes.form.group if codes.form.group else 0
+        zero = codes.zero[:, group] if codes.zero is not None else 0.0
+        w[:, j if codes.order is None else int(codes.order[j])] = (codes.q[:, j].float() - middle) * codes.scale[:, group] + zero
+    return w
 
 
 def far(answer: Tensor, truth: Tensor) -> float:
@@ -29,53 +42,63 @@ def far(answer: Tensor, truth: Tensor) -> float:
     return float((answer.float() - truth).abs().max() / truth.square().mean().sqrt().clamp(min=truth.new_tensor(1.0)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("group", [32, 64, 128])
-@pytest.mark.parametrize("rows", [1, 15, 16, 17, 33, 48, 63, 64, 65, 80, 112, 129, 192])
-def test_int4_products_are_those_of_the_codes_at_every_height(rows: int, group: int, dtype: torch.dtype) -> None:
-    codes = quantize_int4(drawn(rows, 2 * group), group)
-    matrix = Int4Matrix.of(codes.q, codes.scale, codes.zero, group, dtype)
+def check(codes: Codes, dtype: torch.dtype) -> None:
+    matrix, truth = matrix_of([codes], dtype), meant(codes)
     for n in ROW_COUNTS:
-        x = drawn(n, 2 * group, seed=n).to(dtype)
+        x = drawn(n, codes.q.shape[1], seed=n).to(dtype)
         answer = matrix.product(x)
-        assert answer.shape == (n, rows)
+        assert answer.shape == (n, codes.q.shape[0])
         assert answer.dtype == dtype
-        assert far(answer, x.float() @ dense(codes).T) < (2e-5 if dtype is torch.float32 else 1e-1)
+        assert far(answer, x.float() @ truth.T) < (2e-5 if dtype is torch.float32 else 1e-1)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("columns", [*range(1, 40), 63, 65, 127])
-def test_int8_products_are_right_at_every_odd_width(columns: int, dtype: torch.dtype) -> None:
-    q, scale = quantize_int8(drawn(24, columns))
-    matrix = Int8Matrix.of(q, scale, dtype)
-    for n in ROW_COUNTS:
-        x = drawn(n, columns, seed=n).to(dtype)
-        assert far(matrix.product(x), x.float() @ (q * scale.unsqueeze(1)).T) < (2e-5 if dtype is torch.float32 else 1e-1)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_products_are_those_of_the_codes_at_every_height(form: str, dtype: torch.dtype) -> None:
+    for rows in (1, 15, 16, 17, 33, 48, 63, 64, 65, 80, 112, 129, 257, 336):
+        check(made(rows, 256, form), dtype)
 
 
-def test_what_is_unpacked_is_what_was_packed_but_for_the_rounding_of_the_scales() -> None:
-    codes = quantize_int4(drawn(208, 256), 64)
-    exact = Int4Matrix.of(codes.q, codes.scale, codes.zero, 64, torch.float32)
-    assert far(exact.dense(), dense(codes)) < 1e-6
-    rounded = Int4Matrix.of(codes.q, codes.scale, codes.zero, 64, torch.bfloat16)
-    assert far(rounded.dense(), dense(codes)) < 2**-6
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_products_are_those_of_the_codes_at_every_odd_width(form: str, dtype: torch.dtype) -> None:
+    for columns in (*range(1, 40), 63, 65, 127, 129, 191):
+        check(made(24, columns, form), dtype)
 
 
-def test_the_search_leaves_a_smaller_error_than_rounding_in_every_group_size() -> None:
-    w = drawn(64, 512)
-    for group in (32, 64, 128):
-        searched, rounded = ((dense(f(w, group)) - w).square().mean() for f in (quantize_int4, rounded_int4))
-        assert searched < 0.9 * rounded
+@pytest.mark.parametrize("form", FORMS)
+def test_in_fp32_what_is_unpacked_is_what_the_codes_mean(form: str) -> None:
+    codes = made(208, 320, form)
+    assert far(matrix_of([codes], torch.float32).dense(), meant(codes)) < 2e-6
+    assert far(matrix_of([codes], torch.bfloat16).dense(), meant(codes)) < 2**-5
+    assert far(codes.dense(), meant(codes)) < 1e-6
 
 
-def test_groups_of_equal_weights_and_of_zeros_come_back_as_they_were() -> None:
-    w = torch.cat((torch.zeros(4, 64), torch.full((4, 64), -0.75)), 1)
-    assert torch.equal(dense(quantize_int4(w, 64)), w)
-    q, scale = quantize_int8(torch.zeros(3, 16))
-    assert torch.equal(q * scale.unsqueeze(1), torch.zeros(3, 16))
+@pytest.mark.parametrize("form", FORMS)
+def test_inputs_in_another_order_meet_their_own_columns(form: str) -> None:
+    order = torch.randperm(128, generator=torch.Generator().manual_seed(1))
+    codes = made(48, 128, form)
+    turned = Codes(codes.q, codes.scale, codes.zero, codes.form, order)
+    assert not torch.equal(meant(turned), meant(codes))
+    check(turned, torch.float32)
+    check(turned, torch.bfloat16)
+    assert far(turned.dense(), meant(turned)) < 1e-6
+    assert far(matrix_of([turned], torch.float32).dense(), meant(turned)) < 2e-6
 
 
-def test_a_quantized_matrix_weighs_what_the_plan_counts() -> None:
-    codes = quantize_int4(drawn(256, 512), 64)
-    assert Int4Matrix.of(codes.q, codes.scale, codes.zero, 64, torch.bfloat16).num_bytes == 256 * (512 // 2 + 4 * 512 // 64)
-    assert Int8Matrix.of(*quantize_int8(drawn(256, 512)), torch.bfloat16).num_bytes == 256 * (512 + 2)
+def test_neighbours_of_one_form_are_one_matrix_and_others_stay_apart() -> None:
+    q, k, v = made(32, 128, "int4/32"), made(16, 128, "int4/32", 1), made(16, 128, "int8/16", 2)
+    mixed = matrix_of([q, k, v], torch.float32)
+    assert isinstance(mixed, Stacked) and len(mixed.parts) == 2
+    x = drawn(5, 128)
+    assert far(mixed.product(x), x @ torch.cat([meant(c) for c in (q, k, v)]).T) < 2e-5
+    assert mixed.shape == (64, 128)
+    order = torch.arange(128).flip(0)
+    turned = [Codes(c.q, c.scale, c.zero, c.form, order.clone()) for c in (q, k)]
+    assert isinstance(matrix_of(turned, torch.float32), Ordered)
+    assert isinstance(matrix_of([q, turned[1]], torch.float32), Stacked)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_quantized_matrix_weighs_what_the_plan_counts(form: str) -> None:
+    assert matrix_of([made(256, 512, form)], torch.bfloat16).num_bytes == Form.of(form).matrix_bytes(256, 512)

@@ -53,7 +53,7 @@ async def test_a_worker_answers_products_at_growing_rows_the_time_to_start_a_ker
         assert all(1e-13 < p.seconds_a_byte < 1e-5 for p in reply.products)
         assert 1e-7 < reply.start_s < 1e-2
         assert reply.free_bytes == worker.memory_bytes
-        assert set(reply.dtypes) == {"fp32", "fp16", "bf16", "int8", "int4"}
+        assert set(reply.dtypes) == {"fp32", "fp16", "bf16"}
 
 
 async def test_measuring_keeps_to_its_budget_and_gives_the_thread_back_in_between() -> None:

@@ -2,10 +2,13 @@
 
 Blocks of rows follow each other; within one, each input has half a byte a row. Blocks are as high as four vectors of the CPU
 are wide; the last may be lower, and is ordered in its own way.
+
+N: outputs   K: inputs   b: blocks of a tile   h: rows of a block
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -13,6 +16,21 @@ from torch import Tensor
 
 BLOCK_ROWS = {"AVX512": 64}
 """By `torch.backends.cpu.get_cpu_capability()`; 32 elsewhere."""
+TILE_ROWS = 256
+"""Outputs that are unpacked and multiplied at once: the dense product of fewer takes longer a weight, more leave a core's cache."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some whole blocks of one height."""
+
+    first: int
+    height: int
+    blocks: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.first, self.first + self.height * self.blocks)
 
 
 def pack(q: Tensor) -> Tensor:
@@ -21,18 +39,32 @@ def pack(q: Tensor) -> Tensor:
     return packed
 
 
-def blocks(rows: int) -> list[range]:
-    """The blocks of a packed matrix's rows."""
+def tiles(rows: int) -> list[Tile]:
+    """All rows of a packed matrix."""
     height = BLOCK_ROWS.get(torch.backends.cpu.get_cpu_capability(), 32)
-    return [range(at, min(at + height, rows)) for at in range(0, rows, height)]
+    whole, rest = divmod(rows, height)
+    most = TILE_ROWS // height
+    found = [Tile(at * height, height, min(most, whole - at)) for at in range(0, whole, most)]
+    return [*found, Tile(whole * height, rest, 1)] if rest else found
 
 
-def unpack(packed: Tensor, rows: range) -> Tensor:
-    """The codes less 8, int8 [K, n], of one of a packed matrix's `blocks`, an input a row."""
-    halves = packed[rows.start : rows.stop].reshape(-1, len(rows) // 2).view(torch.int8)  # [K, n / 2]: a block is one run of bytes
-    codes = torch.cat((halves & 15, (halves >> 4) & 15), 1).sub_(8)
-    places = _places(len(rows))
-    return codes if places is None else codes[:, places]
+def blocks(packed: Tensor, tile: Tile) -> Tensor:
+    """A tile's bytes, [b, K, h / 2]: a block is one run of them."""
+    return packed[tile.rows].view(tile.blocks, -1, tile.height // 2)
+
+
+def spread(halves: Tensor, spare: Tensor, out: Tensor) -> None:
+    """Some inputs of a tile's `blocks`, uint8 [b, k, h / 2], as codes of 0 to 15 in `out` fp32 [b, k, h].
+
+    Args:
+        spare: like `halves`, contiguous: what it held is lost.
+    """
+    low, high = out.unflatten(-1, (2, -1)).unbind(-2)
+    low.copy_(torch.bitwise_and(halves, 15, out=spare))
+    high.copy_(torch.bitwise_right_shift(halves, 4, out=spare))
+    places = _places(out.shape[-1])
+    if places is not None:
+        out.copy_(out[..., places])
 
 
 @lru_cache

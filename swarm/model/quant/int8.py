@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.memory import num_bytes
+from swarm.weights.codes import Codes
 
-FEW_ROWS = 16
+FEW_ROWS = 8
 """Up to here torch's product over codes is quicker on a CPU than unpacking them and the dense product; see docs/performance.md."""
-TILE_ROWS = 1024
+TILE_ROWS = 256
 """Outputs that are unpacked at once."""
 KERNEL_COLUMNS = 16
 """What the kernel wants the inputs to be a multiple of: other widths it answers with garbage."""
@@ -30,9 +31,11 @@ class Int8Matrix:
     scale: Tensor  # [N], in the dtype of the rows
 
     @classmethod
-    def of(cls, q: Tensor, scale: Tensor, dtype: torch.dtype) -> Int8Matrix:
-        """From codes [N, K] and scales [N]; only those are rounded, to `dtype`."""
-        return cls(q.shape[1], F.pad(q, (0, -q.shape[1] % KERNEL_COLUMNS)), scale.to(dtype))
+    def of(cls, codes: Codes, dtype: torch.dtype) -> Int8Matrix:
+        """From codes of a scale a row, inputs in their own order; only scales are rounded, to `dtype`."""
+        assert codes.order is None and codes.zero is None and not codes.form.group, "see the other forms"
+        columns = codes.q.shape[1]
+        return cls(columns, F.pad(codes.q, (0, -columns % KERNEL_COLUMNS)), codes.scale[:, 0].to(dtype))
 
     def to(self, device: torch.device | str) -> Int8Matrix:
         return replace(self, q=self.q.to(device), scale=self.scale.to(device))
@@ -42,22 +45,30 @@ class Int8Matrix:
         return self.q.shape[0], self.columns
 
     @property
+    def device(self) -> torch.device:
+        return self.q.device
+
+    @property
     def num_bytes(self) -> int:
         return num_bytes(self.q, self.scale)
 
     def product(self, x: Tensor) -> Tensor:
         """`x` [n, K] times the transpose of the matrix: [n, N]."""
+        wider = self.q.shape[1] - self.columns
+        x = F.pad(x, (0, wider)) if wider else x
         if x.shape[0] <= FEW_ROWS and x.device.type == "cpu":
-            return torch._weight_int8pack_mm(F.pad(x, (0, self.q.shape[1] - self.columns)).contiguous(), self.q, self.scale)
+            return torch._weight_int8pack_mm(x.contiguous(), self.q, self.scale)
         out = x.new_empty(x.shape[0], self.q.shape[0])
         for at in range(0, self.q.shape[0], TILE_ROWS):
             part = slice(at, at + TILE_ROWS)
             torch.mm(x, self._unpacked(part).t(), out=out[:, part])
-        return out
+        return out if x.dtype is torch.float16 else out.mul_(self.scale)
 
     def dense(self) -> Tensor:
         """The matrix [N, K] in the dtype of its scales."""
-        return self._unpacked(slice(None)).contiguous()
+        return self.q[:, : self.columns].to(self.scale.dtype).mul_(self.scale.unsqueeze(1))
 
     def _unpacked(self, part: slice) -> Tensor:
-        return self.q[part, : self.columns].to(self.scale.dtype).mul_(self.scale[part].unsqueeze(1))
+        """Some outputs, still without their scales; but with them in fp16, where sums of codes would be too large."""
+        codes = self.q[part].to(self.scale.dtype)
+        return codes.mul_(self.scale[part].unsqueeze(1)) if codes.dtype is torch.float16 else codes
