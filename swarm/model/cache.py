@@ -9,7 +9,7 @@ R: rows   P: positions seen   NH: heads   KV: key-value heads   D: head_dim
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,10 @@ from torch import Tensor
 from swarm.config import ModelConfig
 from swarm.model import kv
 from swarm.model.attend import attend
-from swarm.model.kv import Kept
+from swarm.model.kernels.choice import kernels_for
+from swarm.model.kernels.lanes import Lanes
+from swarm.model.kernels.port import Kernels
+from swarm.model.kv import Kept, Numbers
 from swarm.model.memory import num_bytes
 from swarm.model.pages import Pages
 from swarm.model.rows import Rows, Segment
@@ -47,6 +50,7 @@ class PagedCache:
         page_positions: positions in a page.
         dtype: what is computed in.
         kept_as: one of `swarm.config.KV_DTYPES`.
+        kernels: what reads pages where they lie; by default what the device has.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class PagedCache:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
         kept_as: str = "",
+        kernels: Kernels | None = None,
     ) -> None:
         self.num_pages = num_pages
         self.page_positions = page_positions
@@ -64,6 +69,8 @@ class PagedCache:
         self.device = torch.device(device)
         self.kept_as = kept_as
         self._shape = (num_pages, page_positions, config.num_kv_heads, config.head_dim)
+        self._heads = config.num_heads // config.num_kv_heads
+        self._kernels = None if kept_as else kernels or kernels_for(self.device, dtype)
         self._pools: dict[int, _Pool] = {}
         self._pages = Pages(num_pages)
         self._holdings: dict[bytes, _Holding] = {}
@@ -119,15 +126,34 @@ class PagedCache:
         if holding:
             self._pages.give(holding.pages)
 
+    def laid(self, rows: Rows) -> Rows:
+        """The rows with what kernels want to know of their pages; as they are where there are none."""
+        if self._kernels is None:
+            return rows
+        spans = [(s.position, s.length) for s in rows.segments]
+        pages = [self._holdings[s.session].pages for s in rows.segments]
+        return replace(rows, lanes=Lanes.of(spans, pages, self.page_positions, self._heads, rows.positions))
+
     def append(self, block: int, rows: Rows, k: Tensor, v: Tensor) -> None:
         """Write the rows' keys and values [R, KV, D] at their positions; what a Session held beyond them is forgotten."""
         pool = self._pools[block]
+        self.note(block, rows)
+        if rows.lanes is not None:
+            assert isinstance(pool.keys, Numbers) and isinstance(pool.values, Numbers), "kernels read numbers"
+            pool.keys.scatter(rows.lanes.slots, k)
+            pool.values.scatter(rows.lanes.slots, v)
+            return
+        for segment in rows.segments:
+            holding = self._holdings[segment.session]
+            self._write(pool.keys, holding, segment, k)
+            self._write(pool.values, holding, segment, v)
+
+    def note(self, block: int, rows: Rows) -> None:
+        """From now on the Sessions hold a Block's keys and values up to these rows."""
         for segment in rows.segments:
             holding = self._holdings[segment.session]
             assert segment.position <= holding.held.get(block, 0), "a Session has no holes"
             assert segment.length <= len(holding.pages) * self.page_positions, "a Session stays within what it reserved"
-            self._write(pool.keys, holding, segment, k)
-            self._write(pool.values, holding, segment, v)
             holding.held[block] = segment.length
 
     def _write(self, pool: Kept, holding: _Holding, segment: Segment, x: Tensor) -> None:
@@ -148,6 +174,9 @@ class PagedCache:
             sinks: see `swarm.model.attend`.
         """
         pool = self._pools[block]
+        if rows.lanes is not None:
+            assert self._kernels is not None and isinstance(pool.keys, Numbers) and isinstance(pool.values, Numbers)
+            return self._kernels.attend(q, pool.keys.data, pool.values.data, rows.lanes, window, sinks)
         parts = []
         for segment in rows.segments:
             holding = self._holdings[segment.session]

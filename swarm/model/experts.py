@@ -6,13 +6,15 @@ n: rows that an expert is given   H: hidden   F: ffn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.config import Activation
+from swarm.model.kernels.chosen import ChosenExperts
+from swarm.model.kernels.port import FEW_ROWS, Kernels
 from swarm.model.memory import gather, num_bytes
 from swarm.model.product import Weight, product
 
@@ -96,7 +98,24 @@ class LocalExperts:
     """Experts whose weights are here, by (block, expert). They are computed when they are waited for."""
 
     weights: Mapping[tuple[int, int], ExpertWeights]
+    chosen: Mapping[int, ChosenExperts] = field(default_factory=dict)
+    """Block → its experts, where a card's kernels take few rows of them: always those, wherever the rows come from."""
+
+    @classmethod
+    def of(cls, weights: Mapping[tuple[int, int], ExpertWeights], kernels: Kernels | None) -> LocalExperts:
+        """With the kernels of the Device that they are on."""
+        blocks: dict[int, dict[int, tuple[object, object]]] = {}
+        for (block, expert), its in weights.items() if kernels else ():
+            if not its.activation.limit and its.b13 is None and its.b2 is None:
+                blocks.setdefault(block, {})[expert] = (its.w13, its.w2)
+        found = {block: ChosenExperts.of(pairs, kernels) for block, pairs in blocks.items() if kernels}
+        return cls(weights, {block: chosen for block, chosen in found.items() if chosen is not None})
 
     def ask(self, block: int, hidden: Tensor, rows: Mapping[int, Tensor]) -> Callable[[], dict[int, Tensor]]:
         """See `ExpertPort.ask`."""
-        return lambda: {e: self.weights[block, e].forward(gather(hidden, index)) for e, index in rows.items()}
+        return lambda: {e: self._forward(block, e, gather(hidden, index)) for e, index in rows.items()}
+
+    def _forward(self, block: int, expert: int, x: Tensor) -> Tensor:
+        if block in self.chosen and x.shape[0] <= FEW_ROWS:
+            return self.chosen[block].one(x, expert)
+        return self.weights[block, expert].forward(x)

@@ -46,6 +46,10 @@ class Numbers:
         """See `Kept.write`."""
         _flat(self.data)[slot : slot + x.shape[0]] = x
 
+    def scatter(self, slots: Tensor, x: Tensor) -> None:
+        """Put `x` [n, KV, D] at the positions `slots` [n] int64, each anywhere."""
+        _flat(self.data).index_copy_(0, slots, x)
+
     def side_by_side(self, first: int, pages: int) -> Tensor:
         """See `Kept.side_by_side`."""
         return _flat(self.data[first : first + pages])

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from swarm.model.experts import CopyPort, ExpertPort, LocalExperts, SharedExpert
+from swarm.model.kernels.chosen import ChosenExperts
+from swarm.model.kernels.port import FEW_ROWS
 from swarm.model.router import Router, Share
 from swarm.model.spread import spread
 
@@ -39,6 +41,10 @@ class MoE:
     """Expert id → which of `_ports` has it."""
     _copies: Mapping[int, int] = field(init=False, repr=False)
     """Expert id → which of `_ports` has it too."""
+    picks: Tensor | None = field(init=False, repr=False)
+    """[FEW_ROWS, K] what the rows of the last micro-batch chose, where that stays on a card; see `swarm.model.kernels.choices`."""
+    _near: ChosenExperts | None = field(init=False, repr=False)
+    """All experts, where they are on the Device that the router is on."""
 
     def __post_init__(self) -> None:
         if not self.counts:
@@ -53,11 +59,17 @@ class MoE:
         object.__setattr__(self, "_ports", ordered)
         object.__setattr__(self, "_places", {e: number[id(p)] for e, p in self.ports.items()})
         object.__setattr__(self, "_copies", {e: number[id(p)] for e, p in self.copies.items()})
+        alone = ordered[0] if len(ordered) == 1 and self.router is not None else None
+        near = alone.chosen.get(self.block) if isinstance(alone, LocalExperts) else None
+        object.__setattr__(self, "_near", near)
+        object.__setattr__(self, "picks", self.router.no_choices(FEW_ROWS) if near and self.router else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [R, H] to the weighted sum of each row's K experts, and the shared one's output where there is one, [R, H]."""
         if self.router is None:
             return self._alone(x)
+        if self._near is not None and self.picks is not None and x.shape[0] <= FEW_ROWS:
+            return self._without_asking(x, self.router, self._near, self.picks)
         shares = self.router.route(x)
         places = self._placed(shares)
         waits = []
@@ -72,6 +84,18 @@ class MoE:
         for wait in waits:
             outputs.update(wait())
         return self._sum(x, shares, outputs, beside)
+
+    def _without_asking(self, x: Tensor, router: Router, near: ChosenExperts, picks: Tensor) -> Tensor:
+        """The same sum, of what never leaves the card: the host does not wait for what was chosen."""
+        weight, chosen = router.choose(x)  # [R, K] each
+        chosen, order = chosen.sort(-1)
+        picks[: x.shape[0]] = chosen
+        weighted = near.forward(x, chosen) * weight.gather(-1, order).unsqueeze(-1)  # [R, K, H] fp32
+        beside = self.shared.forward(x) if self.shared else None
+        total = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if beside is None else beside.float()
+        for each in weighted.unbind(1):
+            total += each
+        return total.to(x.dtype)
 
     def _alone(self, x: Tensor) -> Tensor:
         """All rows through the only expert, or through the dense MLP that is here instead."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from swarm.model.kernels.lanes import Lanes
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -33,6 +35,8 @@ class Rows:
 
     segments: tuple[Segment, ...]
     positions: Tensor  # [R] int64
+    lanes: Lanes | None = None
+    """The same on a card whose kernels read pages; see `PagedCache.laid`."""
 
     @classmethod
     def of(cls, segments: Iterable[Segment], device: torch.device | str = "cpu") -> Rows:

@@ -1,4 +1,4 @@
-"""Which kernels a Device computes with: Triton's where they prove right on it, else plain torch."""
+"""Which kernels a Device computes with: Triton's where they prove right on it, else none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import torch
 
-from swarm.model.kernels.port import Kernels, Plain
+from swarm.model.kernels.port import Kernels
 from swarm.model.kernels.proof import differences
 
 _LOG = logging.getLogger(__name__)
@@ -18,17 +18,17 @@ BECAUSE = "answers stay right, in 4 bits slowly, and may differ in their last bi
 
 @lru_cache
 def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels | None:
-    """None on a CPU, which has kernels of its own. On a card Triton's are tried first: it compiles them, which takes seconds
-    and a C compiler, and what no machine has run before may be wrong on the first one."""
+    """None on a CPU, which torch has kernels for, and on a card where Triton's are not right.
+
+    They are tried first: a card compiles them, which takes seconds and a C compiler, and what no machine of its kind has run
+    before may be wrong on it.
+    """
     if device.type != "cuda":
         return None
-    if find_spec("triton") is None:
-        _LOG.warning("triton is not installed: %s", BECAUSE)
-        return Plain()
-    wrong = _tried(device, dtype)
+    wrong = "triton is not installed" if find_spec("triton") is None else _tried(device, dtype)
     if wrong:
         _LOG.warning("the kernels for %s in %s are not used (%s): %s", device, dtype, wrong, BECAUSE)
-        return Plain()
+        return None
     from swarm.model.kernels.on_triton import OnTriton
 
     return OnTriton()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from swarm.model.kernels.bank import Bank, Packed
@@ -36,6 +37,10 @@ class ChosenExperts:
         """`x` [R, H], contiguous, through the experts `chosen` [R, S] int64, to unweighted outputs [R, S, H]."""
         gated = self.kernels.grouped(x, chosen, self.w13, gated=True)  # [R S, F]
         return self.kernels.grouped(gated, chosen, self.w2, by_slot=True).view(*chosen.shape, -1)
+
+    def one(self, x: Tensor, expert: int) -> Tensor:
+        """All rows `x` [n, H] through one expert: [n, H], the bits that `forward` gives."""
+        return self.forward(x, x.new_full((x.shape[0], 1), expert, dtype=torch.int64))[:, 0]
 
 
 def _packed(weight: object) -> Packed | None:

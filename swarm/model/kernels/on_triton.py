@@ -14,8 +14,8 @@ from torch import Tensor
 
 from swarm.model.kernels.bank import Bank, Packed
 from swarm.model.kernels.grouped import TILE_ROWS, grouped, unpack
+from swarm.model.kernels.lanes import Lanes
 from swarm.model.kernels.paged import attend, combine
-from swarm.model.kernels.port import Lanes
 
 BLOCK_N = 32
 """Outputs of a program: few, so that a matrix of 4096 outputs has one program for each multiprocessor of a large card."""

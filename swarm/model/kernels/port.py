@@ -14,29 +14,11 @@ from torch import Tensor
 
 from swarm.model.attend import attend
 from swarm.model.kernels.bank import Bank, Packed
+from swarm.model.kernels.lanes import Lanes
 
 FEW_ROWS = 32
 """Up to so many rows of a micro-batch the rows meet the packed matrices that they chose; more meet unpacked ones. A constant of
 the kind of device. Reasoned, not measured: no GPU has run this yet."""
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """Where the rows of a micro-batch are in the pages of their Sessions; all of it on the card.
-
-    Args:
-        slots: where a row's key and value go, counted over the positions of all pages.
-        tiles: first row, end row, row of `tables`: rows of one Session that follow each other, at most `tile_rows`.
-        tables: a Session's pages in order of position; behind its last anything.
-        reach: no row is at a position this far, or farther.
-    """
-
-    positions: Tensor  # [R] int64
-    slots: Tensor  # [R] int64
-    tiles: Tensor  # [T, 3] int32
-    tables: Tensor  # [sessions, pages] int32
-    tile_rows: int
-    reach: int
 
 
 class Kernels(Protocol):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from swarm.model.kernels.bank import Bank, Packed
-from swarm.model.kernels.port import Kernels, Lanes, Plain
+from swarm.model.kernels.lanes import Lanes
+from swarm.model.kernels.port import Kernels, Plain
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """Of the norm of the difference, beside the norm of the answer: orders of sums and roundings differ, no more."""
@@ -35,10 +34,11 @@ def differences(kernels: Kernels, device: torch.device, dtype: torch.dtype) -> s
 def _attention(kernels: Kernels, device: torch.device, dtype: torch.dtype, draw: torch.Generator) -> str:
     """A Session that decodes in scattered pages beside one with a chunk behind a history; then one row of each."""
     keys, values = torch.randn(2, 12, 8, 2, 32, generator=draw).to(device, dtype)
-    tables = torch.tensor([[7, 3, 9, 0, 5], [1, 2, 4, 8, 11]], dtype=torch.int32, device=device)
-    for firsts, lengths, tile_rows in (((33, 11), (1, 9), 4), ((33, 19), (1, 1), 1)):
-        lanes = laid(firsts, lengths, tables, keys.shape[1], tile_rows)
-        q = torch.randn(sum(lengths), 8, 32, generator=draw).to(device, dtype)
+    pages = [[7, 3, 9, 0, 5], [1, 2, 4]]
+    for spans in (((33, 34), (11, 20)), ((33, 34), (19, 20))):
+        positions = torch.tensor([p for first, end in spans for p in range(first, end)], device=device)
+        lanes = Lanes.of(spans, pages, keys.shape[1], 4, positions)
+        q = torch.randn(len(positions), 8, 32, generator=draw).to(device, dtype)
         for window in (0, 7):
             if (
                 far(kernels.attend(q, keys, values, lanes, window), Plain().attend(q, keys, values, lanes, window))
@@ -46,21 +46,6 @@ def _attention(kernels: Kernels, device: torch.device, dtype: torch.dtype, draw:
             ):
                 return "attention over pages is wrong"
     return ""
-
-
-def laid(firsts: Sequence[int], lengths: Sequence[int], tables: Tensor, page: int, tile_rows: int) -> Lanes:
-    """The Lanes of Sessions, each with some rows from a position on."""
-    positions: list[int] = []
-    slots: list[int] = []
-    tiles: list[tuple[int, int, int]] = []
-    for session, (first, length, pages) in enumerate(zip(firsts, lengths, tables.tolist(), strict=True)):
-        start = len(positions)
-        positions += range(first, first + length)
-        slots += [pages[p // page] * page + p % page for p in range(first, first + length)]
-        tiles += [(start + at, start + min(at + tile_rows, length), session) for at in range(0, length, tile_rows)]
-    where = torch.tensor(tiles, dtype=torch.int32, device=tables.device)
-    at = torch.tensor([positions, slots], device=tables.device)
-    return Lanes(at[0], at[1], where, tables, tile_rows, max(positions) + 1)
 
 
 def drawn(rows: int, columns: int, dtype: torch.dtype, device: torch.device, draw: torch.Generator) -> dict[str, list[Packed]]:
