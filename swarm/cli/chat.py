@@ -41,6 +41,9 @@ def chat(
         Path | None, typer.Option("--template", metavar="FILE", help="A jinja chat template in the place of the model's.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
+    speculate: Annotated[
+        bool, typer.Option("--speculate/--no-speculate", help="Guess ahead from what was said, where tokens come faster so.")
+    ] = True,
     as_json: options.Json = False,
     swarm: options.Swarm = None,
     plan_file: options.PlanFile = None,
@@ -58,7 +61,8 @@ def chat(
     if question is None and as_json:
         raise UsageError("--json is one document for one answer: give PROMPT, or text on standard input")
     known = read_tools(_text(tools), str(tools)) if tools else ()
-    wishes = Wishes(system, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, tuple(stop or ()), raw, known)
+    stops = tuple(stop or ())
+    wishes = Wishes(system, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stops, raw, known, speculate)
     own = {OWN_TEMPLATE: _text(template).encode()} if template else {}
     target = options.target(swarm, key, key_file, plan_file)
     if question is not None:
@@ -147,5 +151,12 @@ def _document(answer: Answer, calls: Sequence[ToolCall] | None) -> dict[str, Any
             "total_tokens": answer.prompt_tokens + len(answer.tokens),
             "cached_tokens": answer.cached_tokens,
         },
-        "timings": {"ttft_s": answer.ttft_s, "tokens_per_s": answer.tokens_per_s, "hops": list(answer.hops)},
+        "timings": {
+            "ttft_s": answer.ttft_s,
+            "tokens_per_s": answer.tokens_per_s,
+            "traversals": answer.traversals,
+            "drafted": answer.drafted,
+            "kept": answer.kept,
+            "hops": list(answer.hops),
+        },
     }

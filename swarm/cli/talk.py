@@ -35,6 +35,8 @@ class Wishes:
     raw: bool = False
     """Continue the text as it is: no template, only bos before it."""
     tools: tuple[Tool, ...] = ()
+    speculate: bool = True
+    """Draft tokens from what was said; changes no token, only when they come."""
 
     def sampling(self, defaults: Sampling) -> Sampling:
         """The model's defaults with what was wished in their place; a seed of chance where none was."""
@@ -56,7 +58,7 @@ class Talk:
         self._wishes = wishes
         self._format = PlainFormat(client.tokenizer) if wishes.raw else client.chat_format
         self._sampling = wishes.sampling(client.defaults)
-        self._conversation = client.conversation()
+        self._conversation = client.conversation(wishes.speculate)
         self._said: list[int] = []
         self.calls: list[ToolCall] = []
         """The tools that the last answer calls, in order."""

@@ -51,8 +51,10 @@ class FakeClient:
         self.defaults = Sampling(temperature=0.0)
         self.notify = notify
         self.conversations: list[FakeConversation] = []
+        self.speculates = False
 
-    def conversation(self) -> FakeConversation:
+    def conversation(self, speculate: bool = True) -> FakeConversation:
+        self.speculates = speculate
         self.conversations.append(FakeConversation(self))
         return self.conversations[-1]
 

@@ -49,7 +49,8 @@ def test_json_is_one_document_with_the_documented_keys() -> None:
     assert set(document) == {"text", "tokens", "logprobs", "finish_reason", "usage", "timings"}
     assert document["text"].endswith("0 held") and document["finish_reason"] == "stop"
     assert len(document["tokens"]) == len(document["logprobs"]) == document["usage"]["completion_tokens"]
-    assert document["timings"] == {"ttft_s": 0.25, "tokens_per_s": 10.0, "hops": []}
+    counts = {"traversals": 0, "drafted": 0, "kept": 0}
+    assert document["timings"] == {"ttft_s": 0.25, "tokens_per_s": 10.0, "hops": [], **counts}
     assert document["usage"]["cached_tokens"] == 0 and document["usage"]["prompt_tokens"] > 0
 
 
@@ -116,6 +117,13 @@ async def test_raw_is_the_text_behind_bos_and_nothing_else() -> None:
     async for _ in talk.ask("The capital"):
         pass
     assert client.conversations[0].prompts == [[1, *client.tokenizer.encode("The capital")]]
+
+
+def test_nothing_is_guessed_where_that_is_not_wished() -> None:
+    client = FakeClient(print)
+    for wished in (True, False):
+        Talk(cast(Client, client), Wishes(speculate=wished))
+        assert client.speculates is wished
 
 
 def test_wishes_replace_the_models_defaults_and_only_those_wished() -> None:

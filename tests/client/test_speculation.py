@@ -118,7 +118,7 @@ async def test_an_answer_ends_where_it_ends_also_inside_a_draft(client: Client) 
     await talk.close()
 
 
-async def test_a_repeated_text_takes_fewer_traversals_than_tokens(client: Client) -> None:
+async def test_what_is_looked_up_changes_no_token_of_a_repeated_text(client: Client) -> None:
     talk, plain = client.conversation(), client.conversation(speculate=False)
     prompt = STORY.prompt * 3
     said = await answer(plain, prompt, 100)
