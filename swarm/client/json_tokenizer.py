@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import tokenizers
@@ -26,6 +27,9 @@ class JsonTokenizer:
         self._add_missing(assets)
         added = backend.get_added_tokens_decoder()
         self._control = {i for i, token in added.items() if token.special}
+        unknown = self.named.get("unk_token", "")
+        self._never = {i for i in self._control if added[i].content != unknown}
+        self._control_texts = re.compile("|".join(re.escape(added[i].content) for i in self._never if added[i].content) or "(?!)")
         self.specials: Mapping[str, int] = {token.content: i for i, token in added.items() if token.content}
         self.swallows: Mapping[str, tuple[bool, bool]] = {
             token.content: (token.lstrip, token.rstrip) for token in added.values() if token.lstrip or token.rstrip
@@ -59,7 +63,16 @@ class JsonTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text by itself, without what `opening` has; no text ever gives a control token."""
-        return list(self._backend.encode(_clean(text), add_special_tokens=False).ids)
+        text = _clean(text)
+        ids = list(map(int, self._backend.encode(text, add_special_tokens=False).ids))
+        if self._never.isdisjoint(ids):
+            return ids
+        # Unigram models have control tokens among their pieces, and find them: broken after the first character, they are text.
+        found = self._control_texts.search(text)
+        if found is None:  # its normalizer made one of other characters
+            return [i for i in ids if i not in self._never]
+        cut = found.start() + 1
+        return self.encode(text[:cut]) + self.encode_after(text[cut:])
 
     def encode_after(self, text: str) -> list[int]:
         """Token ids of a text that follows other text: without the space that some put before a beginning."""
@@ -70,7 +83,8 @@ class JsonTokenizer:
 
     def encode_after_special(self, text: str) -> list[int]:
         """Token ids of a text that follows a special token, as the library encodes it there."""
-        return list(self._backend.encode(_MARK + _clean(text), add_special_tokens=False).ids[1:])
+        ids = list(map(int, self._backend.encode(_MARK + _clean(text), add_special_tokens=False).ids[1:]))
+        return ids if self._never.isdisjoint(ids) else self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, without control tokens; bytes that are no UTF-8 become U+FFFD."""
