@@ -8,8 +8,6 @@ import numpy as np
 
 from cluster.planner.exact_program import CLOSE, Program, Solved
 
-RELAXED = 250_000
-"""For long models, columns of all linear programs after which the best so far is taken."""
 LONGER = 1e-12
 """Relative difference of seconds that rounding explains."""
 
@@ -38,23 +36,12 @@ class Best:
     Args:
         cutoff: what it must be better than.
         close: share of the seconds by which a program with experts elsewhere must better the best so far.
-        programs: integer programs after which the best so far is taken, where it need not be exact.
     """
 
-    def __init__(self, cutoff: float, close: float, programs: int) -> None:
+    def __init__(self, cutoff: float, close: float) -> None:
         self.most, self._close = cutoff, close
-        self._columns, self._programs = RELAXED, programs
         self._passed = np.inf
         self.found: Found | None = None
-
-    @property
-    def spent(self) -> bool:
-        """Whether the search for Plans with experts elsewhere has taken its time, and has something to show."""
-        return self._close > CLOSE and self.found is not None and (self._columns <= 0 or self._programs <= 0)
-
-    def spend(self, columns: int = 0, programs: int = 0) -> None:
-        self._columns -= columns
-        self._programs -= programs
 
     @property
     def below(self) -> float:

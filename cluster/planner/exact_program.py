@@ -2,18 +2,15 @@
 
 min  weights.alone A + weights.many T,  A the seconds of one stream, T those of all Sessions:
      T >= in_flight x busy seconds of each Worker and link,  T >= the seconds around
-Its relaxation's prices bound it for every first and last Stage at once, and say which kinds can be in a better Plan at all.
-N: Devices   O: owners   K: kinds of Block an owner   P: pairs of a first and a last Stage   Y: O x K, T, copies, who stands by
+N: Devices   O: owners   K: kinds of Block an owner   Y: O x K, T, copies, who stands by
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from cluster.planner.exact_fill import Weights
 from cluster.planner.exact_ground import Ends, Floats, Ground, Ints
@@ -27,18 +24,6 @@ UNNOTICED = 1e-6
 """A weight that only decides between equals, and that the solver would take for an error of its own."""
 NEVER = 1e12
 """More than any scaled seconds."""
-LIMIT, FAILED = 1, 4
-"""The solver's status where it stopped at its limit of nodes, and where it broke off with an error."""
-NODES, FEW_NODES = 20_000, 50
-"""Of one integer program, at most: where it is to be exact, and where not."""
-
-
-@dataclass(frozen=True)
-class Relaxed:
-    """The linear program's bound for each pair of ends [P], and what one more of each variable adds to it [Y]."""
-
-    bounds: Floats
-    reduced: Floats
 
 
 @dataclass(frozen=True)
@@ -57,6 +42,7 @@ class Program:
 
     Args:
         alone, many: times with one row, and with those of a micro-batch.
+        idle: as if nobody who is asked for experts had a Stage of its own: no more than what it takes with any other owners.
     """
 
     ground: Ground
@@ -65,6 +51,7 @@ class Program:
     weights: Weights
     alone: Times
     many: Times
+    idle: bool = False
 
     @cached_property
     def others(self) -> list[list[int]]:
@@ -90,7 +77,7 @@ class Program:
     def many_s(self) -> Floats:
         """[O, K] a Block with the rows of a micro-batch, whoever has a Stage busy."""
         kinds, size = self.many.kinds, len(self.ground.devices)
-        busy = np.isin(np.arange(size), self.owners).astype(np.int64)
+        busy = np.isin(np.arange(size), () if self.idle else self.owners).astype(np.int64)
         found = []
         for owner, others in zip(self.owners, self.others, strict=True):
             status = np.append(busy[others], 0)
@@ -114,37 +101,37 @@ class Program:
         return sorted(sets, key=sorted)
 
     @cached_property
-    def _scale(self) -> float:
+    def scale(self) -> float:
         return SCALE / (self.ground.prices.num_blocks * float(self.many_s.min() + self.alone_s.min()))
 
     @cached_property
-    def _cost(self) -> Floats:
-        cost = np.zeros(self._columns)
+    def cost(self) -> Floats:
+        cost = np.zeros(self.columns)
         if self.weights.alone > UNNOTICED:
-            cost[: self.alone_s.size] = self.weights.alone * self._scale * self.alone_s.ravel()
+            cost[: self.alone_s.size] = self.weights.alone * self.scale * self.alone_s.ravel()
         if self.weights.many > UNNOTICED:
             cost[self.alone_s.size] = self.weights.many
         return cost
 
     @property
-    def _columns(self) -> int:
+    def columns(self) -> int:
         size = len(self.ground.devices)
         return self.alone_s.size + 1 + len(self.rig_sets) * size + (size if self.rig_sets else 0)
 
     @cached_property
-    def _rows(self) -> Floats:
-        """Left sides of all that must not exceed `_right`."""
+    def rows(self) -> Floats:
+        """Left sides of all that must not exceed `right`."""
         owners, size, kinds = len(self.owners), len(self.ground.devices), self.held.shape[2]
         blocks = owners * kinds
         at, mine = np.repeat(np.arange(owners), kinds), np.zeros((size, blocks))
         mine[np.repeat(self.owners, kinds), np.arange(blocks)] = 1
         held = self.held.transpose(1, 0, 2).reshape(size, blocks)
-        prices, rows = self.ground.prices, np.zeros((3 * size + owners + 3, self._columns))
+        prices, rows = self.ground.prices, np.zeros((3 * size + owners + 3, self.columns))
         weight = prices.core / prices.expert + prices.num_experts - self.held.sum(axis=1).ravel()
         rows[:size, :blocks] = mine * weight + held
         busy = mine * self.many_s.ravel() + held * self.many.work[:, None]
-        rows[size : 2 * size, :blocks] = self.in_flight * self._scale * busy
-        rows[2 * size, :blocks] = self._scale * self.many_s.ravel()
+        rows[size : 2 * size, :blocks] = self.in_flight * self.scale * busy
+        rows[2 * size, :blocks] = self.scale * self.many_s.ravel()
         rows[size : 2 * size + 2, blocks] = -1
         rows[2 * size + 2 : 2 * size + 2 + owners, :blocks] = -(at == np.arange(owners)[:, None]).astype(float)
         rows[2 * size + 2 + owners : 3 * size + 2 + owners, :blocks] = -held
@@ -163,26 +150,26 @@ class Program:
             rows[d, copies] = prices.whole / prices.expert
             rows[2 * size + 2 + len(self.owners) + d, copies] = -1
             if d not in self.owners:
-                rows[d, self._columns - size + d] = (helping[d] - standing[d]) / prices.expert
+                rows[d, self.columns - size + d] = (helping[d] - standing[d]) / prices.expert
 
     def _standing_by(self, blocks: int) -> Floats:
         """Whoever has a copy stands by."""
         size = len(self.ground.devices)
-        rows = np.zeros((size, self._columns))
+        rows = np.zeros((size, self.columns))
         for d in range(size):
             rows[d, blocks + 1 + np.arange(len(self.rig_sets)) * size + d] = 1
-            rows[d, self._columns - size + d] = -self.ground.prices.num_blocks
+            rows[d, self.columns - size + d] = -self.ground.prices.num_blocks
         return rows
 
-    def _right(self, ends: Ends) -> Floats:
+    def right(self, ends: Ends) -> Floats:
         size, ground = len(self.ground.devices), self.ground
         asked = [1.0 if d in ground.asked - set(self.owners) else 0.0 for d in range(size)]
-        most = min(self.weights.most * self._scale, NEVER)
+        most = min(self.weights.most * self.scale, NEVER)
         return np.concatenate(
             [
                 ground.attainable(ends.room) / ground.prices.expert,
-                -self.in_flight * self._scale * ends.busy,
-                [-self._scale * ends.around, -self.in_flight * self._scale * ends.link],
+                -self.in_flight * self.scale * ends.busy,
+                [-self.scale * ends.around, -self.in_flight * self.scale * ends.link],
                 -np.ones(len(self.owners)),
                 -np.array(asked),
                 [most],
@@ -191,10 +178,10 @@ class Program:
         )
 
     @cached_property
-    def _equal(self) -> tuple[Floats, Floats]:
+    def equal(self) -> tuple[Floats, Floats]:
         """All Blocks have an owner; each has a copy, where that is asked for."""
         blocks, size = self.alone_s.size, len(self.ground.devices)
-        rows, right = np.zeros((1 + len(self.rig_sets), self._columns)), np.zeros(1 + len(self.rig_sets))
+        rows, right = np.zeros((1 + len(self.rig_sets), self.columns)), np.zeros(1 + len(self.rig_sets))
         rows[0, :blocks], right[0] = 1, self.ground.prices.num_blocks
         flat = [s for row in self.serving for s in row] if self.rig_sets else []
         for i, rigs in enumerate(self.rig_sets):
@@ -205,63 +192,15 @@ class Program:
         return rows, right
 
     @cached_property
-    def _upper(self) -> Floats:
+    def upper(self) -> Floats:
         """The most of each variable: no copy on a Rig that serves the Block."""
-        upper = np.full(self._columns, np.inf)
+        upper = np.full(self.columns, np.inf)
         size, start = len(self.ground.devices), self.alone_s.size + 1
         for i, rigs in enumerate(self.rig_sets):
             upper[start + i * size : start + (i + 1) * size] = [0 if d.rig in rigs else np.inf for d in self.ground.devices]
         if self.rig_sets:
             upper[-size:] = 1
         return upper
-
-    def relaxed(self, ends: Sequence[Ends]) -> Relaxed | None:
-        """Bounds for each pair of ends from one linear program; None where it has no solution for any."""
-        rights = np.array([self._right(e) for e in ends])
-        right, (equal, equals) = rights.max(axis=0), self._equal
-        bounds = [(0.0, float(upper)) for upper in self._upper]
-        found = linprog(self._cost, self._rows, right, equal, equals, bounds, method="highs")
-        if found.status == 2:
-            return None
-        assert found.status == 0, f"the linear program ended with status {found.status}: {found.message}"
-        prices = np.minimum(found.ineqlin.marginals, 0)
-        reduced = self._cost - self._rows.T @ prices - equal.T @ found.eqlin.marginals
-        fixed = self.weights.alone * np.array([e.alone for e in ends])
-        return Relaxed(fixed + (found.fun + (rights - right) @ prices) / self._scale, reduced / self._scale)
-
-    def solve(self, ends: Ends, kept: Ints, cutoff: float, gap: float) -> tuple[Solved | None, bool]:
-        """The best with these ends, to `gap` of it, of the variables `kept`, and whether the solver came to an end.
-
-        None where none is better than `cutoff` seconds, or none was found in the nodes that it has.
-        """
-        right, (equal, equals) = self._right(ends), self._equal
-        cost = self._cost[kept]
-        most = (cutoff - self.weights.alone * ends.alone) * self._scale
-        limits = [LinearConstraint(self._rows[:, kept], -np.inf, right), LinearConstraint(equal[:, kept], equals, equals)]
-        if np.isfinite(most):
-            limits.append(LinearConstraint(cost[None, :], -np.inf, most))
-        whole = (kept != self.alone_s.size).astype(int)
-        bounds = Bounds(0, self._upper[kept])
-        for presolve in (True, False):  # HiGHS gives a few programs up with an error, and solves them without presolve
-            found = milp(
-                cost,
-                constraints=limits,
-                integrality=whole,
-                bounds=bounds,
-                options={
-                    "mip_rel_gap": gap * (gap > CLOSE),
-                    "node_limit": FEW_NODES if gap > CLOSE else NODES,
-                    "presolve": presolve,
-                },
-            )
-            if found.status != FAILED:
-                break
-        ended = found.status not in (LIMIT, FAILED)
-        if found.x is None:
-            return None, ended
-        full = np.zeros(self._columns)
-        full[kept] = found.x
-        return self.checked(ends, full), ended
 
     def checked(self, ends: Ends, values: Floats) -> Solved | None:
         """A solution in whole numbers with its exact seconds; None where rounding took it beyond somebody's memory."""

@@ -22,6 +22,7 @@ from cluster.planner.exact_choice import choice_of
 from cluster.planner.exact_fill import Weights
 from cluster.planner.exact_ground import Ground, classes
 from cluster.planner.exact_paths import Counts
+from cluster.planner.exact_split import Effort
 from cluster.planner.exact_times import SMALL_SWARM, Times
 from cluster.planner.hardware import Hardware, Measured
 from swarm.plan import Model
@@ -38,8 +39,8 @@ QUICKEST = Weights(TIE, 1.0)
 """Of all Sessions' seconds alone."""
 LOOSE = 1 + 1e-6
 """Of a bound, for what rounding and ties add."""
-FEW_PROGRAMS = 3
-"""For more Blocks, integer programs for one of two Routes."""
+EFFORT = Effort(columns=150_000, programs=4, proofs=0)
+"""For one of two Routes of many Blocks."""
 PARTINGS = 12
 """Of more than four Devices between two Routes, the most promising that are solved."""
 ROUTES = 2
@@ -133,7 +134,7 @@ class Pair:
         self._times: dict[frozenset[int], dict[float, Times]] = {}
         self.least = np.inf
         best: Pairing | None = None
-        every = self._partings()
+        every = self._partings() if self._may_fit else []
         few = every if len(self.ground.devices) <= SMALL_SWARM else every[:PARTINGS]
         for least, part, number in few:
             if least.value(self.weights) >= cutoff:
@@ -149,6 +150,12 @@ class Pair:
         return best
 
     @property
+    def _may_fit(self) -> bool:
+        """Whether all Devices together have memory for every Block twice."""
+        prices, room = self.ground.prices, self.ground.helper_room
+        return int(room.sum()) >= 2 * prices.num_blocks * prices.whole
+
+    @property
     def _all(self) -> Counts:
         return tuple(len(c) for c in self.ground.classes)
 
@@ -158,11 +165,17 @@ class Pair:
         found = []
         for part in product(*(range(n + 1) for n in self._all)):
             rest = self._rest(part)
-            for number in _in_flights(self.ground):
+            for number in _in_flights(self.ground) if self._holds(part) and self._holds(rest) else ():
                 first, one, other = min(alone[part].values(), default=np.inf), *(many[p].get(number, np.inf) for p in (part, rest))
                 if max(first, one, other) < np.inf:
                     found.append((_Least(first, one, other), part, number))
         return sorted(found, key=lambda f: (f[0].value(self.weights), f[1:]))
+
+    def _holds(self, part: Counts) -> bool:
+        """Whether these Devices have memory for all Blocks, were it all theirs for experts."""
+        prices, room = self.ground.prices, self.ground.helper_room
+        total = sum(n * int(room[c[0]]) for c, n in zip(self.ground.classes, part, strict=True))
+        return total >= prices.num_blocks * prices.whole
 
     def _least(self, weights: Weights) -> dict[Counts, dict[int, float]]:
         """For each part of the Devices and number under way, what one Route on it costs at least."""
@@ -241,7 +254,7 @@ class Pair:
             devices = tuple(d for i, d in enumerate(self.ground.devices) if i in kept)
             ground = replace(self.ground, hardware=replace(self.ground.hardware, devices=devices))
             times = self._times.setdefault(kept, {})
-            best = RouteSearch(ground, weights, (number,), FEW_PROGRAMS, times).best(cutoff)
+            best = RouteSearch(ground, weights, (number,), EFFORT, times).best(cutoff)
             self._known[key] = cutoff, best
         self._exact = self._exact and best.exact
         return best

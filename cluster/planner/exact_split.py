@@ -1,0 +1,153 @@
+"""Experts elsewhere, or standby copies, for a model of many Blocks: the most promising owners first, as long as it pays.
+
+Linear programs bound the owners, and the prices of each bound all others (`exact_floor`). An integer program over the likeliest
+kinds of Blocks gives a Plan. Where the best found is not near enough to the lowest bound, that is proven further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from cluster.planner.exact_best import Best
+from cluster.planner.exact_floor import Floor
+from cluster.planner.exact_ground import Ends, Ints
+from cluster.planner.exact_paths import Counts
+from cluster.planner.exact_program import Program
+from cluster.planner.exact_sets import Sets
+from cluster.planner.exact_solver import Relaxed, bound, relaxed, solve
+
+LIKELY = 16
+"""Kinds of Blocks of each owner that an integer program is about."""
+GAP = 3e-3
+"""Relative difference from its optimum that ends an integer program."""
+BY_AWAY, BY_OWNER = 1500, 4000
+"""Variables of a program up to which a bound is of whole numbers of Blocks that lack so many experts, or of whole Stages."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What is done at most.
+
+    Args:
+        columns: of all linear programs together.
+        programs, proofs: integer programs for Plans, and for bounds.
+    """
+
+    columns: int
+    programs: int
+    proofs: int
+
+
+@dataclass
+class _Owners:
+    """One set of owners, once it is looked at."""
+
+    program: Program
+    every: list[tuple[int, int, Ends]]
+    prices: Relaxed
+
+
+@dataclass
+class SplitSearch:
+    """One search.
+
+    Args:
+        bounds: (bound, owners, place in `in_flights`).
+    """
+
+    sets: Sets
+    bounds: Sequence[tuple[float, Counts, int]]
+    effort: Effort
+    known: dict[int, _Owners] = field(default_factory=dict)
+
+    def run(self, best: Best) -> None:
+        """Offer what is found, and pass over what is not looked at to its end."""
+        self.least = np.array([b for b, _, _ in self.bounds])
+        self.tried = np.zeros(len(self.bounds), np.bool_)
+        self.columns = self.effort.columns
+        self._find(best)
+        self._prove(best)
+        if len(self.least) and self.least.min() <= best.below:
+            best.pass_over(float(self.least.min()))
+
+    def _find(self, best: Best) -> None:
+        programs = self.effort.programs
+        while (programs > 0 or not best.found) and not self.tried.all():
+            at = int(np.where(self.tried, np.inf, self.least).argmin())
+            if self.least[at] > best.below or (at not in self.known and not self._priced(at, best)):
+                return
+            if self.least[at] <= np.where(self.tried, np.inf, self.least).min():
+                self.tried[at] = True
+                programs -= 1
+                self._solve(at, best)
+
+    def _prove(self, best: Best) -> None:
+        """Raise the lowest bound while that is possible."""
+        proven: set[int] = set()
+        while len(self.least) and self.least.min() <= best.below and len(proven) < self.effort.proofs:
+            at = int(self.least.argmin())
+            if at in proven or (at not in self.known and not self._priced(at, best)):
+                return
+            if at == int(self.least.argmin()):
+                proven.add(at)
+                self._prove_one(at, best)
+
+    def _priced(self, at: int, best: Best) -> bool:
+        """Price the owners by a linear program, and all others by its prices; False where there is no time for it."""
+        _, counts, row = self.bounds[at]
+        program, every = self.sets.program(counts, row), self.sets.ends(counts, row)
+        if self.columns <= 0 and (best.found or np.isfinite(best.most)):
+            return False
+        self.columns -= program.columns
+        prices = relaxed(program, [e for _, _, e in every]) if every else None
+        if prices is None:
+            self.least[at], self.tried[at] = np.inf, True
+            return True
+        self.known[at] = _Owners(program, every, prices)
+        self.least[at] = max(self.least[at], prices.bounds.min())
+        alike, floor = self._floor(row)
+        self.least[alike] = np.maximum(self.least[alike], floor.seconds(prices))
+        return True
+
+    def _floor(self, row: int) -> tuple[Ints, Floor]:
+        if row not in self.floors:
+            alike = np.array([i for i, b in enumerate(self.bounds) if b[2] == row])
+            counts = [self.bounds[i][1] for i in alike]
+            self.floors[row] = alike, Floor(self.sets, counts, self.sets.owner(counts), row)
+        return self.floors[row]
+
+    floors: dict[int, tuple[Ints, Floor]] = field(default_factory=dict)
+
+    def _solve(self, at: int, best: Best) -> None:
+        """One integer program, of the likeliest ends and kinds."""
+        if at not in self.known:
+            return
+        owners, (_, counts, row) = self.known[at], self.bounds[at]
+        program, prices = owners.program, owners.prices
+        f, l, ends = owners.every[int(prices.bounds.argmin())]
+        solved, _ = solve(program, ends, self._likely(program, prices), best.below, GAP)
+        if solved is None:
+            return
+        for path, real in self.sets.real(counts, row, f, l, ends):
+            found = replace(solved, alone=program.seconds(real, solved.blocks)[0], many=program.seconds(real, solved.blocks)[1])
+            best.offer(self.sets.found(program, path, real, found))
+
+    def _likely(self, program: Program, prices: Relaxed) -> Ints:
+        blocks, kinds = program.alone_s.size, program.alone_s.shape[1]
+        reduced = prices.reduced[:blocks].reshape(-1, kinds)
+        likely = np.argsort(reduced, axis=1, kind="stable")[:, :LIKELY] + kinds * np.arange(len(reduced))[:, None]
+        every = np.union1d(likely.ravel(), kinds * np.arange(len(reduced)))
+        return np.append(every, np.arange(blocks, len(prices.reduced)))
+
+    def _prove_one(self, at: int, best: Best) -> None:
+        owners = self.known[at]
+        program, prices, lowest = owners.program, owners.prices, owners.prices.bounds.min()
+        kept = np.flatnonzero(prices.reduced <= best.below - lowest)
+        kept = np.union1d(kept, np.arange(program.alone_s.size, len(prices.reduced)))
+        ends = [e for (_, _, e), b in zip(owners.every, prices.bounds, strict=True) if b <= best.below]
+        if len(kept) <= BY_OWNER:
+            proven = min(bound(program, ends, kept, len(kept) <= BY_AWAY), best.below * (1 + 1e-9))
+            self.least[at] = max(self.least[at], proven)
