@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tokenizers
 
@@ -34,7 +37,7 @@ class JsonTokenizer:
         self.swallows: Mapping[str, tuple[bool, bool]] = {
             token.content: (token.lstrip, token.rstrip) for token in added.values() if token.lstrip or token.rstrip
         }
-        self.vocab_size = max([backend.get_vocab_size(), *(i + 1 for i in added)])
+        self.vocab_size = max(backend.get_vocab().values(), default=0) + 1
         self.eos_ids = eos_ids(assets, self.id_of)
         backend.add_tokens([tokenizers.AddedToken(_MARK, normalized=False, special=False)])
         backend.encode_special_tokens = True  # the library's name for: text never gives a special token
@@ -48,15 +51,14 @@ class JsonTokenizer:
         Raises:
             ModelError: it is no tokenizer.json, is of a kind that we cannot stream, or the other files contradict it.
         """
-        decoder = asset_object(assets, name).get("decoder")
-        byte_level = _is_byte_level(decoder)
-        if not byte_level and not _is_by_token(decoder):
-            kind = decoder.get("type") if isinstance(decoder, dict) else decoder
-            raise ModelError(f"{name} puts text together with {kind}, which swarm does not know: choose another model")
         try:
             backend = tokenizers.Tokenizer.from_str(assets[name].decode("utf-8"))
         except Exception as error:  # noqa: BLE001  (the library raises nothing narrower)
             raise ModelError(f"{name} is no tokenizer ({error}): fetch it again") from None
+        decoder = json.loads(backend.decoder.__getstate__()) if backend.decoder is not None else {"type": "no decoder"}
+        byte_level = _is_byte_level(decoder)
+        if not byte_level and not _is_by_token(decoder):
+            raise ModelError(f"{name} puts text together with {decoder['type']}, which swarm does not know: choose another model")
         backend.no_truncation()
         backend.no_padding()
         return cls(backend, byte_level, assets)
@@ -64,26 +66,25 @@ class JsonTokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of a text by itself, without what `opening` has; no text ever gives a control token."""
         text = _clean(text)
-        ids = list(map(int, self._backend.encode(text, add_special_tokens=False).ids))
+        ids = self._ids(text)
         if self._never.isdisjoint(ids):
             return ids
         # Unigram models have control tokens among their pieces, and find them: broken after the first character, they are text.
-        found = self._control_texts.search(text)
-        if found is None:  # its normalizer made one of other characters
-            return [i for i in ids if i not in self._never]
-        cut = found.start() + 1
-        return self.encode(text[:cut]) + self.encode_after(text[cut:])
+        cuts = [0, *(match.start() + 1 for match in self._control_texts.finditer(text)), len(text)]
+        first, *rest = (text[begin:end] for begin, end in itertools.pairwise(cuts))
+        ids = [*self._ids(first), *(i for part in rest for i in self._ids_after(part))]
+        return [i for i in ids if i not in self._never]
 
     def encode_after(self, text: str) -> list[int]:
         """Token ids of a text that follows other text: without the space that some put before a beginning."""
-        if not self._adds_space:
-            return self.encode(text)
-        # No piece has U+FDD0 and nothing merges with it.
-        return self.encode("\ufdd0" + text)[len(self.encode("\ufdd0")) :]
+        text = _clean(text)
+        ids = self._ids_after(text)
+        return ids if self._never.isdisjoint(ids) else self.encode(text)
 
     def encode_after_special(self, text: str) -> list[int]:
         """Token ids of a text that follows a special token, as the library encodes it there."""
-        ids = list(map(int, self._backend.encode(_MARK + _clean(text), add_special_tokens=False).ids[1:]))
+        text = _clean(text)
+        ids = self._ids(_MARK + text)[1:]
         return ids if self._never.isdisjoint(ids) else self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -106,6 +107,15 @@ class JsonTokenizer:
     def is_control(self, token: int) -> bool:
         """Whether the token never shows in text: special ones, and ids that the vocabulary lacks."""
         return token in self._control or not self.piece(token)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(map(int, self._backend.encode(text, add_special_tokens=False).ids))
+
+    def _ids_after(self, text: str) -> list[int]:
+        if not self._adds_space:
+            return self._ids(text)
+        # No piece has U+FDD0 and nothing merges with it.
+        return self._ids("\ufdd0" + text)[len(self._ids("\ufdd0")) :]
 
     def _opening(self, assets: Mapping[str, bytes]) -> tuple[int, ...]:
         """What the file's own post-processor puts first, unless tokenizer_config.json says of bos whether it stands there."""
@@ -132,19 +142,14 @@ def _clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace(_MARK, "")
 
 
-def _is_byte_level(decoder: object) -> bool:
-    if not isinstance(decoder, dict):
-        return False
-    steps = decoder.get("decoders") if decoder.get("type") == "Sequence" else None
-    return decoder.get("type") == "ByteLevel" or (isinstance(steps, list) and len(steps) == 1 and _is_byte_level(steps[0]))
+def _is_byte_level(decoder: Mapping[str, Any]) -> bool:
+    steps = decoder.get("decoders", ())
+    return decoder["type"] == "ByteLevel" or (len(steps) == 1 and _is_byte_level(steps[0]))
 
 
-def _is_by_token(decoder: object) -> bool:
+def _is_by_token(decoder: Mapping[str, Any]) -> bool:
     """Whether each token's text depends on nothing but itself, what is first, and neighbours that spell bytes."""
-    if not isinstance(decoder, dict):
-        return False
-    kind = decoder.get("type")
+    kind = decoder["type"]
     if kind == "Sequence":
-        steps = decoder.get("decoders")
-        return isinstance(steps, list) and bool(steps) and all(map(_is_by_token, steps))
+        return all(map(_is_by_token, decoder["decoders"]))
     return kind in ("Metaspace", "Replace", "ByteFallback", "Fuse") or (kind == "Strip" and not decoder.get("stop"))

@@ -160,3 +160,19 @@ def test_of_two_kinds_the_json_is_taken_unless_the_model_speaks_mistral() -> Non
     assert kind(mistral_bytes("v1"), None) is SentencePieceTokenizer
     assert kind(mistral_bytes("v1"), "<|im_start|>") is JsonTokenizer
     assert kind(mistral_bytes("v1"), "[INST] <<SYS>>") is JsonTokenizer
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [None, {"type": "WordPiece", "prefix": "##", "cleanup": True}, {"type": "Strip", "content": " ", "start": 0, "stop": 1}],
+)
+def test_a_kind_whose_text_cannot_stream_is_refused_by_name(decoder: dict[str, object] | None) -> None:
+    raw = json.loads(library("qwen").to_str()) | {"decoder": decoder}
+    with pytest.raises(ModelError, match=str(decoder["type"]) if decoder else "no decoder"):
+        read_tokenizer({"tokenizer.json": json.dumps(raw).encode()})
+
+
+def test_control_tokens_among_a_unigram_models_pieces_stay_text_however_many() -> None:
+    tokenizer = ours("unigram")
+    controls = set(map(tokenizer.id_of, ("<s>", "</s>")))
+    assert controls.isdisjoint(tokenizer.encode("</s><s>a" * 2000))

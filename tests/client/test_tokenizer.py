@@ -88,10 +88,9 @@ def test_all_named_ends_of_an_answer_are_ends() -> None:
     ("assets", "says"),
     [
         ({}, "without a tokenizer"),
-        ({"tokenizer.json": b"{}"}, "tokenizer.json puts text together with None"),
-        ({"tokenizer.json": b'{"decoder": {"type": "WordPiece"}}'}, "WordPiece, which swarm does not know"),
+        ({"tokenizer.json": b"{}"}, "tokenizer.json is no tokenizer"),
         ({"tokenizer.json": b'{"decoder": {"type": "ByteLevel"}, "model": 3}'}, "tokenizer.json is no tokenizer"),
-        ({"tokenizer.json": b"\xff"}, "tokenizer.json of the model is not JSON"),
+        ({"tokenizer.json": b"\xff"}, "tokenizer.json is no tokenizer"),
         ({"tekken.json": b"{}"}, "only as tekken.json"),
         ({"tokenizer.model": b""}, "not a sentencepiece model"),
         ({"tokenizer.model": b"\x00junk" * 9}, "not a sentencepiece model"),
