@@ -12,17 +12,20 @@ from typing import Protocol, TypeVar
 import grpc
 import grpc.aio
 
+from cluster.fetch_plan import Survey
 from cluster.measurements import Figures, Shape
 from cluster.planner.costs import KERNELS_CORE, KERNELS_EXPERT
 from cluster.planner.hardware import Link, Speed
 from cluster.roster import Device
+from cluster.weights_orders import FetchOrder, PeerAt, SurveyOrder, peers
+from swarm.bits import Bits
 from swarm.config import ModelConfig
 from swarm.errors import DeviceError, NoSwarm
 from swarm.plan import Model
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
+from swarm.wire.v1 import weights_pb2_grpc, worker_pb2_grpc
 from swarm.wire.v1 import worker_pb2 as pb
-from swarm.wire.v1 import worker_pb2_grpc
 
 DESCRIBE_S = 600.0
 """How long a Rig may take to look a model up (its config and headers may come from the Hub)."""
@@ -57,6 +60,11 @@ class PrepareOrder:
     plan: str
     name: str
     release_first: bool
+    peers: tuple[PeerAt, ...] = ()
+    """Other Rigs that weights may be taken from."""
+
+    def request(self) -> pb.PrepareRequest:
+        return pb.PrepareRequest(plan=self.plan, name=self.name, release_first=self.release_first, peers=peers(self.peers))
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,14 @@ class Agent(Protocol):
 
     def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
         """Load; yields (loaded bytes, total bytes) and ends when all is loaded."""
+        ...
+
+    async def survey(self, order: SurveyOrder) -> Survey:
+        """What a Worker lacks, and what its Rig has."""
+        ...
+
+    def fetch(self, order: FetchOrder) -> AsyncIterator[tuple[int, int, float]]:
+        """Fetch from the Hub; yields (done bytes, total bytes, bytes a second) and ends when all is there."""
         ...
 
     async def commit(self, epoch: int) -> None: ...
@@ -119,6 +135,7 @@ class WorkerAgent:
         self._what = f"worker {name} at {address}"
         self._channel = credentials.channel(address)
         self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
+        self._weights = weights_pb2_grpc.WeightsServiceStub(self._channel)
         self._closed = False
 
     async def describe(self, model: str, dtype: str) -> Description:
@@ -127,10 +144,19 @@ class WorkerAgent:
         )
 
     async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
-        request = pb.PrepareRequest(plan=order.plan, name=order.name, release_first=order.release_first)
         try:
-            async for progress in self._stub.Prepare(request):
+            async for progress in self._stub.Prepare(order.request()):
                 yield progress.loaded_bytes, progress.total_bytes
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._what) from None
+
+    async def survey(self, order: SurveyOrder) -> Survey:
+        return order.read(await self._ask(lambda: self._weights.Survey(order.request(), timeout=DESCRIBE_S)))
+
+    async def fetch(self, order: FetchOrder) -> AsyncIterator[tuple[int, int, float]]:
+        try:
+            async for progress in self._weights.Fetch(order.request()):
+                yield progress.done_bytes, progress.total_bytes, progress.bytes_per_s
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, self._what) from None
 
@@ -146,7 +172,7 @@ class WorkerAgent:
 
     async def measure(self, shape: Shape) -> Figures:
         reply = await self._measure(shape)
-        if not reply.products and reply.dtypes and shape.dtype not in reply.dtypes:
+        if not reply.products and reply.dtypes and Bits.of(shape.dtype).numbers not in reply.dtypes:
             return read_figures(await self._measure(replace(shape, dtype=reply.dtypes[0])))  # in what it does compute
         return read_figures(reply)
 

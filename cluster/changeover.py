@@ -10,6 +10,7 @@ from typing import Any
 from cluster.agents import Agent, PrepareOrder
 from cluster.parts import release_first
 from cluster.roster import Device
+from cluster.weights_orders import PeerAt
 from swarm.errors import Expired, NoSwarm, SwarmError, gib
 from swarm.plan import Plan
 
@@ -48,10 +49,14 @@ class Changeover:
         self.releases = tuple(name for name, plans in held.items() if release_first(plans, new, name))
         self.new = replace(new, notes=(*new.notes, *_pause_notes(self.releases)))
 
-    async def prepare(self) -> None:
-        """Load on all Workers at once. Raises WorkerFailed for the first that fails; the others stop loading."""
+    async def prepare(self, peers: Mapping[str, tuple[PeerAt, ...]]) -> None:
+        """Load on all Workers at once. Raises WorkerFailed for the first that fails; the others stop loading.
+
+        Args:
+            peers: by Worker, the other Rigs that it may take weights from.
+        """
         text = self.new.to_json()
-        orders = [PrepareOrder(text, w.name, w.name in self.releases) for w in self.new.workers]
+        orders = [PrepareOrder(text, w.name, w.name in self.releases, peers.get(w.name, ())) for w in self.new.workers]
         await _all_or_first_failure([self._prepare_one(order) for order in orders])
 
     async def commit(self) -> None:

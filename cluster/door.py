@@ -16,6 +16,7 @@ from cluster.roster import DeviceOffer, RigOffer, Versions
 from cluster.target import Progress, Published, Target
 from cluster.versions import check_versions, own_versions
 from swarm.bits import canonical
+from swarm.config import kv_dtype
 from swarm.errors import ModelError, SwarmError, Unreachable, UsageError
 from swarm.plan_check import OBJECTIVES
 from swarm.wire.status import to_rpc
@@ -146,6 +147,7 @@ def _target(request: pb.LoadRequest, now: Target) -> Target:
         context=request.context or now.context,
         objective=request.objective or now.objective,
         standby=request.standby if request.HasField("standby") else now.standby,
+        kv=kv_dtype(request.kv) if request.kv else now.kv,
     )
 
 

@@ -13,12 +13,14 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.agents import DESCRIBE_S, ORDER_S, Agent, Description, LinkOrder, PrepareOrder, WorkerAgent, read_description
+from cluster.fetch_plan import Survey
 from cluster.measurements import Figures, Shape
 from cluster.metrics import Readings
 from cluster.planner.hardware import Link
 from cluster.ray_metrics import RayMetrics
 from cluster.ray_node import LABEL, NAMESPACE
 from cluster.roster import Device
+from cluster.weights_orders import FetchOrder, SurveyOrder
 from swarm.errors import NoSwarm, SwarmError
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
@@ -77,7 +79,7 @@ class AgentActor:
 class RayAgent:
     """Orders go through the actor, and straight to the Worker where the actor is gone: losing Ray is not losing a Worker.
 
-    Status and measurements are always asked of the Worker itself.
+    Status, measurements and what weights are where are always asked of the Worker itself.
     """
 
     def __init__(self, actor: Any, direct: WorkerAgent, name: str) -> None:
@@ -91,9 +93,8 @@ class RayAgent:
             return await self._direct.describe(model, dtype)
 
     async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
-        request = pb.PrepareRequest(plan=order.plan, name=order.name, release_first=order.release_first).SerializeToString()
         try:
-            async with contextlib.aclosing(self._loading(request)) as loading:
+            async with contextlib.aclosing(self._loading(order.request().SerializeToString())) as loading:
                 async for counts in loading:
                     yield counts
         except RayError:
@@ -124,6 +125,13 @@ class RayAgent:
 
     async def status(self, timeout_s: float) -> pb.WorkerStatus:
         return await self._direct.status(timeout_s)
+
+    async def survey(self, order: SurveyOrder) -> Survey:
+        return await self._direct.survey(order)
+
+    async def fetch(self, order: FetchOrder) -> AsyncIterator[tuple[int, int, float]]:
+        async for progress in self._direct.fetch(order):
+            yield progress
 
     async def measure(self, shape: Shape) -> Figures:
         return await self._direct.measure(shape)

@@ -14,6 +14,7 @@ from cluster.deciding import Deciding
 from cluster.measuring import Measuring
 from cluster.parts import holding, same_assignment
 from cluster.roster import Device, Roster
+from cluster.supplying import Supplying
 from cluster.target import Progress, Published, Target, Wish
 from swarm.errors import DoesNotFit, SwarmError
 from swarm.plan import Model, Plan
@@ -42,11 +43,11 @@ class Replanning:
         self.target = target
         self.activity = Progress("")
         self.problem: SwarmError | None = None
-        self._roster, self._head = roster, head
-        self._deciding, self._measuring = deciding, measuring
-        self._remember, self._adoption = remember, adoption
+        self._roster, self._head, self._deciding = roster, head, deciding
+        self._measuring, self._remember, self._adoption = measuring, remember, adoption
         self.bell = Bell()
         self.ordering = asyncio.Lock()  # held while orders are under way: no Agent is given up meanwhile
+        self.supplying = Supplying(head)
         self._wanted = asyncio.Event()
         self._asked = self._answered = self._finished = 0
         self._wish: Wish | None = None
@@ -165,8 +166,7 @@ class Replanning:
         self._measuring.begin(model)
         if self.published.plan and self._deciding.missing(self.published.plan, model):
             return True
-        under_way = self._measuring.names_under_way
-        if under_way and not self._deciding.hardware(model).devices:
+        if (under_way := self._measuring.names_under_way) and not self._deciding.hardware(model).devices:
             self._publish(replace(self.published, plan=None, waiting=f"is measuring {', '.join(under_way)}"))
             return True
         return False
@@ -175,7 +175,7 @@ class Replanning:
         await self._drain()  # what Workers hold that came back from silence or from another Coordinator
         change = Changeover(self._known, plan, {d.name: d for d in self._roster.usable()}, self._report)
         try:
-            await change.prepare()
+            await change.prepare(await self.supplying.supply(change.new, self._roster.usable(), self._report))
             await change.commit()
         except WorkerFailed as failure:
             if wish and not failure.silent:
@@ -278,12 +278,12 @@ class Replanning:
         self.published = published
         self.bell.ring()
 
-    def _report(self, message: str, fraction: float) -> None:
+    def _report(self, message: str, fraction: float, lines: tuple[str, ...] = ()) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._reported < REPORT_S:
+        if now - self._reported < REPORT_S and lines == self.activity.lines:
             return
         self._reported = now
-        self.activity = Progress(message, fraction)
+        self.activity = Progress(message, fraction, lines=lines)
         if self.published.plan is None and not self._wish:
             self.published = replace(self.published, waiting=f"is {message}")
         self.bell.ring()

@@ -21,6 +21,8 @@ class Target:
     spread: bool = False
     objective: str = "balanced"
     standby: bool = False
+    kv: str = ""
+    """How keys and values are kept, one of `swarm.config.KV_DTYPES`."""
 
     @property
     def load(self) -> Load:
@@ -43,6 +45,8 @@ class Progress:
     message: str
     fraction: float = 0.0
     done: bool = False
+    lines: tuple[str, ...] = ()
+    """What each Rig fetches from where; said with each message while it does."""
 
 
 @dataclass

@@ -5,6 +5,7 @@
     ├── ModelError                  the model's files cannot be used
     │   ├── UnknownArchitecture
     │   ├── MissingWeights
+    │   ├── NoRoom
     │   └── CorruptWeights
     ├── DeviceError                 a Device that cannot be used, and the remedy
     ├── PlacementError
@@ -52,6 +53,10 @@ class UnknownArchitecture(ModelError):
 
 class MissingWeights(ModelError):
     """A file or a tensor that the model needs is not there."""
+
+
+class NoRoom(ModelError):
+    """A disk has too little room for the files that are to be fetched; the message names rig, folder, needed and free."""
 
 
 class CorruptWeights(ModelError):

@@ -36,6 +36,7 @@ def join(
     swarm_key = settings.resolve_key(key, key_file, door)
     host = address or own_address(door.rpartition(":")[0].strip("[]"))
     screen = Screen()
+    settings.hub_cache(cache)
     where = {
         "host": host,
         "key": swarm_key,

@@ -24,6 +24,7 @@ def load(
     group: options.Group = 0,
     attention: options.Attention = "",
     head: options.Head = "",
+    kv: options.KV = "",
     sessions: Annotated[int, typer.Option("--sessions", min=0, help="Sessions to have KV for. [default: as before]")] = 0,
     context: Annotated[int, typer.Option("--context", min=0, help="Positions of each Session. [default: as before]")] = 0,
     objective: options.Objective = "",
@@ -39,7 +40,7 @@ def load(
     if dtype or group or attention or head:
         dtype = with_forms(dtype or AUTO, group, attention, head)
     request = pb.LoadRequest(
-        model=_as_the_head_sees_it(model), dtype=dtype, sessions=sessions, context=context, objective=objective
+        model=_as_the_head_sees_it(model), dtype=dtype, sessions=sessions, context=context, objective=objective, kv=kv
     )
     if standby is not None:
         request.standby = standby
@@ -48,9 +49,9 @@ def load(
 
 
 def _as_the_head_sees_it(model: str) -> str:
-    """An absolute path where it is a folder here (the head has another working folder), else the id as given."""
-    folder = Path(model).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else model
+    """An absolute path where it is a folder or a file here (the head has another working folder), else the id as given."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if path.exists() else model
 
 
 async def _load(target: options.Target, request: pb.LoadRequest) -> str:
@@ -59,8 +60,12 @@ async def _load(target: options.Target, request: pb.LoadRequest) -> str:
         with _bar() as bar:
             task = bar.add_task("loading", total=1.0)
             stub = SwarmServiceStub(channel)
+            said: list[str] = []
             try:
                 async for progress in stub.Load(request):
+                    if progress.lines and list(progress.lines) != said:
+                        said = list(progress.lines)
+                        bar.console.print("\n".join(said), soft_wrap=True)
                     if progress.done:
                         return str(progress.message)
                     bar.update(task, description=progress.message, completed=progress.fraction)

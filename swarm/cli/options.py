@@ -13,6 +13,7 @@ import typer
 
 from swarm.bits import GROUPS, NUMBER_BYTES
 from swarm.cli import settings
+from swarm.config import KV_WAYS
 from swarm.errors import UsageError
 from swarm.plan import Plan
 from swarm.plan_check import OBJECTIVES
@@ -44,8 +45,13 @@ Attention = Annotated[
     str, typer.Option("--attention", metavar="FORM", help="How q, k, v and o are kept, where not as the experts.")
 ]
 Head = Annotated[str, typer.Option("--head", metavar="FORM", help="How the output matrix is kept, where not as the experts.")]
+KV = Annotated[
+    str,
+    typer.Option("--kv", metavar="WAY", help=f"How keys and values are kept: {' or '.join(KV_WAYS)} (half of bf16, a little off)."),
+]
 Cache = Annotated[
-    Path | None, typer.Option("--cache", metavar="DIR", help="Where quantized weights are kept. [default: the user's cache folder]")
+    Path | None,
+    typer.Option("--cache", metavar="DIR", help="Where downloads and quantized weights are kept. [default: the usual folders]"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc.aio
 
@@ -37,13 +38,19 @@ async def watching(screen: Screen, address: str, credentials: Credentials) -> As
 
 
 async def _show_activity(screen: Screen, stub: SwarmServiceStub) -> None:
+    """And what each Rig takes from where, once."""
+    said: list[str] = []
     try:
         while True:
-            activity = ""
+            document: dict[str, Any] = {}
             with contextlib.suppress(grpc.aio.AioRpcError):
                 reply = await stub.GetStatus(pb.StatusRequest(), timeout=AGAIN_S)
-                activity = json.loads(reply.json).get("activity", "")
-            screen.doing(activity)
+                document = json.loads(reply.json)
+            if (lines := document.get("sources", said)) != said:
+                said = lines
+                for line in lines:
+                    screen.tell(line)
+            screen.doing(document.get("activity", ""))
             await asyncio.sleep(POLL_S)
     finally:
         screen.doing("")

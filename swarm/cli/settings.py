@@ -6,7 +6,8 @@ The only place that reads the environment:
     XDG_STATE_HOME    state (what runs here) is under it in `swarm`; ~/.local/state by default
     XDG_CONFIG_HOME   config (addresses and keys of swarms) is under it in `swarm`; ~/.config by default
     XDG_CACHE_HOME    the cache (quantized weights) is under it in `swarm`; ~/.cache by default
-    SWARM_CACHE       keeps the cache in this folder, where --cache does not say
+    SWARM_CACHE       keeps the cache, and models of the Hub, in this folder, where --cache does not say
+    HF_*              is huggingface_hub's, and means what its users expect; HF_HUB_CACHE gives way to the line above
     SWARM_ADDRESS     the swarm to talk to, where --swarm does not say
     SWARM_KEY         its key, where --key and --key-file do not say
 """
@@ -60,6 +61,19 @@ def cache_dir(given: Path | None = None) -> Path:
     """Where this user's quantized weights are cached: --cache, SWARM_CACHE, or the user's cache folder. Not made here."""
     said = given or os.environ.get("SWARM_CACHE")
     return (Path(said).expanduser() if said else _home("XDG_CACHE_HOME", ".cache")).absolute() / "weights"
+
+
+def hub_cache(given: Path | None) -> Path | None:
+    """Where models of the Hub are kept: with --cache or SWARM_CACHE in the same folder; None: where huggingface_hub keeps them.
+
+    With a folder it holds from now on for huggingface_hub here (if that is not imported yet) and in processes started here.
+    """
+    said = given or os.environ.get("SWARM_CACHE")
+    if not said:
+        return None
+    folder = Path(said).expanduser().absolute() / "hub"
+    os.environ["HF_HUB_CACHE"] = str(folder)
+    return folder
 
 
 def remember(address: str, key: str) -> None:

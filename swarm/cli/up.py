@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,9 +15,10 @@ from swarm.cli.install import need
 from swarm.cli.one_head import one_head
 from swarm.cli.rig_watch import watching
 from swarm.cli.screen import Screen
+from swarm.config import kv_dtype
 from swarm.errors import gib
 from swarm.weights.describe import describe
-from swarm.weights.source import NANO, resolve
+from swarm.weights.source import NANO, local
 from swarm.wire.credentials import Credentials
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def up(
     group: options.Group = 0,
     attention: options.Attention = "",
     head: options.Head = "",
+    kv: options.KV = "full",
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", min=1, help="Positions of each session.")] = 8192,
     objective: options.Objective = "balanced",
@@ -59,9 +60,10 @@ def up(
     from cluster.head_rig import HeadRig
     from cluster.target import Target
 
-    dtype = with_forms(dtype, group, attention, head)
+    dtype, kept_as = with_forms(dtype, group, attention, head), kv_dtype(kv)
+    settings.hub_cache(cache)
     describe(model, dtype)  # what is wrong with the model is said before anything starts
-    source = model if model == NANO or not Path(model).expanduser().is_dir() else str(resolve(model))
+    source = str(found) if model != NANO and (found := local(model)) else model
     swarm_key = settings.explicit_key(key, key_file) or settings.own_key()
     screen = Screen()
     where = {
@@ -74,7 +76,7 @@ def up(
     }
     rig = HeadRig(
         rig_options.rig_settings(device, ram, exclude, threads, name, **where),
-        Target(source, dtype, sessions, context, spread, objective, standby),
+        Target(source, dtype, sessions, context, spread, objective, standby, kept_as),
         token=secrets.token_hex(32),
     )
     with one_head(rig.settings.state_dir, rig.address):

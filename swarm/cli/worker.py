@@ -16,6 +16,10 @@ from swarm.wire.credentials import Credentials
 def worker(
     plan_file: Annotated[Path, typer.Option("--plan-file", metavar="FILE", help="The Plan, as `swarm plan --out FILE` wrote it.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Which of its Workers to be.")],
+    weights_from: Annotated[
+        list[str] | None,
+        typer.Option("--weights-from", metavar="ADDRESS", help="A Worker to take weights from that are not here; repeatable."),
+    ] = None,
     cache: options.Cache = None,
     key: options.Key = None,
     key_file: options.KeyFile = None,
@@ -23,7 +27,9 @@ def worker(
     """Serve one Worker of a Plan file until Ctrl-C or SIGTERM. Without a key it answers whoever can reach it."""
     plan = options.read_plan(plan_file)
     plan.worker(name)
-    from swarm.worker.process import serve_plan  # brings torch
+    from swarm.worker.process import Source, serve_plan  # brings torch
+
+    settings.hub_cache(cache)
 
     console = output.stderr()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -37,4 +43,5 @@ def worker(
             console.print(f"{name} serves at {address}")
 
         credentials = Credentials(settings.explicit_key(key, key_file))
-        asyncio.run(serve_plan(plan, name, credentials, settings.cache_dir(cache), serves, progress))
+        source = Source(settings.cache_dir(cache), tuple(weights_from or ()))
+        asyncio.run(serve_plan(plan, name, credentials, source, serves, progress))

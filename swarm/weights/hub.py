@@ -126,9 +126,13 @@ def fetch(hub: HubId, names: Sequence[str], cache: Path | None, tally: Tally) ->
             tally.stopped.set()  # the others would go on for hours, for nothing
             raise
 
-    with in_our_words(hub), ThreadPoolExecutor(DOWNLOADS) as pool:
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
         fetching = [pool.submit(one, blob) for blob in found]
-        problems = [problem for job in fetching if (problem := job.exception())]
+        try:
+            problems = [problem for job in fetching if (problem := job.exception())]
+        except BaseException:  # Ctrl-C, which only this thread hears
+            tally.stopped.set()
+            raise
     if problems:
         with in_our_words(hub):
             raise next((p for p in problems if not isinstance(p, Stopped)), problems[0])

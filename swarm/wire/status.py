@@ -30,7 +30,7 @@ _CLASSES = {
     for cls in (
         errors.WrongKey, errors.VersionMismatch, errors.Unreachable, errors.NoSwarm, errors.PortInUse, errors.DeviceError,
         errors.PlacementError, errors.UsageError, errors.ModelError, errors.UnknownArchitecture, errors.MissingWeights,
-        errors.CorruptWeights, Full, TooLong, Lost, Expired, Refused,
+        errors.NoRoom, errors.CorruptWeights, Full, TooLong, Lost, Expired, Refused,
     )
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from swarm.errors import SwarmError
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import weights_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
 from swarm.wire.v1.weights_pb2_grpc import add_WeightsServiceServicer_to_server
 from swarm.wire.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
@@ -39,6 +40,19 @@ class WorkerSettings:
     credentials: Credentials
     cache: Path | None = None
     """The folder of quantized weights; None: nothing is cached."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a Worker without a Coordinator takes weights from, beside the model's own files here.
+
+    Args:
+        cache: the folder of quantized weights; None: nothing is cached.
+        peers: addresses (host:port) of Workers on other Rigs, best first.
+    """
+
+    cache: Path | None = None
+    peers: tuple[str, ...] = ()
 
 
 @asynccontextmanager
@@ -73,14 +87,14 @@ async def serve_plan(
     plan: Plan,
     name: str,
     credentials: Credentials,
-    cache: Path | None,
+    source: Source,
     serves: Callable[[str], None],
     progress: Callable[[int, int], None],
 ) -> None:
     """Serve one Worker of a Plan in a file until SIGTERM or SIGINT.
 
     Args:
-        cache: the folder of quantized weights; None: nothing is cached.
+        source: where weights come from beside the model's own files.
         serves: told the address once the model is loaded.
         progress: told how many bytes of how many are loaded.
 
@@ -90,10 +104,10 @@ async def serve_plan(
     """
     spec = plan.worker(name)
     stop = _stop_on_signals()
-    settings = WorkerSettings(name, spec.address, spec.device, spec.threads, spec.memory_bytes, credentials, cache)
+    settings = WorkerSettings(name, spec.address, spec.device, spec.threads, spec.memory_bytes, credentials, source.cache)
     async with serving(settings) as (worker, address):
         stopped = asyncio.ensure_future(stop.wait())
-        loading = asyncio.ensure_future(_load(worker, plan, progress))
+        loading = asyncio.ensure_future(_load(worker, plan, source.peers, progress))
         await asyncio.wait({stopped, loading}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
             loading.cancel()
@@ -104,8 +118,8 @@ async def serve_plan(
         await stopped
 
 
-async def _load(worker: Worker, plan: Plan, progress: Callable[[int, int], None]) -> None:
-    async for loaded, total in worker.prepare(plan, worker.name):
+async def _load(worker: Worker, plan: Plan, peers: Sequence[str], progress: Callable[[int, int], None]) -> None:
+    async for loaded, total in worker.prepare(plan, worker.name, peers=[pb.Peer(address=address) for address in peers]):
         progress(loaded, total)
     worker.commit(plan.epoch)
 

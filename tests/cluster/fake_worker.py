@@ -15,15 +15,17 @@ from dataclasses import asdict, replace
 import grpc.aio
 
 from cluster.agents import Agent, Description, LinkOrder, PrepareOrder
+from cluster.fetch_plan import Survey
 from cluster.measurements import Figures, Shape
 from cluster.planner.hardware import Link, Speed
 from cluster.roster import Device
+from cluster.weights_orders import FetchOrder, PeerAt, SurveyOrder
 from swarm.config import ModelConfig
 from swarm.errors import CorruptWeights, Expired, MissingWeights, NoSwarm, SwarmError
 from swarm.plan import Model, Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import to_rpc
-from swarm.wire.v1 import assets_pb2, worker_pb2, worker_pb2_grpc
+from swarm.wire.v1 import assets_pb2, weights_pb2, weights_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 CONFIG = ModelConfig(
     architecture="MixtralForCausalLM", hidden=64, ffn=128, num_blocks=8, num_heads=4, num_kv_heads=2, head_dim=16,
@@ -48,6 +50,13 @@ class FakeWorker:
         self.alive = True
         self.fail_prepare: SwarmError | None = None
         self.fails_for = ""
+        self.weights = Survey("", "", "")
+        """What its Rig has of the model's files."""
+        self.fail_fetch: SwarmError | None = None
+        self.hold_fetch = asyncio.Event()
+        self.hold_fetch.set()
+        self.peers: tuple[PeerAt, ...] = ()
+        """Of its last Prepare."""
         self.keeps = 0
         """An epoch that it does not give back when it is told to drain it."""
         self.die_in_prepare = False
@@ -94,7 +103,7 @@ class FakeWorker:
     async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
         self._answer()
         plan = Plan.from_json(order.plan)
-        self.name = order.name
+        self.name, self.peers = order.name, order.peers
         self._say(f"prepare {plan.epoch}{' release_first' if order.release_first else ''}")
         yield 0, plan.worker(self.name).weights_bytes
         try:
@@ -111,6 +120,21 @@ class FakeWorker:
             self.plans.clear()
         self.plans[plan.epoch] = plan
         yield plan.worker(self.name).weights_bytes, plan.worker(self.name).weights_bytes
+
+    async def survey(self, order: SurveyOrder) -> Survey:
+        self._answer()
+        return replace(self.weights, rig=order.rig, worker=order.name, address=order.address)
+
+    async def fetch(self, order: FetchOrder) -> AsyncIterator[tuple[int, int, float]]:
+        self._answer()
+        self._say(f"fetch {' '.join(order.files)}")
+        if self.fail_fetch:
+            raise self.fail_fetch
+        size = sum(self.weights.absent[name].file_bytes for name in order.files if name in self.weights.absent)
+        yield size, size, 1e6
+        await self.hold_fetch.wait()
+        held = self.weights.held | set(order.files)
+        self.weights = replace(self.weights, held=held, absent={n: a for n, a in self.weights.absent.items() if n not in held})
 
     async def commit(self, epoch: int) -> None:
         self._answer()
@@ -231,10 +255,18 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.LinkReply(rtt_s=found.rtt_s, bytes_per_s=found.bytes_per_s)
 
 
+class Weights(weights_pb2_grpc.WeightsServiceServicer):
+    """A Rig that has all files that its Worker needs."""
+
+    async def Survey(self, request, context):  # type: ignore[no-untyped-def]
+        return weights_pb2.SurveyReply()
+
+
 async def serve(worker: FakeWorker, credentials: Credentials, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:
     """Serve a FakeWorker; returns the server and host:port."""
     server = credentials.server()
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(Servicer(worker), server)
+    weights_pb2_grpc.add_WeightsServiceServicer_to_server(Weights(), server)
     port = credentials.bind(server, address)
     await server.start()
     return server, f"{address.rpartition(':')[0]}:{port}"

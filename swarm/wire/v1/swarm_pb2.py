@@ -26,7 +26,7 @@ _sym_db = _symbol_database.Default()
 from swarm.wire.v1 import assets_pb2 as swarm_dot_v1_dot_assets__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14swarm/v1/swarm.proto\x12\x08swarm.v1\x1a\x15swarm/v1/assets.proto\"E\n\x08Versions\x12\r\n\x05swarm\x18\x01 \x01(\t\x12\x0e\n\x06python\x18\x02 \x01(\t\x12\x0b\n\x03ray\x18\x03 \x01(\t\x12\r\n\x05torch\x18\x04 \x01(\t\"{\n\x0cKnockRequest\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\x12\x10\n\x08rig_name\x18\x02 \x01(\t\x12$\n\x08versions\x18\x03 \x01(\x0b\x32\x12.swarm.v1.Versions\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x12\n\nprobe_port\x18\x05 \x01(\r\"}\n\nKnockReply\x12\x13\n\x0bray_address\x18\x01 \x01(\t\x12\x11\n\tray_token\x18\x02 \x01(\t\x12$\n\x08versions\x18\x03 \x01(\x0b\x32\x12.swarm.v1.Versions\x12\x0f\n\x07seen_as\x18\x04 \x01(\t\x12\x10\n\x08rig_name\x18\x05 \x01(\t\"k\n\x0b\x44\x65viceOffer\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x16\n\x0eworker_address\x18\x03 \x01(\t\x12\x0f\n\x07threads\x18\x04 \x01(\r\x12\r\n\x05label\x18\x05 \x01(\t\"\xa0\x01\n\x0bJoinRequest\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\x12\x10\n\x08rig_name\x18\x02 \x01(\t\x12&\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x15.swarm.v1.DeviceOffer\x12$\n\x08versions\x18\x04 \x01(\x0b\x32\x12.swarm.v1.Versions\x12\x0e\n\x06spread\x18\x05 \x01(\x08\x12\x11\n\tram_bytes\x18\x06 \x01(\x04\"+\n\tJoinReply\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x1e\n\x0cLeaveRequest\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\";\n\x08Progress\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\"@\n\x16WorkerRestartedRequest\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\x12\x16\n\x0eworker_address\x18\x02 \x01(\t\"\x16\n\x14WorkerRestartedReply\"\x1d\n\x0bPlanRequest\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\"A\n\tPlanReply\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\t\x12\x15\n\rassets_sha256\x18\x03 \x01(\t\"!\n\rAssetsRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\">\n\x0b\x41ssetsReply\x12\x1f\n\x06\x61ssets\x18\x01 \x03(\x0b\x32\x0f.swarm.v1.Asset\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\x83\x01\n\x0bLoadRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x10\n\x08sessions\x18\x03 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\r\x12\x11\n\tobjective\x18\x05 \x01(\t\x12\x14\n\x07standby\x18\x06 \x01(\x08H\x00\x88\x01\x01\x42\n\n\x08_standby\"\x0f\n\rStatusRequest\"\x1b\n\x0bStatusReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"?\n\rFailureReport\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x0e\n\x0c\x46\x61ilureReply2\xe8\x04\n\x0cSwarmService\x12\x35\n\x05Knock\x12\x16.swarm.v1.KnockRequest\x1a\x14.swarm.v1.KnockReply\x12\x32\n\x04Join\x12\x15.swarm.v1.JoinRequest\x1a\x13.swarm.v1.JoinReply\x12\x35\n\x05Leave\x12\x16.swarm.v1.LeaveRequest\x1a\x12.swarm.v1.Progress0\x01\x12S\n\x0fWorkerRestarted\x12 .swarm.v1.WorkerRestartedRequest\x1a\x1e.swarm.v1.WorkerRestartedReply\x12\x35\n\x07GetPlan\x12\x15.swarm.v1.PlanRequest\x1a\x13.swarm.v1.PlanReply\x12\x39\n\tWatchPlan\x12\x15.swarm.v1.PlanRequest\x1a\x13.swarm.v1.PlanReply0\x01\x12;\n\tGetAssets\x12\x17.swarm.v1.AssetsRequest\x1a\x15.swarm.v1.AssetsReply\x12\x33\n\x04Load\x12\x15.swarm.v1.LoadRequest\x1a\x12.swarm.v1.Progress0\x01\x12;\n\tGetStatus\x12\x17.swarm.v1.StatusRequest\x1a\x15.swarm.v1.StatusReply\x12@\n\rReportFailure\x12\x17.swarm.v1.FailureReport\x1a\x16.swarm.v1.FailureReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14swarm/v1/swarm.proto\x12\x08swarm.v1\x1a\x15swarm/v1/assets.proto\"E\n\x08Versions\x12\r\n\x05swarm\x18\x01 \x01(\t\x12\x0e\n\x06python\x18\x02 \x01(\t\x12\x0b\n\x03ray\x18\x03 \x01(\t\x12\r\n\x05torch\x18\x04 \x01(\t\"{\n\x0cKnockRequest\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\x12\x10\n\x08rig_name\x18\x02 \x01(\t\x12$\n\x08versions\x18\x03 \x01(\x0b\x32\x12.swarm.v1.Versions\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x12\n\nprobe_port\x18\x05 \x01(\r\"}\n\nKnockReply\x12\x13\n\x0bray_address\x18\x01 \x01(\t\x12\x11\n\tray_token\x18\x02 \x01(\t\x12$\n\x08versions\x18\x03 \x01(\x0b\x32\x12.swarm.v1.Versions\x12\x0f\n\x07seen_as\x18\x04 \x01(\t\x12\x10\n\x08rig_name\x18\x05 \x01(\t\"k\n\x0b\x44\x65viceOffer\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x04\x12\x16\n\x0eworker_address\x18\x03 \x01(\t\x12\x0f\n\x07threads\x18\x04 \x01(\r\x12\r\n\x05label\x18\x05 \x01(\t\"\xa0\x01\n\x0bJoinRequest\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\x12\x10\n\x08rig_name\x18\x02 \x01(\t\x12&\n\x07\x64\x65vices\x18\x03 \x03(\x0b\x32\x15.swarm.v1.DeviceOffer\x12$\n\x08versions\x18\x04 \x01(\x0b\x32\x12.swarm.v1.Versions\x12\x0e\n\x06spread\x18\x05 \x01(\x08\x12\x11\n\tram_bytes\x18\x06 \x01(\x04\"+\n\tJoinReply\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x1e\n\x0cLeaveRequest\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\"J\n\x08Progress\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x10\n\x08\x66raction\x18\x02 \x01(\x01\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\r\n\x05lines\x18\x04 \x03(\t\"@\n\x16WorkerRestartedRequest\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\x12\x16\n\x0eworker_address\x18\x02 \x01(\t\"\x16\n\x14WorkerRestartedReply\"\x1d\n\x0bPlanRequest\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\"A\n\tPlanReply\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\t\x12\x15\n\rassets_sha256\x18\x03 \x01(\t\"!\n\rAssetsRequest\x12\x10\n\x08model_id\x18\x01 \x01(\t\">\n\x0b\x41ssetsReply\x12\x1f\n\x06\x61ssets\x18\x01 \x03(\x0b\x32\x0f.swarm.v1.Asset\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\x8f\x01\n\x0bLoadRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\x10\n\x08sessions\x18\x03 \x01(\r\x12\x0f\n\x07\x63ontext\x18\x04 \x01(\r\x12\x11\n\tobjective\x18\x05 \x01(\t\x12\x14\n\x07standby\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\n\n\x02kv\x18\x07 \x01(\tB\n\n\x08_standby\"\x0f\n\rStatusRequest\"\x1b\n\x0bStatusReply\x12\x0c\n\x04json\x18\x01 \x01(\t\"?\n\rFailureReport\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x0e\n\x0c\x46\x61ilureReply2\xe8\x04\n\x0cSwarmService\x12\x35\n\x05Knock\x12\x16.swarm.v1.KnockRequest\x1a\x14.swarm.v1.KnockReply\x12\x32\n\x04Join\x12\x15.swarm.v1.JoinRequest\x1a\x13.swarm.v1.JoinReply\x12\x35\n\x05Leave\x12\x16.swarm.v1.LeaveRequest\x1a\x12.swarm.v1.Progress0\x01\x12S\n\x0fWorkerRestarted\x12 .swarm.v1.WorkerRestartedRequest\x1a\x1e.swarm.v1.WorkerRestartedReply\x12\x35\n\x07GetPlan\x12\x15.swarm.v1.PlanRequest\x1a\x13.swarm.v1.PlanReply\x12\x39\n\tWatchPlan\x12\x15.swarm.v1.PlanRequest\x1a\x13.swarm.v1.PlanReply0\x01\x12;\n\tGetAssets\x12\x17.swarm.v1.AssetsRequest\x1a\x15.swarm.v1.AssetsReply\x12\x33\n\x04Load\x12\x15.swarm.v1.LoadRequest\x1a\x12.swarm.v1.Progress0\x01\x12;\n\tGetStatus\x12\x17.swarm.v1.StatusRequest\x1a\x15.swarm.v1.StatusReply\x12@\n\rReportFailure\x12\x17.swarm.v1.FailureReport\x1a\x16.swarm.v1.FailureReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,29 +48,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEAVEREQUEST']._serialized_start=697
   _globals['_LEAVEREQUEST']._serialized_end=727
   _globals['_PROGRESS']._serialized_start=729
-  _globals['_PROGRESS']._serialized_end=788
-  _globals['_WORKERRESTARTEDREQUEST']._serialized_start=790
-  _globals['_WORKERRESTARTEDREQUEST']._serialized_end=854
-  _globals['_WORKERRESTARTEDREPLY']._serialized_start=856
-  _globals['_WORKERRESTARTEDREPLY']._serialized_end=878
-  _globals['_PLANREQUEST']._serialized_start=880
-  _globals['_PLANREQUEST']._serialized_end=909
-  _globals['_PLANREPLY']._serialized_start=911
-  _globals['_PLANREPLY']._serialized_end=976
-  _globals['_ASSETSREQUEST']._serialized_start=978
-  _globals['_ASSETSREQUEST']._serialized_end=1011
-  _globals['_ASSETSREPLY']._serialized_start=1013
-  _globals['_ASSETSREPLY']._serialized_end=1075
-  _globals['_LOADREQUEST']._serialized_start=1078
-  _globals['_LOADREQUEST']._serialized_end=1209
-  _globals['_STATUSREQUEST']._serialized_start=1211
-  _globals['_STATUSREQUEST']._serialized_end=1226
-  _globals['_STATUSREPLY']._serialized_start=1228
-  _globals['_STATUSREPLY']._serialized_end=1255
-  _globals['_FAILUREREPORT']._serialized_start=1257
-  _globals['_FAILUREREPORT']._serialized_end=1320
-  _globals['_FAILUREREPLY']._serialized_start=1322
-  _globals['_FAILUREREPLY']._serialized_end=1336
-  _globals['_SWARMSERVICE']._serialized_start=1339
-  _globals['_SWARMSERVICE']._serialized_end=1955
+  _globals['_PROGRESS']._serialized_end=803
+  _globals['_WORKERRESTARTEDREQUEST']._serialized_start=805
+  _globals['_WORKERRESTARTEDREQUEST']._serialized_end=869
+  _globals['_WORKERRESTARTEDREPLY']._serialized_start=871
+  _globals['_WORKERRESTARTEDREPLY']._serialized_end=893
+  _globals['_PLANREQUEST']._serialized_start=895
+  _globals['_PLANREQUEST']._serialized_end=924
+  _globals['_PLANREPLY']._serialized_start=926
+  _globals['_PLANREPLY']._serialized_end=991
+  _globals['_ASSETSREQUEST']._serialized_start=993
+  _globals['_ASSETSREQUEST']._serialized_end=1026
+  _globals['_ASSETSREPLY']._serialized_start=1028
+  _globals['_ASSETSREPLY']._serialized_end=1090
+  _globals['_LOADREQUEST']._serialized_start=1093
+  _globals['_LOADREQUEST']._serialized_end=1236
+  _globals['_STATUSREQUEST']._serialized_start=1238
+  _globals['_STATUSREQUEST']._serialized_end=1253
+  _globals['_STATUSREPLY']._serialized_start=1255
+  _globals['_STATUSREPLY']._serialized_end=1282
+  _globals['_FAILUREREPORT']._serialized_start=1284
+  _globals['_FAILUREREPORT']._serialized_end=1347
+  _globals['_FAILUREREPLY']._serialized_start=1349
+  _globals['_FAILUREREPLY']._serialized_end=1363
+  _globals['_SWARMSERVICE']._serialized_start=1366
+  _globals['_SWARMSERVICE']._serialized_end=1982
 # @@protoc_insertion_point(module_scope)

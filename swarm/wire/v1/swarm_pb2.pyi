@@ -93,14 +93,16 @@ class LeaveRequest(_message.Message):
     def __init__(self, rig_id: _Optional[str] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("message", "fraction", "done")
+    __slots__ = ("message", "fraction", "done", "lines")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     FRACTION_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
+    LINES_FIELD_NUMBER: _ClassVar[int]
     message: str
     fraction: float
     done: bool
-    def __init__(self, message: _Optional[str] = ..., fraction: _Optional[float] = ..., done: bool = ...) -> None: ...
+    lines: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, message: _Optional[str] = ..., fraction: _Optional[float] = ..., done: bool = ..., lines: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WorkerRestartedRequest(_message.Message):
     __slots__ = ("rig_id", "worker_address")
@@ -145,20 +147,22 @@ class AssetsReply(_message.Message):
     def __init__(self, assets: _Optional[_Iterable[_Union[_assets_pb2.Asset, _Mapping]]] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
-    __slots__ = ("model", "dtype", "sessions", "context", "objective", "standby")
+    __slots__ = ("model", "dtype", "sessions", "context", "objective", "standby", "kv")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
     STANDBY_FIELD_NUMBER: _ClassVar[int]
+    KV_FIELD_NUMBER: _ClassVar[int]
     model: str
     dtype: str
     sessions: int
     context: int
     objective: str
     standby: bool
-    def __init__(self, model: _Optional[str] = ..., dtype: _Optional[str] = ..., sessions: _Optional[int] = ..., context: _Optional[int] = ..., objective: _Optional[str] = ..., standby: bool = ...) -> None: ...
+    kv: str
+    def __init__(self, model: _Optional[str] = ..., dtype: _Optional[str] = ..., sessions: _Optional[int] = ..., context: _Optional[int] = ..., objective: _Optional[str] = ..., standby: bool = ..., kv: _Optional[str] = ...) -> None: ...
 
 class StatusRequest(_message.Message):
     __slots__ = ()
