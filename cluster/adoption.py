@@ -53,5 +53,5 @@ class Adoption:
 
 def answers(plan: Plan, model: Model, load: Load) -> bool:
     """Whether a Plan is what is asked for, whoever holds it."""
-    asked = (model.model_id, model.dtype, load.sessions, Prices.of(model, load).context, load.objective)
-    return (plan.model.model_id, plan.model.dtype, plan.sessions, plan.context, plan.objective) == asked
+    asked = (model.model_id, model.dtype, model.kv, load.sessions, Prices.of(model, load).context, load.objective)
+    return (plan.model.model_id, plan.model.dtype, plan.model.kv, plan.sessions, plan.context, plan.objective) == asked

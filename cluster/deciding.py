@@ -51,7 +51,8 @@ class Deciding:
                 raise NoSwarm(f"the swarm has no worker that answers, so it cannot look at {target.source}: see `swarm status`")
             say(f"looking at {target.source}")
             self._described[key] = await agent.describe(target.source, target.dtype)
-        return self._described[key]
+        found = self._described[key]
+        return replace(found, model=replace(found.model, kv=target.kv))
 
     def going_on(self, target: Target, description: Description, kept: Plan | None) -> Description:
         """With `auto`, in the dtype of the Plan that is kept; but in fp16 where that is bf16 and a Device has none.

@@ -32,6 +32,7 @@ def plan(
     group: options.Group = 0,
     attention: options.Attention = "",
     head: options.Head = "",
+    kv: options.KV = "full",
     sessions: Annotated[int, typer.Option("--sessions", help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", help="Positions of each session.")] = 8192,
     objective: Annotated[str, typer.Option("--objective", help="latency, throughput or balanced.")] = "balanced",
@@ -44,7 +45,7 @@ def plan(
 ) -> None:
     """Where everything would go, on this machine or on the rigs of a file, and why, without starting anything."""
     dtype = with_forms(dtype, group, attention, head)
-    shape = model_to_plan(model, dtype)
+    shape = model_to_plan(model, dtype, kv)
     if out is not None:
         check_can_be_loaded(model)
     if rigs is not None:

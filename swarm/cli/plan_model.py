@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from swarm.bits import canonical
+from swarm.config import kv_dtype
 from swarm.errors import UsageError
 from swarm.plan import Model
 from swarm.shapes import SHAPES, known_shape
@@ -11,18 +14,16 @@ from swarm.weights.describe import describe
 MODELS = f"A folder (its config.json is enough), a Hub id, nano, {' or '.join(SHAPES)}."
 
 
-def model_to_plan(model: str, dtype: str) -> Model:
+def model_to_plan(model: str, dtype: str, kv: str = "full") -> Model:
     """Its shape and dtype; no weights are read.
 
     Raises:
-        UsageError: the dtype, or a model that is nothing known.
+        UsageError: the dtype, what keys and values are kept as, or a model that is nothing known.
         ModelError: its files contradict themselves.
     """
-    dtype = canonical(dtype)
+    dtype, kept_as = canonical(dtype), kv_dtype(kv)
     shape = known_shape(model, dtype)
-    if shape is not None:
-        return shape
-    return describe(model, dtype)
+    return replace(shape if shape is not None else describe(model, dtype), kv=kept_as)
 
 
 def check_can_be_loaded(model: str) -> None:

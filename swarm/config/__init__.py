@@ -9,11 +9,13 @@ from swarm.config.sizes import (
     DTYPE_BYTES,
     INT4_GROUP,
     KV_DTYPES,
+    KV_WAYS,
     LOGIT_ROWS,
     PLAN_DTYPES,
     QUANTIZED,
     SINK_ROWS,
     Sizes,
+    kv_dtype,
     number_bytes,
 )
 
@@ -23,6 +25,7 @@ __all__ = [
     "HF_DTYPES",
     "INT4_GROUP",
     "KV_DTYPES",
+    "KV_WAYS",
     "LOGIT_ROWS",
     "PLAN_DTYPES",
     "QUANTIZED",
@@ -33,5 +36,6 @@ __all__ = [
     "ModelConfig",
     "RopeScaling",
     "Sizes",
+    "kv_dtype",
     "number_bytes",
 ]

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from swarm.bits import NUMBER_BYTES, Bits
 from swarm.config.model import ModelConfig
+from swarm.errors import UsageError
 
 DTYPE_BYTES = NUMBER_BYTES
 QUANTIZED = ("int8", "int4")
@@ -24,6 +25,15 @@ SINK_ROWS = 16
 """Rows whose scores are kept at once where attention has sinks: no kernel of torch takes them, so scores exist in fp32."""
 KV_DTYPES = ("", "int8")
 """How keys and values are kept: empty: as numbers of the dtype that is computed in."""
+KV_WAYS = {"full": "", "int8": "int8"}
+"""What --kv takes, and which of `KV_DTYPES` it means."""
+
+
+def kv_dtype(way: str) -> str:
+    """Which of `KV_DTYPES` is meant by what --kv was given. Raises UsageError."""
+    if way not in KV_WAYS:
+        raise UsageError(f"--kv {way} is not known: give {' or '.join(KV_WAYS)}")
+    return KV_WAYS[way]
 
 
 def number_bytes(dtype: str) -> int:
