@@ -177,6 +177,17 @@ async def test_a_load_streams_its_progress_to_the_end(door: OpenDoor) -> None:
     assert json.loads((await door.stub.GetStatus(pb.StatusRequest())).json)["model"] == "other"
 
 
+async def test_keys_and_values_are_kept_in_int8_from_a_load_that_says_so_until_one_that_says_otherwise(door: OpenDoor) -> None:
+    await door.membership().join(join(8 * NEED))
+    for kv, kept in (("", ""), ("int8", "int8"), ("", "int8"), ("full", "")):
+        await _load(door, pb.LoadRequest(model="other", kv=kv))
+        plan = Plan.from_json((await door.stub.GetPlan(pb.PlanRequest())).plan)
+        assert plan.model.kv == kept
+        assert sum(w.kv_bytes for w in plan.workers) == plan.model.config.num_blocks * plan.model.sizes.kv(64)
+    with pytest.raises(UsageError, match="--kv int4 is not known: give full or int8"):
+        await _load(door, pb.LoadRequest(model="other", kv="int4"))
+
+
 async def test_leaving_streams_what_happens_and_a_stranger_cannot_leave(door: OpenDoor) -> None:
     membership = door.membership()
     await membership.join(join())
