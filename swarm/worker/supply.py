@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,11 @@ from swarm.weights.cache.tree import Weights
 from swarm.weights.chain_file import ChainFile
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.load import Loader
+from swarm.weights.losses import said
 from swarm.weights.source import here
 from swarm.worker.holdings import Part, read_part
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,13 @@ class Supply:
             if worth_caching(self.model) or self._far_bytes > before:
                 self._shelf.keep(part.file_name, weights)
         return weights
+
+    def tell(self, worker: str) -> None:
+        """Log what quantizing did to what was not cached; louder where a file's few bits were quantized a second time."""
+        losses = self._loader.losses if "_loader" in self.__dict__ else ()
+        if losses:
+            level = logging.WARNING if any(loss.again for loss in losses) else logging.INFO
+            _LOG.log(level, "%s quantized %s: %s", worker, self.model.name, said(losses))
 
     def uncached(self, parts: Iterable[Part]) -> list[Part]:
         """Those of these parts for which the model's files are needed."""

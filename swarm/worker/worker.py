@@ -192,6 +192,7 @@ class Worker:
                 yield loaded, total
         finally:
             self.loading.clear()
+        supply.tell(self.name)
 
     async def _fetch(
         self, plan: Plan, folder: str, peers: Sequence[pb_weights.Peer], parts: Sequence[Part]
