@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import MixtralConfig, MixtralForCausalLM
 
+from swarm.bits import Bits
 from swarm.config import ModelConfig
 from swarm.model.block import Block, BlockCore
 from swarm.model.cache import PagedCache
@@ -45,8 +46,8 @@ class Weights:
     experts: dict[tuple[int, int], ExpertWeights]
 
     @classmethod
-    def of(cls, folder: Path, dtype: torch.dtype) -> Weights:
-        loader = Loader(Checkpoint.open(folder), dtype)
+    def of(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Weights:
+        loader = Loader(Checkpoint.open(folder), dtype, bits=bits)
         config = loader.checkpoint.config
         experts = {(b, e): loader.expert(b, e) for b in range(config.num_blocks) for e in range(config.experts_in(b))}
         cores = [loader.core(b) for b in range(config.num_blocks)]

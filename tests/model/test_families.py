@@ -6,6 +6,7 @@ import pytest
 import torch
 from families import FAMILIES
 
+from swarm.bits import Bits
 from swarm.config import Sizes
 from swarm.model.experts import LocalExperts
 
@@ -46,6 +47,15 @@ def test_every_family_stays_close_in_bf16(family, swarm_of, name) -> None:
     half = type(weights).of(weights.folder, torch.bfloat16)
     got = answers(swarm_of(half, [4]), [20, 1, 24])
     assert (got - oracle(TOKENS)).abs().mean() < 0.2
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4/32+attention=int8+down=int8/16"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_still_answers_in_few_bits(family, swarm_of, name, dtype) -> None:
+    oracle, weights = family(name)
+    few = type(weights).of(weights.folder, torch.bfloat16, Bits.of(dtype))
+    want, got = oracle(TOKENS), answers(swarm_of(few, [1, 4]), [20, 1, 24])
+    assert torch.corrcoef(torch.stack((want.flatten(), got.flatten())))[0, 1] > 0.9, "another model would be at 0"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
