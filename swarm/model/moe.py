@@ -59,10 +59,16 @@ class MoE:
         object.__setattr__(self, "_ports", ordered)
         object.__setattr__(self, "_places", {e: number[id(p)] for e, p in self.ports.items()})
         object.__setattr__(self, "_copies", {e: number[id(p)] for e, p in self.copies.items()})
-        alone = ordered[0] if len(ordered) == 1 and self.router is not None else None
+        alone = ordered[0] if len(ordered) == 1 else None
         near = alone.chosen.get(self.block) if isinstance(alone, LocalExperts) else None
         object.__setattr__(self, "_near", near)
-        object.__setattr__(self, "picks", self.router.no_choices(FEW_ROWS) if near and self.router else None)
+        width = self.router.top_k if self.router else 1
+        object.__setattr__(self, "picks", near.no_choices(FEW_ROWS, width) if near else None)
+
+    @property
+    def on_card(self) -> bool:
+        """Whether few rows pass without the host being asked or told anything."""
+        return self._near is not None or not self.ports
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [R, H] to the weighted sum of each row's K experts, and the shared one's output where there is one, [R, H]."""
@@ -102,6 +108,8 @@ class MoE:
         if not self.ports:
             assert self.shared is not None
             return self.shared.forward(x)
+        if self._near is not None and x.shape[0] <= FEW_ROWS:
+            return self._near.one(x, 0)
         self.counts[0] += x.shape[0]
         rows = {0: torch.arange(x.shape[0], device=x.device)}
         return self._ports[self._places[0]].ask(self.block, x, rows)()[0]

@@ -40,10 +40,6 @@ class Router:
     def num_experts(self) -> int:
         return self.weight.shape[0]
 
-    def no_choices(self, rows: int) -> Tensor:
-        """Room for what so many rows choose, [rows, K] int64."""
-        return torch.zeros(rows, self.top_k, dtype=torch.int64, device=self.weight.device)
-
     def choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """For rows `x` [R, H] the weights [R, K] fp32, and which experts they are of [R, K]."""
         logits = product(x, self.weight)  # [R, E]

@@ -6,7 +6,8 @@ R: rows   H: hidden   V: vocabulary   n: rows whose logits are asked
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,10 @@ from torch import Tensor
 from swarm.config import LOGIT_ROWS, ModelConfig
 from swarm.model.block import Block
 from swarm.model.cache import PagedCache
+from swarm.model.kernels.choices import Choices
+from swarm.model.kernels.lanes import Lanes
+from swarm.model.kernels.port import FEW_ROWS
+from swarm.model.kernels.replay import Recorder, Replays
 from swarm.model.memory import aligned, num_bytes
 from swarm.model.norm import NORMS
 from swarm.model.product import Weight, product
@@ -42,6 +47,8 @@ class Stage:
     blocks: Mapping[int, Block]
     embedding: Tensor | None = None  # [V, H]
     head: Head | None = None
+    decoding: Replays | None = None
+    """Decode Steps, recorded; see `replayed`."""
 
     @torch.inference_mode()
     def embed(self, tokens: Tensor) -> Tensor:
@@ -56,12 +63,39 @@ class Stage:
         Args:
             between_blocks: called before each Block, so that the compute thread can do what is more urgent.
         """
-        h = aligned(h)
+        h, rows = aligned(h), cache.laid(rows)
+        if self.decoding is not None and rows.lanes is not None and self.decoding.takes(rows.lanes):
+            between_blocks()
+            for index in self.blocks:
+                cache.note(index, rows)
+            h = self.decoding.forward(h, rows.lanes)
+        else:
+            h = self._through_blocks(h, rows, cache, between_blocks)
+        if h.shape[0] <= FEW_ROWS:
+            self.choices.add(h.shape[0])
+        return h
+
+    def _through_blocks(self, h: Tensor, rows: Rows, cache: PagedCache, between_blocks: Callable[[], None]) -> Tensor:
         angles = Angles.of(rows.positions, self.config.head_dim, self.config.rope_theta, self.config.rope)
         for index in sorted(self.blocks):
             between_blocks()
             h = self.blocks[index].forward(h, rows, angles, cache)
         return h
+
+    def replayed(self, cache: PagedCache, recorder: Recorder) -> Stage:
+        """The same Stage with its decode Steps recorded; itself where an expert is elsewhere, or the host is asked for a choice."""
+
+        def run(h: Tensor, lanes: Lanes) -> Tensor:
+            return self._through_blocks(h, Rows((), lanes.positions, lanes), cache, lambda: None)
+
+        if not all(block.moe.on_card for block in self.blocks.values()):
+            return self
+        return replace(self, decoding=Replays(run, recorder, cache.page_positions, cache.num_pages))
+
+    @cached_property
+    def choices(self) -> Choices:
+        """What routers chose that are not counted on the host."""
+        return Choices([block.moe for block in self.blocks.values()])
 
     @torch.inference_mode()
     def logits(self, h: Tensor) -> Tensor:

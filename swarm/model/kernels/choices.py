@@ -59,5 +59,4 @@ class Choices:
         for counts, sums in zip(self._counts, self._sums.tolist(), strict=True):
             for expert in range(len(counts)):
                 counts[expert] += sums[expert]
-        self._sums.zero_()
-        self._since = 0
+        self._sums, self._since = None, 0

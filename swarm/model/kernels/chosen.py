@@ -33,6 +33,10 @@ class ChosenExperts:
             return None
         return cls(kernels, banks[0], banks[1])
 
+    def no_choices(self, rows: int, each: int) -> Tensor:
+        """Room on the card for what so many rows choose, [rows, each] int64: the first expert, until something is written."""
+        return torch.zeros(rows, each, dtype=torch.int64, device=self.w13.like.codes.device)
+
     def forward(self, x: Tensor, chosen: Tensor) -> Tensor:
         """`x` [R, H], contiguous, through the experts `chosen` [R, S] int64, to unweighted outputs [R, S, H]."""
         gated = self.kernels.grouped(x, chosen, self.w13, gated=True)  # [R S, F]
