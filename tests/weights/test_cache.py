@@ -19,14 +19,19 @@ from typing import Any
 import pytest
 import torch
 
-from swarm.config import Sizes
+from swarm.bits import Form
+from swarm.config import Activation, Sizes
+from swarm.model.experts import ExpertWeights
 from swarm.model.memory import num_bytes
+from swarm.model.quant.matrix import matrix_of
+from swarm.model.quant.stacked import Stacked
 from swarm.plan import Model
 from swarm.weights.cache import file, shelf
 from swarm.weights.cache.folder import Setting, kept, prune
 from swarm.weights.cache.shelf import setting_of
 from swarm.weights.cache.tree import Weights, put_together, take_apart
 from swarm.weights.checkpoint import Checkpoint
+from swarm.weights.codes import Codes
 from swarm.weights.describe import describe
 from swarm.worker.holdings import Part
 from swarm.worker.supply import Supply
@@ -34,6 +39,8 @@ from swarm.worker.supply import Supply
 Write = Callable[..., Path]
 CPU = torch.device("cpu")
 DTYPES = ["int8", "int4"]
+MIXED = ["int8/16", "int4/32+attention=int8+head=bf16", "bf16+down=int4/128"]
+"""Forms of other classes; `test_matrices_of_every_class_come_back` has those that no dtype leads to."""
 
 
 @pytest.fixture
@@ -76,7 +83,7 @@ def same(one: dict[Part, Weights], two: dict[Part, Weights]) -> bool:
     return one.keys() == two.keys() and all(equal(one[p], two[p]) for p in one)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [*DTYPES, *MIXED])
 def test_a_second_start_needs_none_of_the_models_files_and_has_the_same_weights(source: Path, cache: Path, dtype: str) -> None:
     model = describe(str(source), dtype)
     first = loaded(model, cache)
@@ -95,6 +102,34 @@ def test_what_can_be_mapped_is_used_where_it_lies(source: Path, cache: Path) -> 
     for part in parts(model):
         assert maps.count(str(folder / f"{part.file_name}.safetensors")) == 2
     assert same(one, two)
+
+
+def test_what_a_worker_gives_back_is_not_mapped_any_more(source: Path, cache: Path) -> None:
+    model = describe(str(source), "int4")
+    loaded(model, cache)
+    held = loaded(model, cache)
+    gone = next(p for p in held if p.kind == "expert")
+    del held[gone]
+    names = [line.rsplit("/", 1)[-1] for line in Path("/proc/self/maps").read_text().splitlines() if str(cache) in line]
+    assert sorted(names) == sorted(f"{p.file_name}.safetensors" for p in held)
+
+
+def test_matrices_of_every_class_come_back() -> None:
+    q = torch.randint(0, 16, (48, 64), dtype=torch.uint8)
+    scale, zero, order = torch.rand(48, 2), torch.rand(48, 2), torch.randperm(64)
+    int4 = Codes(q, scale, zero, Form("int4", 32))
+    int8 = Codes(q.to(torch.int8), scale, zero, Form("int8", 32))
+    ordered = Codes(q, scale, zero, Form("int4", 32), order)
+    row = Codes(q.to(torch.int8), torch.rand(48, 1), None, Form("int8"))
+    matrix = matrix_of([int4, int8, ordered, row], torch.bfloat16)
+    assert isinstance(matrix, Stacked)
+    weights = ExpertWeights(matrix, torch.ones(2, 2), Activation(limit=7.0))
+    tree, tensors = apart(weights)
+    found = put_together(json.loads(json.dumps(tree)), tensors)
+    x = torch.randn(3, 64, dtype=torch.bfloat16)
+    assert torch.equal(found.w13.product(x), matrix.product(x))
+    assert (found.activation, found.num_bytes) == (weights.activation, weights.num_bytes)
+    assert {type(part) for part in found.w13.parts} == {type(part) for part in matrix.parts}
 
 
 @pytest.mark.parametrize("name", ["core-001", "expert-001-002", "embedding"])

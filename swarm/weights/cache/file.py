@@ -84,25 +84,31 @@ def read(path: Path) -> Mapped:
         CorruptWeights: it is truncated, damaged, or no file of the cache.
     """
     header = read_header(path)
-    with path.open("rb") as file:
-        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # a stray write must not reach the file
-    _bring_in(pages)
+    pages = _mapped(path, header.file_bytes)
     end = header.entries.get(CHECKSUM)
     if end is None or end.num_bytes != DIGEST_BYTES or end.offset + DIGEST_BYTES != len(pages) or end.offset % ALIGNMENT:
         raise CorruptWeights(f"{path} has no checksum at its end")
     if pages[8 : 8 + len(header.raw)] != header.raw or checksum(pages, end.offset) != pages[end.offset :]:
         raise CorruptWeights(f"{path} is damaged: its checksum is another")
     entries = [e for e in header.entries.values() if e is not end and not e.name.startswith(PAD)]
+    if any(e.dtype not in TORCH for e in entries):
+        raise CorruptWeights(f"{path} has tensors that no weights are made of")
     return Mapped(_about(path, header), {e.name: _tensor(pages, e) for e in entries})
 
 
-def _bring_in(pages: mmap.mmap) -> None:
-    """Read all pages now. Raises OSError where the disk fails, which would kill the process at its first look at them."""
+def _mapped(path: Path, size: int) -> mmap.mmap:
+    """All pages of a file, read now. Raises OSError where the disk fails, which would else kill the process."""
+    with path.open("rb") as file:
+        try:
+            pages = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)  # a stray write must not reach the file
+        except ValueError:
+            raise CorruptWeights(f"{path} became shorter while it was looked at") from None
     try:
         pages.madvise(POPULATE_READ)
     except OSError as error:
         if error.errno != errno.EINVAL:  # a kernel that knows nothing of it
             raise
+    return pages
 
 
 def _tensor(pages: mmap.mmap, entry: Entry) -> Tensor:

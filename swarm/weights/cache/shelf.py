@@ -81,9 +81,11 @@ class Shelf:
         self._note()
         try:
             return self._read(path, part)
-        except (CorruptWeights, MissingWeights, OSError) as error:
+        except (CorruptWeights, MissingWeights) as error:
             _LOG.warning("%s: this part is made anew", error)
-            return None
+        except OSError as error:
+            _LOG.warning("%s cannot be read (%s): this part is made anew", path, error.strerror)
+        return None
 
     def has(self, part: str) -> bool:
         """Whether a part seems to be there; only `find` knows whether it can be trusted."""
@@ -102,7 +104,7 @@ class Shelf:
             file.write(self._path(part), about, tensors)
         except OSError as error:
             self._closed = True
-            _LOG.warning("%s: quantized weights are not cached (%s)", self.cache, error.strerror or error)
+            _LOG.warning("%s: weights are not cached (%s)", self.cache, error.strerror or error)
 
     def _note(self) -> None:
         """Say, once, that this model is used now, and clear away what nobody finished writing. Where it fails, nothing is lost."""
@@ -121,15 +123,15 @@ class Shelf:
         """Raises CorruptWeights, MissingWeights."""
         mapped = file.read(path)
         about = mapped.about
-        if about.get("setting") != asdict(self.setting) or about.get("part") != part:
-            raise CorruptWeights(f"{path} is of something else")
-        if any(self.sources.get(name, mark) != mark for name, mark in about["sources"].items()):
-            _LOG.info("%s: the model's files changed since", path)
-            return None
-        on_device = {n: t.to(self.device) for n, t in mapped.tensors.items()}
         try:
+            if about["setting"] != asdict(self.setting) or about["part"] != part:
+                raise CorruptWeights(f"{path} is of something else")
+            if any(self.sources.get(name, mark) != mark for name, mark in about["sources"].items()):
+                _LOG.info("%s: the model's files changed since", path)
+                return None
+            on_device = {n: t.to(self.device) for n, t in mapped.tensors.items()}
             return cast(Weights, put_together(about["weights"], on_device))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CorruptWeights(f"{path} is not of today's classes ({error})") from None
 
     def _check_room(self, size: int) -> None:
