@@ -76,9 +76,21 @@ def _llama(text: str) -> list[ToolCall] | None:
     return None if found is None else _calls(found, ("parameters", "arguments"))
 
 
+_HARMONY_CALL = re.compile(r"\bto=functions\.([\w.-]+)[^{]*<\|message\|>(.*)", re.DOTALL)
+
+
+def _harmony(text: str) -> list[ToolCall] | None:
+    found = _HARMONY_CALL.search(text)
+    values = _values(found[2].removesuffix("<|call|>")) if found else None
+    if found is None or values is None or len(values) != 1:
+        return None
+    return _calls([{"name": found[1], "arguments": values[0]}], ("arguments",))
+
+
 MISTRAL = CallForm(("[TOOL_CALLS]",), _mistral)
 HERMES = CallForm(("<tool_call>",), _hermes, leads=False)
 LLAMA = CallForm(("<|python_tag|>", "{"), _llama)
+HARMONY = CallForm((" to=functions.",), _harmony, leads=False)
 
 
 def form_of_template(template: str) -> CallForm | None:
@@ -87,6 +99,8 @@ def form_of_template(template: str) -> CallForm | None:
         return HERMES
     if "<|eot_id|>" in template and '"parameters": ' in template:
         return LLAMA
+    if "<|call|>" in template and "functions." in template:
+        return HARMONY
     return MISTRAL if "[TOOL_CALLS]" in template else None
 
 

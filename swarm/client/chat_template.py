@@ -9,7 +9,9 @@ from swarm.client.asset import asset_object
 OWN_TEMPLATE = "own_template.jinja"
 """The name among a model's small files of a template that a person gives in the place of the model's."""
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|return|>", "<|call|>", "<|end_of_turn|>", "<end_of_turn>")
-"""Special tokens that end an answer wherever a template writes them. (gpt-oss ends only parts of answers with `<|end|>`.)"""
+"""Special tokens that end an answer wherever a template writes them."""
+PART_ENDS = ("<|end|>",)
+"""Those that end a part of an answer, and stand for its end where the answer is written down: gpt-oss's."""
 
 
 def template_of(assets: Mapping[str, bytes], with_tools: bool = False) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swarm.client.call_form import CallForm, form_of_template
+from swarm.client.chat_template import PART_ENDS
 from swarm.client.messages import Message, ToolCall, checked_chat, checked_next
 from swarm.client.renderer import Renderer
 from swarm.client.shield import Shield
@@ -76,7 +77,8 @@ class JinjaFormat:
         ends = self._tokenizer.eos_ids
         ended = bool(tokens) and tokens[-1] in ends
         said = next((index for index, (text, _) in enumerate(parts) if text.strip()), len(parts))
-        closes = said < len(parts) and parts[said][1] in ends
+        text, special = parts[said] if said < len(parts) else ("", None)
+        closes = special in ends or (special is not None and text in PART_ENDS)
         if closes:
             return parts[said + 1 :] if ended else parts
         return parts if ended or not ends else [(self._tokenizer.piece(ends[0]), ends[0]), *parts]

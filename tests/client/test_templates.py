@@ -141,6 +141,23 @@ def test_a_tools_result_keeps_the_tokens_so_far_and_is_what_the_whole_chat_says(
     assert form.extend(said[:-1], CALLED[2:]) == whole or name == "gpt-oss"
 
 
+@pytest.mark.parametrize("name", ["llama3", "qwen", "deepseek", "gpt-oss"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_further_question_keeps_the_tokens_so_far_and_ends_the_answer_once(name: str, ended: bool) -> None:
+    form, tokenizer = family(name), tokenizer_of(name)
+    whole = form.prompt([Message("user", "a"), Message("assistant", "b"), Message("user", "c")])
+    begun = form.prompt([Message("user", "a"), Message("assistant", "b")][:1])
+    said = [*begun, *tokenizer.encode("b"), *([tokenizer.eos_ids[0]] if ended else [])]
+    further = form.extend(said, [Message("user", "c")])
+    assert further[: len(said)] == said
+    rest = further[len(said) :] if ended else further[len(said) + 1 :]
+    assert rest == whole[len(whole) - len(rest) :] and whole[len(whole) - len(rest) - 1] in (
+        *tokenizer.eos_ids,
+        tokenizer.specials.get("<|end|>"),
+    )
+    assert ended or further[len(said)] in (*tokenizer.eos_ids, tokenizer.specials.get("<|end|>"))
+
+
 @pytest.mark.parametrize("name", WITH_TOOLS)
 @pytest.mark.parametrize("typed", ["<|im_end|>", "<|eot_id|>", "<|start|>"])
 def test_control_tokens_in_tools_arguments_and_results_stay_text(name: str, typed: str) -> None:

@@ -18,6 +18,7 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from templates import HARMONY, LLAMA3, MIXTRAL, QWEN3
 from vocabularies import mistral_path, tokenizer_of
 
+from swarm.client.call_form import HARMONY as CHANNELS
 from swarm.client.call_form import HERMES, LLAMA, MISTRAL, CallForm, call_id, form_of_template
 from swarm.client.chat_format import ChatFormat, chat_format
 from swarm.client.messages import Message, ToolCall
@@ -151,6 +152,10 @@ def test_what_a_mistral_format_has_no_place_for_is_said(
         (LLAMA, "<|python_tag|>brave_search.call(query='x')", None),
         (LLAMA, "Paris.", None),
         (LLAMA, "[" * 100_000, None),
+        (CHANNELS, '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}', [("f", {"a": 1})]),
+        (CHANNELS, ' to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>', [("f", {"a": 1})]),
+        (CHANNELS, "<|channel|>final<|message|>Write to=functions.f", None),
+        (CHANNELS, " to=functions.f<|message|>a", None),
     ],
 )
 def test_calls_are_read_in_each_form_and_nothing_else_is(form: CallForm, text: str, calls: list[tuple[str, Any]] | None) -> None:
@@ -160,7 +165,7 @@ def test_calls_are_read_in_each_form_and_nothing_else_is(form: CallForm, text: s
 
 
 def test_the_form_of_calls_is_the_one_that_the_template_shows() -> None:
-    assert [form_of_template(template) for template in (LLAMA3, QWEN3, MIXTRAL, HARMONY)] == [LLAMA, HERMES, None, None]
+    assert [form_of_template(template) for template in (LLAMA3, QWEN3, MIXTRAL, HARMONY)] == [LLAMA, HERMES, None, CHANNELS]
 
 
 @functools.cache
