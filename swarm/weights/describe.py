@@ -6,12 +6,15 @@ from pathlib import Path
 
 from swarm.bits import AUTO, canonical
 from swarm.plan import Model
+from swarm.weights import hub
 from swarm.weights.checkpoint import ASSETS, SENTENCEPIECE
 from swarm.weights.file import LocalFile
 from swarm.weights.gguf.assets import gguf_assets
 from swarm.weights.gguf.model import GgufModel, gguf_files, is_gguf
+from swarm.weights.gguf_names import SUFFIX
 from swarm.weights.own_dtype import own_dtype
-from swarm.weights.source import NANO, hub_id, inspect, local, pinned
+from swarm.weights.source import NANO, here, hub_files, hub_id, inspect, local, pinned
+from swarm.weights.tally import Tally
 
 
 def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Model:
@@ -36,6 +39,24 @@ def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Mode
         dtype=own_dtype(checkpoint) if dtype == AUTO else dtype,
         config=checkpoint.config,
     )
+
+
+def client_files(model: str, cache: Path | None = None) -> dict[str, bytes]:
+    """`assets` of a model, wherever it is: of GGUF on the Hub the headers are fetched, and nothing else of the weights.
+
+    Raises:
+        ModelError: see `assets`.
+        UsageError, MissingWeights: see `resolve`.
+    """
+    found = here(model, cache)
+    if found is not None:
+        return assets(found)
+    wanted = hub_id(model)
+    folder = hub.small(wanted, cache)
+    names = hub.weight_names(wanted, folder)
+    if not names[0].endswith(SUFFIX):
+        return assets(folder)
+    return gguf_assets(GgufModel.of(hub_files(wanted, folder, names, cache, Tally())))
 
 
 def assets(folder: Path) -> dict[str, bytes]:

@@ -13,8 +13,7 @@ import grpc.aio
 
 from swarm.errors import SwarmError
 from swarm.plan import Plan
-from swarm.weights.describe import assets, describe
-from swarm.weights.source import small_files
+from swarm.weights.describe import client_files, describe
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceServicer
@@ -96,6 +95,6 @@ class ControlServicer(WorkerServiceServicer):
 def _describe(request: pb.DescribeRequest) -> pb.DescribeReply:
     model = describe(request.model, request.dtype or "auto")
     reply = pb.DescribeReply(model=dumps(asdict(model)))
-    for name, data in assets(small_files(request.model)).items():
+    for name, data in client_files(request.model).items():
         reply.assets.add(name=name, data=data)
     return reply
