@@ -18,6 +18,7 @@ from torch import Tensor
 
 from swarm.bits import Form
 from swarm.weights.codes import MIDDLE, Codes
+from swarm.weights.spread_out import spread_out
 
 LEVELS = {"int4": 15, "int8": 255}
 """The highest code, from 0."""
@@ -67,16 +68,17 @@ def _grouped(w: Tensor, form: Form, best: Callable[[Tensor], _Part]) -> Quantize
     flat = (F.pad(w.float(), (0, short), mode="replicate") if short else w).reshape(-1, form.group)
     q = torch.empty(flat.shape, dtype=torch.uint8 if form.kind == "int4" else torch.int8)
     lines = torch.empty(2, len(flat))
-    middle, lost, all_of_it = MIDDLE[form.kind] if form.kind == "int4" else 128, 0.0, 0.0
-    step = max(1, CHUNK_WEIGHTS // form.group)
-    for at in range(0, len(flat), step):
-        rows_here = slice(at, at + step)
-        x = flat[rows_here].float()
+    middle = MIDDLE[form.kind] if form.kind == "int4" else 128
+
+    def improve(groups: slice) -> tuple[float, float]:
+        """Squared error and squares of some groups."""
+        x = flat[groups].float()
         part = best(x)
-        q[rows_here] = (part.q if form.kind == "int4" else part.q - middle).to(q.dtype)
-        lines[0, rows_here], lines[1, rows_here] = part.scale[:, 0], (part.low + middle * part.scale)[:, 0]
-        all_of_it += float(x.square().sum())
-        lost += float(torch.addcmul(part.low - x, part.q, part.scale).square_().sum())
+        q[groups] = (part.q if form.kind == "int4" else part.q - middle).to(q.dtype)
+        lines[0, groups], lines[1, groups] = part.scale[:, 0], (part.low + middle * part.scale)[:, 0]
+        return float(torch.addcmul(part.low - x, part.q, part.scale).square_().sum()), float(x.square().sum())
+
+    lost, all_of_it = _summed(spread_out(improve, len(flat), max(1, CHUNK_WEIGHTS // form.group)))
     scale, zero = lines.view(2, rows, -1)
     codes = Codes(q.view(rows, columns + short)[:, :columns], scale, zero, form)
     if short:  # what filled the last group up is no loss
@@ -87,17 +89,21 @@ def _grouped(w: Tensor, form: Form, best: Callable[[Tensor], _Part]) -> Quantize
 def _symmetric(w: Tensor) -> Quantized:
     """8 bits, a scale a row and no zero."""
     q, scale = torch.empty(w.shape, dtype=torch.int8), torch.empty(w.shape[0], 1)
-    lost, all_of_it = 0.0, 0.0
-    step = max(1, CHUNK_WEIGHTS // w.shape[1])
-    for at in range(0, w.shape[0], step):
-        rows = slice(at, at + step)
+
+    def codes_of(rows: slice) -> tuple[float, float]:
+        """Squared error and squares of some rows."""
         x = w[rows].float()
         most = x.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
         codes = (x / most).round_()
         q[rows], scale[rows] = codes.to(torch.int8), most
-        all_of_it += float(x.square().sum())
-        lost += float(torch.addcmul(-x, codes, most).square_().sum())
+        return float(torch.addcmul(-x, codes, most).square_().sum()), float(x.square().sum())
+
+    lost, all_of_it = _summed(spread_out(codes_of, w.shape[0], max(1, CHUNK_WEIGHTS // w.shape[1])))
     return Quantized(Codes(q, scale, None, Form("int8")), lost / all_of_it if all_of_it else 0.0)
+
+
+def _summed(found: list[tuple[float, float]]) -> tuple[float, float]:
+    return sum(lost for lost, _ in found), sum(squares for _, squares in found)
 
 
 def _best(x: Tensor, levels: int, rounds: int) -> _Part:

@@ -87,8 +87,7 @@ class Compute:
         self._thread.join()
 
     def _run(self) -> None:
-        if self._threads:
-            torch.set_num_threads(self._threads)
+        torch.set_num_threads(self._threads or torch.get_num_threads())  # else a loading thread could change it
         with torch.inference_mode():
             while (job := self._next()) is not None:
                 started = time.perf_counter()
