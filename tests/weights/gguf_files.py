@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType
 from safetensors.torch import load_file
+from sentencepiece import SentencePieceProcessor
+
+from swarm.weights.source import resolve
 
 Array = npt.NDArray[Any]
 
@@ -26,6 +30,8 @@ RENAMED = (
     ("self_attn.q_norm", "attn_q_norm"), ("self_attn.k_norm", "attn_k_norm"), ("block_sparse_moe.gate", "ffn_gate_inp"),
     ("mlp.shared_expert_gate", "ffn_gate_inp_shexp"), ("mlp.shared_expert.gate_proj", "ffn_gate_shexp"),
     ("mlp.shared_expert.up_proj", "ffn_up_shexp"), ("mlp.shared_expert.down_proj", "ffn_down_shexp"),
+    ("mlp.shared_experts.gate_proj", "ffn_gate_shexp"), ("mlp.shared_experts.up_proj", "ffn_up_shexp"),
+    ("mlp.shared_experts.down_proj", "ffn_down_shexp"),
     ("mlp.gate_proj", "ffn_gate"), ("mlp.up_proj", "ffn_up"), ("mlp.down_proj", "ffn_down"), ("mlp.gate", "ffn_gate_inp"),
 )  # fmt: skip
 EXPERT = re.compile(r"model\.layers\.(\d+)\.(?:block_sparse_moe|mlp)\.experts\.(\d+)\.(\w+)\.weight")
@@ -38,11 +44,11 @@ def tensors_of(folder: Path) -> dict[str, Array]:
 
 
 def converted(tensors: Mapping[str, Array], arch: str, heads: int, kv_heads: int, merged: bool = True) -> dict[str, Array]:
-    """The same under llama.cpp's names, q and k of `llama` with moved rows, each Block's experts merged or not."""
+    """The same under llama.cpp's names, q and k of `llama` and `deepseek` with moved rows, each Block's experts merged or not."""
     found: dict[str, Array] = {}
     experts: dict[str, dict[int, Array]] = {}
     for name, x in tensors.items():
-        if arch == "llama" and re.search(r"self_attn\.[qk]_proj\.", name):
+        if arch in ("llama", "deepseek") and re.search(r"self_attn\.[qk]_proj\.", name):
             n = heads if ".q_proj" in name else kv_heads
             x = x.reshape(n, 2, x.shape[0] // n // 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
         if match := EXPERT.fullmatch(name):
@@ -55,6 +61,22 @@ def converted(tensors: Mapping[str, Array], arch: str, heads: int, kv_heads: int
         else:
             found |= {f"{name}.{e}.weight": x for e, x in parts.items()}
     return found
+
+
+def nano_gguf(path: Path, kind: str) -> Path:
+    """The embedded model, all matrices but the routers in `kind`."""
+    folder = resolve("nano")
+    config = json.loads((folder / "config.json").read_text())
+    processor = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    size = processor.vocab_size()
+    kinds = [4 if i in (3, 4) else 3 if i < 3 else 6 if processor.is_byte(i) else 1 for i in range(size)]
+    tokenizer = {
+        "model": "llama", "tokens": [processor.id_to_piece(i) for i in range(size)], "token_type": kinds,
+        "scores": [processor.get_score(i) for i in range(size)],
+    }  # fmt: skip
+    metadata = metadata_of("llama", config) | {f"tokenizer.ggml.{key}": value for key, value in tokenizer.items()}
+    tensors = converted(tensors_of(folder), "llama", config["num_attention_heads"], config["num_key_value_heads"])
+    return write_gguf(path, "llama", tensors, metadata, kind)
 
 
 def write_gguf(

@@ -16,7 +16,9 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType
 from gguf_files import Array, converted, metadata_of, tensors_of, write_gguf
+from safetensors.torch import save_file
 
+from swarm.config import ModelConfig
 from swarm.errors import CorruptWeights, MissingWeights, ModelError, UnknownArchitecture
 from swarm.weights import names
 from swarm.weights.checkpoint import Checkpoint
@@ -95,6 +97,31 @@ def test_every_family_is_the_same_model_in_both_formats(tmp_path: Path, family: 
     plain = Checkpoint.open(tmp_path / "hf")
     made = Checkpoint.open(write_gguf(tmp_path / "x.gguf", arch, tensors, metadata_of(arch, raw)))
     assert made.config == replace(plain.config, dtype="fp32")
+    assert same_weights(plain, made)
+
+
+DEEPSEEK = SHAPE | {
+    "architectures": ["DeepseekForCausalLM"], "num_key_value_heads": 4, "n_routed_experts": 4, "n_shared_experts": 2,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+    "norm_topk_prob": False, "rms_norm_eps": 1e-6, "bos_token_id": 1, "eos_token_id": 2, "dtype": "float32",
+}  # fmt: skip
+
+
+def test_deepseek_moe_is_the_same_model_in_both_formats(tmp_path: Path) -> None:
+    (tmp_path / "hf").mkdir()
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(DEEPSEEK))
+    rng = torch.Generator().manual_seed(0)
+    wanted = names.expected(ModelConfig.from_hf(DEEPSEEK), ())
+    save_file({name: torch.randn(shape, generator=rng) for name, shape in wanted}, tmp_path / "hf" / "model.safetensors")
+    plain = Checkpoint.open(tmp_path / "hf")
+    metadata = metadata_of("deepseek", DEEPSEEK) | {
+        "deepseek.expert_count": 4, "deepseek.expert_used_count": 2, "deepseek.expert_shared_count": 2,
+        "deepseek.leading_dense_block_count": 1,
+    }  # fmt: skip
+    made = Checkpoint.open(
+        write_gguf(tmp_path / "x.gguf", "deepseek", converted(tensors_of(tmp_path / "hf"), "deepseek", 4, 4), metadata)
+    )
+    assert made.config == plain.config
     assert same_weights(plain, made)
 
 

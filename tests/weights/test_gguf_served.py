@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf_files import converted, metadata_of, tensors_of, write_gguf
+from gguf_files import metadata_of, nano_gguf, write_gguf
 from plans import plan_of
 from questions import ask_all, questions
 from sentencepiece import SentencePieceProcessor
@@ -20,22 +19,6 @@ from swarm.client.client import open_client
 from swarm.weights.describe import describe
 from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
-
-
-def nano_gguf(path: Path, kind: str) -> Path:
-    """The embedded model, all matrices but the routers in `kind`."""
-    folder = resolve("nano")
-    config = json.loads((folder / "config.json").read_text())
-    processor = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-    size = processor.vocab_size()
-    kinds = [4 if i in (3, 4) else 3 if i < 3 else 6 if processor.is_byte(i) else 1 for i in range(size)]
-    tokenizer = {
-        "model": "llama", "tokens": [processor.id_to_piece(i) for i in range(size)], "token_type": kinds,
-        "scores": [processor.get_score(i) for i in range(size)],
-    }  # fmt: skip
-    metadata = metadata_of("llama", config) | {f"tokenizer.ggml.{key}": value for key, value in tokenizer.items()}
-    tensors = converted(tensors_of(folder), "llama", config["num_attention_heads"], config["num_key_value_heads"])
-    return write_gguf(path, "llama", tensors, metadata, kind)
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("Q8_0", "int8/32"), ("Q4_0", "int4/32")])
