@@ -25,9 +25,9 @@ from cluster.planner.exact_whole import WholeBlocks
 
 SHORT, KINDS = 6, 400
 """Blocks of a model, and kinds of a Block, up to which Plans with ExpertShards are exact too."""
-NEAR = 1e-3
+NEAR = 5e-3
 """For more, what must be gained to look for them: a share of the seconds that no prediction tells apart."""
-EFFORT = Effort(columns=300_000, programs=10, proofs=8)
+EFFORT = Effort(columns=250_000, programs=6, proofs=4)
 """For more Blocks."""
 
 

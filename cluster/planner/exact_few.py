@@ -9,7 +9,7 @@ import numpy as np
 from cluster.planner.exact_best import Best
 from cluster.planner.exact_ground import Ends, Ints
 from cluster.planner.exact_paths import Counts
-from cluster.planner.exact_program import CLOSE, Program
+from cluster.planner.exact_program import Program
 from cluster.planner.exact_sets import Sets
 from cluster.planner.exact_solver import Relaxed, relaxed, solve
 
@@ -54,13 +54,13 @@ class FewBlocks:
     def _tried(self, program: Program, counts: Counts, row: int, at: tuple[int, int, Ends], kept: Ints, best: Best) -> bool:
         """Whether the solver came to an end."""
         f, l, ends = at
-        solved, ended = solve(program, ends, kept, best.below, CLOSE)
+        solved, ended = solve(program, ends, kept, best.below)
         if solved is None:
             return ended
         for path, real in self.sets.real(counts, row, f, l, ends):
             found = solved
             if (real.alone, real.around, real.link) != (ends.alone, ends.around, ends.link):
-                again, also = solve(program, real, kept, best.below, CLOSE)
+                again, also = solve(program, real, kept, best.below)
                 ended = ended and also
                 if again is None:
                     continue

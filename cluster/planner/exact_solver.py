@@ -16,11 +16,11 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, linprog, mi
 from scipy.sparse import csr_matrix
 
 from cluster.planner.exact_ground import Ends, Floats, Ints
-from cluster.planner.exact_program import CLOSE, Program, Solved
+from cluster.planner.exact_program import Program, Solved
 
 LIMIT, INFEASIBLE, FAILED = 1, 2, 4
 """The solver's status where it stopped at its limit of nodes, where there is no solution, and where it broke off with an error."""
-NODES, FEW_NODES, PROOF_NODES = 20_000, 300, 60
+NODES, FEW_NODES, PROOF_NODES = 20_000, 200, 20
 """Of one integer program, at most: where it is to be exact, where not, and for a bound."""
 PROOF = 2e-3
 """How near to its optimum a bound is taken: a share of the seconds."""
@@ -68,21 +68,24 @@ def relaxed(program: Program, ends: Sequence[Ends]) -> Relaxed | None:
     )
 
 
-def solve(program: Program, ends: Ends, kept: Ints, cutoff: float, gap: float) -> tuple[Solved | None, bool]:
-    """The best with these ends, to `gap` of it, of the variables `kept`, and whether the solver came to an end.
+def solve(program: Program, ends: Ends, kept: Ints, cutoff: float) -> tuple[Solved | None, bool]:
+    """The optimum with these ends of the variables `kept`, and whether the solver came to an end.
 
     None where none is better than `cutoff` seconds, or none was found in the nodes that it has.
     """
-    exact = gap <= CLOSE
-    sums = _Sums.of(program, kept, np.ones(len(kept), np.int64), by_away=False)
     most = (cutoff - program.weights.alone * ends.alone) * program.scale
-    found = sums.solved(program.right(ends), most, 0.0 if exact else gap, NODES if exact else FEW_NODES)
-    ended = found.status not in (LIMIT, FAILED)
-    if found.x is None:
-        return None, ended
-    full = np.zeros(program.columns)
-    full[kept] = found.x[: len(kept)]
-    return program.checked(ends, full), ended
+    sums = _Sums.of(program, kept, [ends], np.ones(len(kept), np.int64), by_away=False)
+    found = sums.solved(most, 0.0, NODES)
+    return sums.checked(found.x)[0], found.status not in (LIMIT, FAILED)
+
+
+def near(program: Program, ends: Sequence[Ends], kept: Ints, gap: float) -> tuple[Solved | None, int]:
+    """A solution that is about the best of the variables `kept` with any of these ends, to `gap` of it, and with which.
+
+    None where none was found in the nodes that the solver has.
+    """
+    sums = _Sums.of(program, kept, ends, np.ones(len(kept), np.int64), by_away=False)
+    return sums.checked(sums.solved(np.inf, gap, FEW_NODES).x)
 
 
 def bound(program: Program, ends: Sequence[Ends], kept: Ints, by_away: bool) -> float:
@@ -91,18 +94,16 @@ def bound(program: Program, ends: Sequence[Ends], kept: Ints, by_away: bool) -> 
     Args:
         by_away: whole are the Blocks of each owner that lack so many experts; else the Blocks of each owner.
     """
-    sums = _Sums.of(program, kept, np.zeros(len(kept), np.int64), by_away)
-    right = np.array([program.right(e) for e in ends]).max(axis=0)
-    found = sums.solved(right, np.inf, PROOF, PROOF_NODES)
+    found = _Sums.of(program, kept, ends, np.zeros(len(kept), np.int64), by_away).solved(np.inf, PROOF, PROOF_NODES)
     least = program.weights.alone * min(e.alone for e in ends)
     if found.status == INFEASIBLE:
         return float(np.inf)
-    return least + found.mip_dual_bound / program.scale if found.mip_dual_bound is not None else 0.0
+    return float(least + found.mip_dual_bound / program.scale) if found.mip_dual_bound is not None else 0.0
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Some variables of a program, and sums of them that must be whole.
+    """Some variables of a program, sums of them that must be whole, and the choice of one of several ends.
 
     Args:
         whole: [V] 1 where a variable must be whole.
@@ -111,11 +112,12 @@ class _Sums:
 
     program: Program
     kept: Ints
+    ends: Sequence[Ends]
     whole: Ints
     groups: Floats
 
     @classmethod
-    def of(cls, program: Program, kept: Ints, whole: Ints, by_away: bool) -> _Sums:
+    def of(cls, program: Program, kept: Ints, ends: Sequence[Ends], whole: Ints, by_away: bool) -> _Sums:
         """The time of all Sessions is never whole."""
         kinds = program.alone_s.shape[1]
         of_blocks = kept < program.alone_s.size
@@ -123,22 +125,26 @@ class _Sums:
         if by_away:
             keys.append(keys[0] + program.many.kinds.away[kept % kinds] + program.alone_s.size)
         groups = [(key == k) & of_blocks for key in keys for k in np.unique(key[of_blocks])]
-        return cls(program, kept, whole * (kept != program.alone_s.size), np.array(groups, float).reshape(-1, len(kept)))
+        return cls(program, kept, ends, whole * (kept != program.alone_s.size), np.array(groups, float).reshape(-1, len(kept)))
 
-    def solved(self, right: Floats, most: float, gap: float, nodes: int) -> OptimizeResult:
-        """As scipy says it, of at most so much."""
-        program, count = self.program, len(self.groups)
-        equal, equals = program.equal
-        cost = np.concatenate([program.cost[self.kept], np.zeros(count)])
+    def solved(self, most: float, gap: float, nodes: int) -> OptimizeResult:
+        """As scipy says it, of at most so much beside what the ends with the least take."""
+        program, count, pairs = self.program, len(self.groups), len(self.ends)
+        rights, (equal, equals) = np.array([program.right(e) for e in self.ends]), program.equal
+        alone = program.weights.alone * program.scale * np.array([e.alone for e in self.ends])
+        cost = np.concatenate([program.cost[self.kept], np.zeros(count), alone - alone.min()])
+        right, none = rights.max(axis=0), np.zeros((len(rights[0]), count))
         limits = [
-            LinearConstraint(_wider(program.rows[:, self.kept], np.zeros((len(right), count))), -np.inf, right),
-            LinearConstraint(_wider(equal[:, self.kept], np.zeros((len(equals), count))), equals, equals),
-            LinearConstraint(_wider(self.groups, -np.eye(count)), 0, 0),
+            LinearConstraint(_wide(program.rows[:, self.kept], none, (right - rights).T), -np.inf, right),
+            LinearConstraint(_wide(equal[:, self.kept], np.zeros((len(equal), count + pairs))), equals, equals),
+            LinearConstraint(_wide(self.groups, -np.eye(count), np.zeros((count, pairs))), 0, 0),
+            LinearConstraint(np.arange(len(cost))[None, :] >= len(cost) - pairs, 1, 1),
         ]
         if np.isfinite(most):
             limits.append(LinearConstraint(cost[None, :], -np.inf, most))
-        whole = np.concatenate([self.whole, np.ones(count, np.int64)])
-        bounds = Bounds(0, np.concatenate([program.upper[self.kept], np.full(count, program.ground.prices.num_blocks)]))
+        whole = np.concatenate([self.whole, np.ones(count + pairs, np.int64)])
+        upper = [program.upper[self.kept], np.full(count, program.ground.prices.num_blocks), np.ones(pairs)]
+        bounds = Bounds(0, np.concatenate(upper))
         for presolve in (True, False):  # HiGHS gives a few programs up with an error, and solves them without presolve
             found = milp(
                 cost,
@@ -151,6 +157,14 @@ class _Sums:
                 break
         return found
 
+    def checked(self, values: Floats | None) -> tuple[Solved | None, int]:
+        """A solution of `solved`, and with which of the ends it is."""
+        if values is None:
+            return None, 0
+        full, pair = np.zeros(self.program.columns), int(values[len(values) - len(self.ends) :].argmax())
+        full[self.kept] = values[: len(self.kept)]
+        return self.program.checked(self.ends[pair], full), pair
 
-def _wider(variables: Floats, sums: Floats) -> csr_matrix:
-    return csr_matrix(np.hstack([variables, sums]))
+
+def _wide(*parts: Floats) -> csr_matrix:
+    return csr_matrix(np.hstack(parts))

@@ -13,17 +13,19 @@ import numpy as np
 
 from cluster.planner.exact_best import Best
 from cluster.planner.exact_floor import Floor
-from cluster.planner.exact_ground import Ends, Ints
+from cluster.planner.exact_ground import Ends, Flags, Ints
 from cluster.planner.exact_paths import Counts
 from cluster.planner.exact_program import Program
 from cluster.planner.exact_sets import Sets
-from cluster.planner.exact_solver import Relaxed, bound, relaxed, solve
+from cluster.planner.exact_solver import Relaxed, bound, near, relaxed
 
 LIKELY = 16
 """Kinds of Blocks of each owner that an integer program is about."""
+IN_A_ROW = 8
+"""Linear programs after which the most promising owners are tried, though others may be more promising still."""
 GAP = 3e-3
 """Relative difference from its optimum that ends an integer program."""
-BY_AWAY, BY_OWNER = 1500, 4000
+BY_AWAY, BY_OWNER = 800, 2000
 """Variables of a program up to which a bound is of whole numbers of Blocks that lack so many experts, or of whole Stages."""
 
 
@@ -62,6 +64,7 @@ class SplitSearch:
     bounds: Sequence[tuple[float, Counts, int]]
     effort: Effort
     known: dict[int, _Owners] = field(default_factory=dict)
+    floors: dict[int, tuple[Ints, Floor]] = field(default_factory=dict)
 
     def run(self, best: Best) -> None:
         """Offer what is found, and pass over what is not looked at to its end."""
@@ -74,43 +77,57 @@ class SplitSearch:
             best.pass_over(float(self.least.min()))
 
     def _find(self, best: Best) -> None:
-        programs = self.effort.programs
+        programs, priced = self.effort.programs, 0
         while (programs > 0 or not best.found) and not self.tried.all():
-            at = int(np.where(self.tried, np.inf, self.least).argmin())
-            if self.least[at] > best.below or (at not in self.known and not self._priced(at, best)):
+            at = self._lowest(~self.tried)
+            if self.least[at] > best.below:
                 return
-            if self.least[at] <= np.where(self.tried, np.inf, self.least).min():
-                self.tried[at] = True
-                programs -= 1
+            if at not in self.known and priced < IN_A_ROW and self._has_time(best):
+                self._price(at)
+                priced += 1
+                continue
+            known = np.array([i in self.known for i in range(len(self.tried))]) & ~self.tried
+            if not known.any():
+                return
+            at, priced, programs = self._lowest(known), 0, programs - 1
+            self.tried[at] = True
+            if self.least[at] <= best.below:
                 self._solve(at, best)
+
+    def _lowest(self, of: Flags) -> int:
+        return int(np.where(of, self.least, np.inf).argmin())
+
+    def _has_time(self, best: Best) -> bool:
+        return self.columns > 0 or (best.found is None and not np.isfinite(best.most))
 
     def _prove(self, best: Best) -> None:
         """Raise the lowest bound while that is possible."""
         proven: set[int] = set()
         while len(self.least) and self.least.min() <= best.below and len(proven) < self.effort.proofs:
             at = int(self.least.argmin())
-            if at in proven or (at not in self.known and not self._priced(at, best)):
+            if at not in self.known:
+                if self.columns <= 0:
+                    return
+                self._price(at)
+            elif at in proven:
                 return
-            if at == int(self.least.argmin()):
+            else:
                 proven.add(at)
                 self._prove_one(at, best)
 
-    def _priced(self, at: int, best: Best) -> bool:
-        """Price the owners by a linear program, and all others by its prices; False where there is no time for it."""
+    def _price(self, at: int) -> None:
+        """Price the owners by a linear program, and all others by its prices."""
         _, counts, row = self.bounds[at]
         program, every = self.sets.program(counts, row), self.sets.ends(counts, row)
-        if self.columns <= 0 and (best.found or np.isfinite(best.most)):
-            return False
         self.columns -= program.columns
         prices = relaxed(program, [e for _, _, e in every]) if every else None
         if prices is None:
             self.least[at], self.tried[at] = np.inf, True
-            return True
+            return
         self.known[at] = _Owners(program, every, prices)
         self.least[at] = max(self.least[at], prices.bounds.min())
         alike, floor = self._floor(row)
         self.least[alike] = np.maximum(self.least[alike], floor.seconds(prices))
-        return True
 
     def _floor(self, row: int) -> tuple[Ints, Floor]:
         if row not in self.floors:
@@ -119,20 +136,16 @@ class SplitSearch:
             self.floors[row] = alike, Floor(self.sets, counts, self.sets.owner(counts), row)
         return self.floors[row]
 
-    floors: dict[int, tuple[Ints, Floor]] = field(default_factory=dict)
-
     def _solve(self, at: int, best: Best) -> None:
         """One integer program, of the likeliest ends and kinds."""
-        if at not in self.known:
-            return
         owners, (_, counts, row) = self.known[at], self.bounds[at]
         program, prices = owners.program, owners.prices
-        f, l, ends = owners.every[int(prices.bounds.argmin())]
-        solved, _ = solve(program, ends, self._likely(program, prices), best.below, GAP)
+        solved, pair = near(program, [e for _, _, e in owners.every], self._likely(program, prices), GAP)
         if solved is None:
             return
-        for path, real in self.sets.real(counts, row, f, l, ends):
-            found = replace(solved, alone=program.seconds(real, solved.blocks)[0], many=program.seconds(real, solved.blocks)[1])
+        for path, real in self.sets.real(counts, row, *owners.every[pair]):
+            alone, many = program.seconds(real, solved.blocks)
+            found = replace(solved, alone=alone, many=many)
             best.offer(self.sets.found(program, path, real, found))
 
     def _likely(self, program: Program, prices: Relaxed) -> Ints:

@@ -11,7 +11,7 @@ from cluster.planner.exact_best import LONGER, Best
 from cluster.planner.exact_fill import Filled, fill
 from cluster.planner.exact_ground import Ends
 from cluster.planner.exact_paths import Counts
-from cluster.planner.exact_program import CLOSE, Solved
+from cluster.planner.exact_program import Solved
 from cluster.planner.exact_sets import Sets
 from cluster.planner.exact_solver import solve
 
@@ -44,7 +44,7 @@ class WholeBlocks:
                 solved: Solved | None = Solved(blocks, np.zeros((0, 0), np.int64), alone, many)
                 if value > again.seconds[0] * (1 + LONGER):
                     kept = np.append(np.arange(len(owners)) * self.sets.kinds.places.shape[0], program.alone_s.size)
-                    solved, _ = solve(program, real, kept, best.most, CLOSE)
+                    solved, _ = solve(program, real, kept, best.most)
                 if solved:
                     best.offer(self.sets.found(program, path, real, solved))
 

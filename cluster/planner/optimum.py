@@ -39,7 +39,7 @@ QUICKEST = Weights(TIE, 1.0)
 """Of all Sessions' seconds alone."""
 LOOSE = 1 + 1e-6
 """Of a bound, for what rounding and ties add."""
-EFFORT = Effort(columns=150_000, programs=4, proofs=0)
+EFFORT = Effort(columns=100_000, programs=2, proofs=1)
 """For one of two Routes of many Blocks."""
 PARTINGS = 12
 """Of more than four Devices between two Routes, the most promising that are solved."""
