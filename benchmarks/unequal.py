@@ -44,6 +44,7 @@ class Shape:
     delay_s: float = 0.0
     hosts: bool = False
     sessions: int = 4
+    context: int = CONTEXT
 
     @property
     def in_flight(self) -> int:
@@ -64,7 +65,7 @@ class Shape:
             for ends in self.routes
         )
         shards = tuple(ExpertShard(*shard) for shard in self.shards)
-        return Plan(1, model, workers, routes, shards, sessions=self.sessions, context=CONTEXT, in_flight=self.in_flight)
+        return Plan(1, model, workers, routes, shards, sessions=self.sessions, context=self.context, in_flight=self.in_flight)
 
 
 @dataclass
