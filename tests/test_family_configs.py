@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from released import RELEASED
 
 from swarm.config import ARCHITECTURES, Activation, AttentionParts, ModelConfig, RopeScaling, Sizes
-from swarm.errors import ModelError, UnknownArchitecture
+from swarm.errors import ModelError, PlacementError, UnknownArchitecture
+from swarm.plan import Model, Plan, Route, Stage, WorkerSpec
 
 
 def config(name: str, **change: Any) -> ModelConfig:
@@ -107,3 +108,29 @@ def test_whatever_a_familys_config_says_it_is_read_or_refused(name: str, key: st
         assert config(name, **{key: value}).num_blocks > 0
     except ModelError as error:
         assert "config.json" in str(error)
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_kv_heads": 0}, {"windows": (3,)}, {"norm": "batch"}, {"rope": RopeScaling("spiral")}, {"top_k": 0}]
+)
+def test_a_plan_whose_shape_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    model = Model("x", "x", "id", "bf16", config("llama-2-7b"))
+    worker = WorkerSpec("w0", "here", "cpu", "127.0.0.1:7700", 2**40)
+    plan = Plan(1, model, (worker,), (Route((Stage("w0", 0, 32),)),))
+    assert Plan.from_json(plan.to_json()) == plan
+    broken = replace(plan, model=replace(model, config=replace(model.config, **change)))
+    with pytest.raises(PlacementError, match="shape contradicts itself"):
+        Plan.from_json(broken.to_json())
+
+
+def test_a_plan_says_how_keys_and_values_are_kept_and_an_older_one_means_as_numbers() -> None:
+    model = Model("x", "x", "id", "bf16", config("llama-2-7b"), "int8")
+    worker = WorkerSpec("w0", "here", "cpu", "127.0.0.1:7700", 2**40)
+    plan = Plan(1, model, (worker,), (Route((Stage("w0", 0, 32),)),))
+    assert Plan.from_json(plan.to_json()) == plan
+    raw = json.loads(plan.to_json())
+    del raw["model"]["kv"]
+    assert Plan.from_json(json.dumps(raw)).model.kv == ""
+    raw["model"]["kv"] = "int3"
+    with pytest.raises(PlacementError, match="to be kept as int3; known: int8"):
+        Plan.from_json(json.dumps(raw))

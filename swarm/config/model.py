@@ -55,9 +55,11 @@ class ModelConfig:
     @property
     def contradicts_itself(self) -> bool:
         """Whether its numbers cannot all be right."""
-        heads = self.num_heads % self.num_kv_heads or self.head_dim % 2
+        widths = (self.hidden, self.ffn, self.num_heads, self.num_kv_heads, self.head_dim, self.vocab, self.max_positions)
+        if min(*widths, self.num_blocks, self.num_experts, self.top_k) < 1 or self.top_k > self.num_experts:
+            return True
         kinds = self.rope.kind in ROPES and self.norm in NORMS and len(self.windows) in (0, self.num_blocks)
-        return bool(heads) or self.top_k > self.num_experts or not kinds
+        return bool(self.num_heads % self.num_kv_heads or self.head_dim % 2) or not kinds
 
     def experts_in(self, block: int) -> int:
         """How many experts a Block has; none where a dense MLP in its core stands for them."""

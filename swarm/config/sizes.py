@@ -22,7 +22,7 @@ INT4_GROUP = 64
 LOGIT_ROWS = 64
 """Rows whose logits the last Stage makes at once."""
 SINK_ROWS = 16
-"""Rows whose scores are kept at once where attention has sinks: no kernel of torch takes them, so scores exist in fp32."""
+"""Rows that attend at once where attention has sinks: torch has no kernel that takes them, so each score has a bias in memory."""
 KV_DTYPES = ("", "int8")
 """How keys and values are kept: empty: as numbers of the dtype that is computed in."""
 KV_WAYS = {"full": "", "int8": "int8"}

@@ -42,20 +42,20 @@ def _mask(n: int, position: int, window: int, keys: Tensor) -> Tensor:
 
 
 def _with_sinks(q: Tensor, keys: Tensor, values: Tensor, position: int, window: int, sinks: Tensor) -> Tensor:
-    """A few rows at a time, with their scores in fp32: no kernel of torch takes sinks."""
+    """One key more, of zeros, whose score is the sink and whose value is zero; a few rows at a time, since scores get a bias."""
     n, num_heads, head_dim = q.shape
-    k, v = keys.permute(1, 2, 0), values.transpose(0, 1)  # [KV, D, P], [KV, P, D]
-    own = sinks.float().view(k.shape[0], -1, 1, 1)  # [KV, G, 1, 1]
+    kv_heads, positions = keys.shape[1], keys.shape[0]
+    nothing = keys.new_zeros(1, kv_heads, head_dim)
+    k, v = (torch.cat((x, nothing)).transpose(0, 1).unsqueeze(0) for x in (keys, values))  # [1, KV, P + 1, D]
     seen = None if n == 1 else _mask(n, position, window, keys)
     parts = []
     for at in range(0, n, SINK_ROWS):
-        some = q[at : at + SINK_ROWS]  # [r, NH, D]
-        r = some.shape[0]
-        rows = some.transpose(0, 1).reshape(k.shape[0], -1, head_dim)  # [KV, G r, D]
-        scores = (rows @ k).float().mul_(head_dim**-0.5).view(k.shape[0], -1, r, keys.shape[0])  # [KV, G, r, P]
+        some = q[at : at + SINK_ROWS].transpose(0, 1)  # [NH, r, D]
+        bias = q.new_zeros(num_heads, some.shape[1], positions + 1)
+        bias[..., -1] = sinks[:, None]
         if seen is not None:
-            scores.masked_fill_(~seen[at : at + r], float("-inf"))
-        share = torch.cat((scores, own.expand(-1, scores.shape[1], r, 1)), -1).softmax(-1)[..., :-1]
-        out = share.to(q.dtype).reshape(k.shape[0], -1, keys.shape[0]) @ v  # [KV, G r, D]
-        parts.append(out.view(num_heads, r, head_dim).transpose(0, 1))
-    return torch.cat(parts)
+            bias[..., :-1].masked_fill_(~seen[at : at + SINK_ROWS], float("-inf"))
+        grouped = some.reshape(1, kv_heads, -1, head_dim)  # [1, KV, G r, D]
+        out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=bias.view(1, kv_heads, -1, positions + 1))
+        parts.append(out.view(num_heads, -1, head_dim).transpose(0, 1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
