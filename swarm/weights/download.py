@@ -21,7 +21,6 @@ TIMEOUT_S = 30.0
 TRIES = 5
 """Cuts in a row, without a byte between them, until it is given up."""
 PAUSE_S = 1.0
-PIECE_BYTES = 1 << 20
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PART = ".swarm-part"
 """Behind the name of a blob of which only the beginning is there."""
@@ -129,7 +128,7 @@ class Blob:
             if begin and response.status_code == 200:  # all of it, from the start
                 _empty(part)
                 tally.has(-begin)
-            for piece in response.iter_bytes(PIECE_BYTES):
+            for piece in response.iter_bytes():
                 if tally.stopped.is_set():
                     raise Stopped(f"{self.name} of {self.hub} was not fetched to its end: nobody wants it any more")
                 part.write(piece)

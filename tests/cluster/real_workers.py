@@ -62,21 +62,23 @@ class RealSwarm:
         assert plan, self.coordinator.published.waiting
         return plan
 
-    async def join(self, rig: str, memory_bytes: int) -> Plan:
+    async def join(self, rig: str, memory_bytes: int, **environment: str) -> Plan:
         """Start a Worker and count it in as a Rig of its own."""
-        worker = self.workers[rig] = WorkerProcess(self._order(rig, memory_bytes), _never, print)
+        worker = self.workers[rig] = WorkerProcess(self._order(rig, memory_bytes, environment), _never, print)
         self._stack.push_async_callback(worker.stop)
         await worker.start()
         offer = DeviceOffer("cpu", memory_bytes, worker.order.address, 1, "a CPU")
         await self.coordinator.join(RigOffer(rig, rig, (offer,), own_versions(), spread=True))
         return self.plan
 
-    def _order(self, rig: str, memory_bytes: int) -> WorkerOrder:
+    def _order(self, rig: str, memory_bytes: int, environment: dict[str, str]) -> WorkerOrder:
         with socket.create_server(("127.0.0.1", 0)) as free:
             where = f"127.0.0.1:{free.getsockname()[1]}"
         command = (sys.executable, "-m", "swarm.worker")
         log = self._folder / f"{rig}.log"
-        return WorkerOrder(command, f"{rig}/cpu", "cpu", 1, memory_bytes, where, where, "secret", log, dict(os.environ))
+        return WorkerOrder(
+            command, f"{rig}/cpu", "cpu", 1, memory_bytes, where, where, "secret", log, dict(os.environ) | environment
+        )
 
 
 async def _never(address: str) -> None:

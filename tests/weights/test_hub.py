@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -219,3 +220,68 @@ def test_damage_is_found_from_afar_and_named(hub: LoopbackHub, folder: Path, tmp
     path.write_bytes(path.read_bytes()[:-1])
     said = refusal(DESCRIBE, hub.url, tmp_path / "home")
     assert f"{REPO}/{path.name} is damaged" in said
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from swarm.weights import hub
+from swarm.weights.hub_id import HubId
+from swarm.weights.tally import Tally
+tally = Tally()
+hub.whole(HubId.of("owner/some-mixtral"), None, tally)
+print(*tally.now[:2], tally._came)
+"""
+
+
+def test_a_download_that_was_killed_goes_on_where_it_was_in_another_process(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    hub.stop_at = 100_000
+    process = start(FETCH, hub.url, tmp_path / "home")
+    deadline = time.monotonic() + 60
+    while sum(path.stat().st_size for path in (tmp_path / "home").rglob("*.swarm-part")) < 4 * hub.stop_at:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)  # between two looks
+    process.kill()
+    process.communicate()
+    hub.stop_at = 0
+    total = sum(p.stat().st_size for p in weights(folder))
+    done, of, came = map(int, ask(FETCH, hub.url, tmp_path / "home").split())
+    assert (done, of) == (total, total)
+    assert came <= total - 4 * 100_000
+    assert not list((tmp_path / "home").rglob("*.swarm-part"))
+
+
+def test_a_download_that_is_cut_goes_on_by_itself(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    hub.cuts = 3
+    total = sum(p.stat().st_size for p in weights(folder))
+    assert ask(FETCH, hub.url, tmp_path / "home") == f"{total} {total} {total}"
+    assert hub.cuts == 0
+
+
+def test_a_file_that_comes_damaged_is_not_kept(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.damage = True
+    assert "came damaged from the Hub" in refusal(RESOLVE, hub.url, tmp_path / "home")
+    hub.damage = False
+    assert ask(RESOLVE, hub.url, tmp_path / "home")
+
+
+def test_a_commit_can_be_named_and_one_that_is_not_there_is_said(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    program = f"from swarm.weights.describe import describe; m = describe({REPO + '@' + COMMIT!r}); print(m.name, m.source)"
+    assert ask(program, hub.url, tmp_path / "home") == f"some-mixtral {REPO}@{COMMIT}"
+    wrong = program.replace(COMMIT, "another")
+    assert "no such revision" in refusal(wrong, hub.url, tmp_path / "home")
+
+
+def test_a_gguf_model_of_the_hub_is_picked_by_its_kind_in_any_case(tmp_path: Path) -> None:
+    published = tmp_path / "published"
+    published.mkdir()
+    for kind in ("Q4_K_M", "Q8_0"):
+        (published / f"some-mixtral.{kind}.gguf").write_bytes(kind.encode())
+    program = "from swarm.weights.source import resolve; print(resolve('owner/some-mixtral:q8_0').read_text())"
+    with hub_of(published) as hub:
+        assert ask(program, hub.url, tmp_path / "home") == "Q8_0"
+        assert set(hub.sent) == {"some-mixtral.Q8_0.gguf"}
+        assert ask(program, hub.url, tmp_path / "home", HF_HUB_OFFLINE="1") == "Q8_0"
+        said = refusal(program.replace("q8_0", "Q2_K"), hub.url, tmp_path / "home")
+        assert f"{REPO}:Q4_K_M, {REPO}:Q8_0" in said
+        assert "several kinds" in refusal(program.replace(":q8_0", ""), hub.url, tmp_path / "other")

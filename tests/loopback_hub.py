@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,12 @@ class LoopbackHub(ThreadingHTTPServer):
         self.gated = False
         """Files are refused to everyone, the list of them is not."""
         self.ranges = True
+        self.stop_at = 0
+        """Where it is not 0: after so many bytes of a file, nothing more comes."""
+        self.cuts = 0
+        """How many answers with a file break off in the middle."""
+        self.damage = False
+        """The last byte of each weight file comes changed."""
         self.calls: Counter[str] = Counter()
         """By method and path."""
         self.sent: Counter[str] = Counter()
@@ -79,6 +86,8 @@ class _Request(BaseHTTPRequestHandler):
             self._reply(200, json.dumps({"id": REPO, "sha": COMMIT, "siblings": []}).encode(), body)
         elif path == api + f"tree/{COMMIT}":
             self._reply(200, json.dumps([self._entry(p) for p in self._paths()]).encode(), body)
+        elif path.startswith(api + "revision/"):
+            self._reply(404, b"", body, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
         else:
             self._reply(404, b"", body, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
 
@@ -109,15 +118,27 @@ class _Request(BaseHTTPRequestHandler):
         if body:
             with self.server.counting:
                 self.server.sent[name] += len(data)
-        self._reply(status, data, body, headers)
+                cut, self.server.cuts = self.server.cuts > 0, max(0, self.server.cuts - 1)
+        if body and self.server.damage and name.endswith(".safetensors"):
+            data = data[:-1] + bytes([data[-1] ^ 1])
+        self._reply(status, data, body, headers, len(data) // 2 if body and cut and len(data) > 1000 else None)
 
-    def _reply(self, status: int, data: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
+    def _reply(self, status: int, data: bytes, body: bool, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
         self.send_response(status)
         for key, value in (headers or {}).items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if body:
+        if body and cut is not None:
+            self.wfile.write(data[:cut])
+            self.close_connection = True
+        elif body and self.server.stop_at and len(data) > self.server.stop_at:
+            self.wfile.write(data[: self.server.stop_at])
+            self.wfile.flush()
+            while self.server.stop_at:
+                time.sleep(0.02)
+            self.close_connection = True
+        elif body:
             self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:
