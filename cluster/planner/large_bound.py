@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from cluster.planner.large_least import Least, memory_prices, worth_of_all
+from cluster.planner.large_least import Least, fair_prices, memory_prices, worth_of_all
 from cluster.planner.large_relaxed import Relaxed
 from cluster.planner.large_route import RouteSearch, fixed_s
 from cluster.planner.ordered import capped
@@ -26,6 +26,8 @@ INTERVALS = 6
 
 PRICES = (0.0, 0.4, 0.7, 1.0)
 """Which parts of the guessed prices of memory are tried; each gives a valid bound, the best one counts."""
+FAIR = (0.9, 1.0)
+"""The same of the prices of a linear program."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Bound:
         terms = leasts[0].terms
         dearest = self._dearest(terms)
         tried = [part * memory_prices(self.table, terms, dearest) for part in PRICES]
+        tried += [part * fair_prices(self.table, leasts[0]) for part in FAIR]
         if len(leasts) > 1:
             first = [self._sums(leasts[-1:], limits[-1:], slowest, prices)[0] for prices in tried]
             tried = [tried[int(np.argmax(first))]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import linprog
 
 from cluster.planner.costs import Away, choices
 from cluster.planner.hardware import Measured, Speed
@@ -18,6 +19,8 @@ from cluster.planner.tables import MIDDLE, Floats, Table, Terms
 
 NEVER_S = 1e6
 """Longer than anything takes, and still a number that can be weighed with 0."""
+MS = 1e3
+"""The linear program counts in milliseconds, so that the solver's tolerances are small beside them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,32 @@ def memory_prices(table: Table, terms: Terms, dearest_s: float) -> Floats:
         return np.zeros(len(table.devices))
     gain = whole * (dearest_s - terms.block) - terms.frame - terms.hop.min(axis=0)
     return np.where(table.caps[MIDDLE] > 0, gain.clip(0) / (whole * experts), 0.0)
+
+
+def fair_prices(table: Table, least: Least) -> Floats:
+    """What room for one expert is worth on each Device where all memory is put to its best use, in parts of Blocks [D].
+
+    The prices of a linear program: how many Blocks of each Device have how many experts elsewhere, and how many experts each holds.
+    """
+    devices, away = len(table.devices), np.arange(least.times.shape[2])
+    each, prices = least.times.min(axis=1), table.costs.prices
+    stage = least.terms.frame + least.terms.hop.min(axis=0)
+    most = np.maximum(table.cores[MIDDLE], 0)
+    if not most.any():
+        return np.zeros(devices)
+    own, number = np.repeat(np.arange(devices), len(away)), np.tile(away, devices)
+    of = own == np.arange(devices)[:, None]
+    used = of * (prices.core / prices.expert + prices.num_experts - number)
+    none, one = np.zeros((devices, devices)), np.eye(devices)
+    helping = np.array([max(0, d.spec.memory_bytes - prices.helper) for d in table.devices]) / prices.expert
+    more = (prices.fixed(False, False) - prices.helper) / prices.expert
+    rows = np.block([[used, more * one, one], [of.astype(float), -np.diag(most), none]])
+    equal = np.block([[np.ones(own.size), np.zeros(2 * devices)], [number, np.zeros(devices), -np.ones(devices)]])
+    bounds = [(0.0, None)] * own.size + [(0.0, 1.0)] * devices + [(0.0, None)] * devices
+    cost = np.concatenate([each.ravel(), stage, np.zeros(devices)])
+    right = np.concatenate([helping, np.zeros(devices)])
+    found = linprog(MS * cost, rows, right, equal, [table.num_blocks, 0], bounds, method="highs")
+    return np.zeros(devices) if found.status else np.maximum(0.0, -found.ineqlin.marginals[:devices]) / MS
 
 
 def worth_of_all(table: Table, prices: Floats) -> float:
