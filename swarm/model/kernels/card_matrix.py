@@ -5,7 +5,7 @@ n: rows   N: outputs   K: inputs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.kernels.bank import Bank, Packed
-from swarm.model.kernels.port import FEW_ROWS, Kernels
+from swarm.model.kernels.choice import kernels_for
+from swarm.model.kernels.port import FEW_ROWS, Kernels, Plain
 
 TILE = 4096
 """Outputs that are unpacked at once."""
@@ -24,7 +25,10 @@ class CardMatrix:
     """A matrix [N, K]; few rows meet its codes, more meet it unpacked."""
 
     packed: Packed
-    kernels: Kernels
+
+    def to(self, device: torch.device | str) -> CardMatrix:
+        codes, scales = self.packed.codes.to(device), self.packed.scales.to(device)
+        return CardMatrix(replace(self.packed, codes=codes, scales=scales))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -41,16 +45,20 @@ class CardMatrix:
     def product(self, x: Tensor) -> Tensor:
         """`x` [n, K] times the transpose of the matrix: [n, N]."""
         if x.shape[0] <= FEW_ROWS:
-            return self.kernels.grouped(x.contiguous(), self._alone[: x.shape[0]], self._bank)
+            return self._kernels.grouped(x.contiguous(), self._alone[: x.shape[0]], self._bank)
         out = x.new_empty(x.shape[0], self.packed.rows)
         for at in range(0, self.packed.rows, TILE):
             part = range(at, min(at + TILE, self.packed.rows))
-            out[:, part.start : part.stop] = F.linear(x, self.kernels.unpacked(self.packed, part))
+            out[:, part.start : part.stop] = F.linear(x, self._kernels.unpacked(self.packed, part))
         return out
 
     def dense(self) -> Tensor:
         """The matrix [N, K] in the dtype of its scales."""
         return self.packed.weights()
+
+    @cached_property
+    def _kernels(self) -> Kernels:
+        return kernels_for(self.device, self.packed.numbers) or Plain()
 
     @cached_property
     def _bank(self) -> Bank:

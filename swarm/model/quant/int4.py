@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import num_bytes
-from swarm.model.quant import planes
+from swarm.model.quant import on_card, planes
 from swarm.weights.codes import Codes
 
 FEW_ROWS = 32
@@ -37,7 +38,9 @@ class Int4Matrix:
         zero = codes.zero if codes.zero is not None else torch.zeros_like(codes.scale)
         return cls(rows, columns, group, packed, planes.lines(codes.scale, zero, packed, group, dtype)[0])
 
-    def to(self, device: torch.device | str) -> Int4Matrix:
+    def to(self, device: torch.device | str) -> Int4Matrix | CardMatrix:
+        if torch.device(device).type == "cuda":
+            return on_card.int4(self.packed, self.scales, self.rows, self.columns, torch.device(device))
         return replace(self, packed=self.packed.to(device), scales=self.scales.to(device))
 
     @property

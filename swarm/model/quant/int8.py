@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import num_bytes
+from swarm.model.quant import on_card
 from swarm.weights.codes import Codes
 
 FEW_ROWS = 8
@@ -37,7 +39,9 @@ class Int8Matrix:
         columns = codes.q.shape[1]
         return cls(columns, F.pad(codes.q, (0, -columns % KERNEL_COLUMNS)), codes.scale[:, 0].to(dtype))
 
-    def to(self, device: torch.device | str) -> Int8Matrix:
+    def to(self, device: torch.device | str) -> Int8Matrix | CardMatrix:
+        if torch.device(device).type == "cuda":
+            return on_card.int8(self.q, self.scale, self.columns, torch.device(device))
         return replace(self, q=self.q.to(device), scale=self.scale.to(device))
 
     @property

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import num_bytes
-from swarm.model.quant import planes
+from swarm.model.quant import on_card, planes
 from swarm.weights.codes import Codes
 
 FEW_ROWS = {16: 8, 32: 16}
@@ -44,7 +45,9 @@ class Int8Groups:
         # Both planes share their lines: 16 (high - 8) + low - 8 is 8 less than the code, and the zero counts 16 + 1 times.
         return cls(rows, columns, group, packed, planes.lines(codes.scale, (zero + 8 * codes.scale) / 17, packed[0], group, dtype))
 
-    def to(self, device: torch.device | str) -> Int8Groups:
+    def to(self, device: torch.device | str) -> Int8Groups | CardMatrix:
+        if torch.device(device).type == "cuda":
+            return on_card.int8_groups(self.packed, self.scales, (self.rows, self.columns, self.group), torch.device(device))
         return replace(self, packed=self.packed.to(device), scales=self.scales.to(device))
 
     @property

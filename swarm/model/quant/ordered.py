@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import num_bytes
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
 from swarm.model.quant.int8_groups import Int8Groups
 
-Quantized = Int4Matrix | Int8Matrix | Int8Groups
+Quantized = Int4Matrix | Int8Matrix | Int8Groups | CardMatrix
 
 
 @dataclass(frozen=True)
