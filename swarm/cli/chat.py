@@ -41,9 +41,7 @@ def chat(
         Path | None, typer.Option("--template", metavar="FILE", help="A jinja chat template in the place of the model's.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
-    speculate: Annotated[
-        bool, typer.Option("--speculate/--no-speculate", help="Guess ahead from what was said, where tokens come faster so.")
-    ] = True,
+    no_speculate: Annotated[bool, typer.Option("--no-speculate", help="Guess no tokens ahead from what was said.")] = False,
     as_json: options.Json = False,
     swarm: options.Swarm = None,
     plan_file: options.PlanFile = None,
@@ -62,7 +60,7 @@ def chat(
         raise UsageError("--json is one document for one answer: give PROMPT, or text on standard input")
     known = read_tools(_text(tools), str(tools)) if tools else ()
     stops = tuple(stop or ())
-    wishes = Wishes(system, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stops, raw, known, speculate)
+    wishes = Wishes(system, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stops, raw, known, not no_speculate)
     own = {OWN_TEMPLATE: _text(template).encode()} if template else {}
     target = options.target(swarm, key, key_file, plan_file)
     if question is not None:
