@@ -14,7 +14,7 @@ from swarm.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 RIG = ("torch", "ray", "numpy", "safetensors", "huggingface_hub", "psutil", "scipy")
-VOCABULARY = ("swarm.plan", "swarm.plan_check", "swarm.config", "swarm.errors", "swarm.wire", "swarm.__version__")
+VOCABULARY = ("swarm.plan", "swarm.plan_check", "swarm.config", "swarm.bits", "swarm.errors", "swarm.wire", "swarm.__version__")
 
 
 def modules(package: str) -> Iterator[tuple[str, Path]]:
