@@ -164,6 +164,13 @@ def test_a_file_of_any_kind_reads_as_the_gguf_package_reads_it(folder: Path, tmp
     assert np.allclose(tensor(checkpoint, "model.layers.0.self_attn.v_proj.weight"), v, rtol=1e-6, atol=0)
 
 
+def test_what_changes_attention_is_heard_or_refused(folder: Path, tmp_path: Path) -> None:
+    window = {"llama.attention.sliding_window": 24}
+    assert Checkpoint.open(mixtral(folder, tmp_path / "x.gguf", metadata=window)).config.windows == (24,) * 3
+    with pytest.raises(UnknownArchitecture, match="only a part of each head"):
+        Checkpoint.open(mixtral(folder, tmp_path / "x.gguf", metadata={"llama.rope.dimension_count": 4}))
+
+
 def test_a_split_model_is_the_same_model_whichever_part_is_named(folder: Path, tmp_path: Path) -> None:
     whole = Checkpoint.open(mixtral(folder, tmp_path / "whole.gguf"))
     first = mixtral(folder, tmp_path / "x.gguf", parts=3)

@@ -21,6 +21,8 @@ EXPERTS = {
     "deepseek": "DeepseekForCausalLM",
 }  # fmt: skip
 """Hugging Face's names of the architectures, by llama.cpp's."""
+SOFTMAX = 1
+GATING = {SOFTMAX: "softmax", 2: "sigmoid"}
 BOS = "tokenizer.ggml.bos_token_id"
 ROPE_FACTORS = "rope_freqs.weight"
 MAX_FACTORS = 4096
@@ -65,8 +67,12 @@ def hf_config(meta: Metadata, tensors: Mapping[str, GgufEntry]) -> dict[str, Any
         "rope_parameters": _rope(meta, arch, tensors.get(ROPE_FACTORS)),
         "sliding_window": meta.integer(f"{arch}.attention.sliding_window", 0) or None,
     }
+    if raw["sliding_window"] and known[arch] == "LlamaForCausalLM":
+        raw["architectures"] = ["MistralForCausalLM"]  # the same Block, with a window
     raw["num_key_value_heads"] = meta.integer(f"{arch}.attention.head_count_kv", raw["num_attention_heads"])
     raw["head_dim"] = meta.integer(f"{arch}.attention.key_length", raw["hidden_size"] // max(1, raw["num_attention_heads"]))
+    turned = meta.integer(f"{arch}.rope.dimension_count", raw["head_dim"])
+    raw["partial_rotary_factor"] = turned / max(1, raw["head_dim"])
     return raw | _biases(tensors) | (_experts(meta, arch, tensors) if with_experts else {})
 
 
@@ -93,10 +99,11 @@ def _experts(meta: Metadata, arch: str, tensors: Mapping[str, GgufEntry]) -> dic
             "n_shared_experts": meta.integer(f"{arch}.expert_shared_count"),
             "first_k_dense_replace": meta.integer(f"{arch}.leading_dense_block_count", 0),
             "moe_layer_freq": 1,
-            "norm_topk_prob": False,
-            "scoring_func": "softmax",
+            "norm_topk_prob": meta.flag(f"{arch}.expert_weights_norm", False),
+            "scoring_func": GATING.get(meta.integer(f"{arch}.expert_gating_func", SOFTMAX), "unknown"),
         }
-    raw |= {"num_experts": count, "norm_topk_prob": arch == "qwen3moe", "decoder_sparse_step": 1, "mlp_only_layers": []}
+    norm = meta.flag(f"{arch}.expert_weights_norm", arch == "qwen3moe")
+    raw |= {"num_experts": count, "norm_topk_prob": norm, "decoder_sparse_step": 1, "mlp_only_layers": []}
     if arch == "qwen2moe":
         shared = tensors.get("blk.0.ffn_gate_shexp.weight")
         raw["shared_expert_intermediate_size"] = shared.shape[0] if shared else 0
