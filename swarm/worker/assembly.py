@@ -12,6 +12,7 @@ from swarm.model.block import Block
 from swarm.model.cache import PagedCache
 from swarm.model.dtypes import numbers_of
 from swarm.model.experts import ExpertPort, LocalExperts
+from swarm.model.kernels.choice import kernels_for, recorder_for
 from swarm.model.stage import Stage
 from swarm.plan import Plan
 from swarm.worker.compute import Compute
@@ -46,7 +47,8 @@ class Assembly:
     def epoch(self) -> Epoch:
         """Put it together."""
         plan, route = self.plan, self.plan.route_of(self.name)
-        local = LocalExperts(self.holdings.experts(parts_of(plan, self.name)))
+        kernels = kernels_for(self.device, numbers_of(plan.model.dtype))
+        local = LocalExperts.of(self.holdings.experts(parts_of(plan, self.name)), kernels)
         pool = self._pool()
         model = self._stage(route, local, pool) if route is not None else None
         return Epoch(plan, self.name, self.device, pool, local, tuple(self._remotes.values()), model, route or 0)
@@ -60,7 +62,9 @@ class Assembly:
         head = self.holdings.head(model) if stage.end == plan.model.config.num_blocks else None
         for block in stage.blocks:
             pool.cache.add_block(block)
-        return Stage(plan.model.config, blocks, embedding, head)
+        together = Stage(plan.model.config, blocks, embedding, head)
+        recorder = recorder_for(self.device, numbers_of(plan.model.dtype))
+        return together if recorder is None else together.replayed(pool.cache, recorder)
 
     def _block(self, index: int, local: LocalExperts) -> Block:
         plan = self.plan

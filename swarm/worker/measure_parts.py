@@ -17,11 +17,15 @@ from swarm.model.block import Block, BlockCore
 from swarm.model.cache import PagedCache
 from swarm.model.dtypes import numbers_of
 from swarm.model.experts import ExpertWeights, LocalExperts
+from swarm.model.kernels.bank import Packed
+from swarm.model.kernels.card_matrix import CardMatrix
+from swarm.model.kernels.choice import kernels_for
 from swarm.model.memory import num_bytes
 from swarm.model.product import Weight, product
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import KERNEL_COLUMNS, Int8Matrix
 from swarm.model.quant.int8_groups import Int8Groups
+from swarm.model.quant.on_card import TOGETHER
 from swarm.model.quant.planes import KERNEL_GROUP, KERNEL_ROWS
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows, Segment
@@ -125,6 +129,8 @@ class Blank:
         if not self._form.quantized:
             weight = torch.empty(rows, inputs, dtype=self._numbers, device=self._device)
             return weight, self._pieces(weight)
+        if self._device.type == "cuda":
+            return self._on_card(rows, inputs)
         if not self._form.group:
             codes = self._bytes(rows, -(-inputs // KERNEL_COLUMNS) * KERNEL_COLUMNS).view(torch.int8)
             return Int8Matrix(inputs, codes, self._scales(rows)), self._pieces(codes)
@@ -136,6 +142,14 @@ class Blank:
         packed, shares = self._bytes(2, rows, wide // 2), max(1, KERNEL_GROUP // group)
         scales = self._scales(shares, wide // group // shares, rows, 2)
         return Int8Groups(rows, inputs, group, packed, scales), self._pieces(packed)
+
+    def _on_card(self, rows: int, inputs: int) -> tuple[Weight, list[Callable[[], object]]]:
+        bits, group = (4 if self._form.kind == "int4" else 8), self._form.group or TOGETHER
+        groups = -(-inputs // group)
+        codes = self._bytes(groups, rows, group * bits // 8)
+        scales = self._scales(groups if self._form.group else 1, rows, 2)
+        packed = Packed(rows, inputs, bits, group, codes.view(torch.int8) if bits == 8 else codes, scales)
+        return CardMatrix(packed), self._pieces(codes)
 
     def _bytes(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.uint8, device=self._device)
@@ -167,11 +181,12 @@ class SmallBlock:
         norm = torch.ones(c.hidden, dtype=dtype, device=device)
         core = BlockCore(norm, matrix(heads, c.hidden), matrix(c.hidden, c.hidden), norm, matrix(c.num_experts, c.hidden))
         experts = {(0, e): ExpertWeights(matrix(2 * c.ffn, c.hidden), matrix(c.hidden, c.ffn)) for e in range(c.num_experts)}
-        self._block = Block.of(c, 0, core, dict.fromkeys(range(c.num_experts), LocalExperts(experts)))
+        local = LocalExperts.of(experts, kernels_for(device, dtype))
+        self._block = Block.of(c, 0, core, dict.fromkeys(range(c.num_experts), local))
         self._cache = PagedCache(c, 1, 32, dtype, device)
         self._cache.add_block(0)
         self._cache.reserve(b"", 1)
-        self._rows = Rows.of((Segment(b"", 0, 1, 0),), device)
+        self._rows = self._cache.laid(Rows.of((Segment(b"", 0, 1, 0),), device))
         self._angles = Angles.of(self._rows.positions, c.head_dim, c.rope_theta)
         self._hidden = matrix(1, c.hidden)
 

@@ -12,6 +12,8 @@ import torch
 
 from swarm.config import Sizes
 from swarm.errors import DeviceError, DoesNotFit, Refused
+from swarm.model.dtypes import numbers_of
+from swarm.model.kernels.choice import kernels_for
 from swarm.plan import Plan
 from swarm.weights.cache.tree import Weights
 from swarm.weights.checkpoint import Checkpoint
@@ -173,6 +175,7 @@ class Worker:
         return Supply(plan.model, self.device, _no_files, "", self._cache).uncached(self._holdings.missing(parts_of(plan, name)))
 
     async def _load(self, plan: Plan, folder: str, peers: Sequence[pb_weights.Peer]) -> AsyncIterator[tuple[int, int]]:
+        await asyncio.to_thread(kernels_for, self.device, numbers_of(plan.model.dtype))  # a card compiles and tries them once
         missing = self._holdings.missing(parts_of(plan, self.name))
         sizes = Sizes(plan.model.config, plan.model.dtype)
         total = sum(part_bytes(p, sizes) for p in missing)

@@ -11,6 +11,7 @@ import torch
 
 from swarm.model.kernels.port import Kernels
 from swarm.model.kernels.proof import differences
+from swarm.model.kernels.replay import Graphs, Recorder
 
 _LOG = logging.getLogger(__name__)
 BECAUSE = "answers stay right, in 4 bits slowly, and may differ in their last bits from those of cards whose kernels run"
@@ -32,6 +33,11 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels | None:
     from swarm.model.kernels.on_triton import OnTriton
 
     return OnTriton()
+
+
+def recorder_for(device: torch.device, dtype: torch.dtype) -> Recorder | None:
+    """What records decode Steps: the one switch between recorded Steps and kernels that are started one by one."""
+    return Graphs() if kernels_for(device, dtype) is not None else None
 
 
 def _tried(device: torch.device, dtype: torch.dtype) -> str:
