@@ -40,7 +40,7 @@ def picture(document: Mapping[str, Any], rates: Mapping[str, float] | None = Non
     """
     parts: list[RenderableType] = [Text(_headline(document), style="bold")]
     if rigs := document.get("rigs"):
-        parts.append(_rigs(rigs))
+        parts.append(_rigs(rigs, {coming["rig"]: coming for coming in document.get("fetching", ())}))
     if workers := document.get("workers"):
         parts.append(_workers(workers, rates or {}))
     parts += measured(document)
@@ -60,13 +60,21 @@ def _headline(document: Mapping[str, Any]) -> str:
     return " · ".join(str(fact) for fact in facts if fact)
 
 
-def _rigs(rigs: Sequence[Mapping[str, Any]]) -> Table:
+def _rigs(rigs: Sequence[Mapping[str, Any]], fetching: Mapping[str, Mapping[str, Any]]) -> Table:
+    """With how far each is that fetches from the Hub."""
     table = columns("rig", "devices", "versions", "")
     for rig in rigs:
         versions = ", ".join(f"{k} {v}" for k, v in dict(rig.get("versions") or {}).items() if v)
         devices = ", ".join(map(str, rig.get("devices", ())))
-        table.add_row(str(rig.get("name", "")), devices, versions, "is leaving" if rig.get("leaving") else "")
+        name = str(rig.get("name", ""))
+        state = _fetching(fetching[name]) if name in fetching else "is leaving" if rig.get("leaving") else ""
+        table.add_row(name, devices, versions, state)
     return table
+
+
+def _fetching(coming: Mapping[str, Any]) -> str:
+    done, total, rate = (float(coming[key]) for key in ("done_bytes", "total_bytes", "bytes_per_s"))
+    return f"fetches {len(coming['files'])} files: {gib(done)} of {gib(total)}, {rate / 1e6:.1f} MB/s"
 
 
 def _workers(workers: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -> Table:

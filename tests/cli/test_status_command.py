@@ -226,6 +226,15 @@ def test_what_was_measured_and_what_was_predicted_is_shown_beside_what_is_so_now
     assert "standby copy of blocks 0-11 on attic/cuda:1" in joined
 
 
+def test_status_says_how_far_a_rig_is_that_fetches() -> None:
+    coming = {"rig": "attic", "files": ["1", "2"], "done_bytes": GIB, "total_bytes": 4 * GIB, "bytes_per_s": 95e6}
+    out = io.StringIO()
+    rigs = [{"name": "attic", "devices": ["attic/cpu"]}, {"name": "cellar", "devices": ["cellar/cpu"]}]
+    Console(file=out, width=120).print(picture({"model": "", "rigs": rigs, "fetching": [coming]}))
+    (line,) = [line for line in out.getvalue().splitlines() if "fetches" in line]
+    assert "attic" in line and "fetches 2 files: 1.0 GiB of 4.0 GiB, 95.0 MB/s" in line
+
+
 def test_status_is_readable_at_80_columns() -> None:
     lines = shown(measured_document()).splitlines()
     assert max(map(len, lines)) <= 80
