@@ -1,4 +1,4 @@
-"""`--dtype auto`: the checkpoint's own where the model fits in it, else int8, int4, int4/128; and it stays what it is."""
+"""`--dtype auto`: the checkpoint's own where the model fits in it, else fewer and fewer bits; and it stays what it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from fake_worker import CONFIG, MIB, MODELS, FakeWorker
 from memory_swarm import Swarm, offer
 
-from cluster.auto_dtype import best_fitting, ladder, why_fewer
+from cluster.auto_dtype import LESSER, best_fitting, ladder, why_fewer
 from cluster.planner import Load, needed_bytes
 from cluster.planner.hardware import Hardware, Measured, Speed
 from cluster.target import Target
@@ -18,7 +18,7 @@ from swarm.plan import Model, WorkerSpec
 WIDE = Model("wide", "wide", "id-wide", "bf16", replace(CONFIG, ffn=4096, dtype="bf16"))
 LOAD = Load(1, 64)
 AUTO = Target("wide", "auto", 1, 64)
-NEEDS = {dtype: needed_bytes(replace(WIDE, dtype=dtype), LOAD) for dtype in ("bf16", "int8", "int4", "int4/128")}
+NEEDS = {dtype: needed_bytes(replace(WIDE, dtype=dtype), LOAD) for dtype in ("bf16", *LESSER)}
 ALL = ("fp32", "fp16", "bf16", "int8", "int4")
 
 
@@ -48,7 +48,7 @@ def test_where_none_fits_it_is_the_least_that_is_missed() -> None:
 def test_why_it_is_less_is_said_with_both_sizes() -> None:
     ways = [(model, devices(NEEDS["int4"])) for model in ladder(WIDE, "bf16")]
     need, have = NEEDS["bf16"] / MIB, NEEDS["int4"] / MIB
-    assert why_fewer(ways[:3], LOAD) == f"int4: bf16 needs {need:.1f} MiB, the swarm has {have:.1f} MiB"
+    assert why_fewer(ways[:4], LOAD) == f"int4: bf16 needs {need:.1f} MiB, the swarm has {have:.1f} MiB"
     assert why_fewer(ways[:1], LOAD) == ""
 
 

@@ -16,7 +16,7 @@ from swarm.weights.quantize import quantize
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 FORMS = ["int4", "int4/32", "int4/128", "int8", "int8/16", "int8/32"]
-ROW_COUNTS = [1, 2, 8, 9, 17, FEW_ROWS, FEW_ROWS + 1, 40]
+ROW_COUNTS = [1, 2, 16, 17, 20, 21, 40, FEW_ROWS, FEW_ROWS + 1]
 
 
 def drawn(rows: int, columns: int, seed: int = 0) -> Tensor:

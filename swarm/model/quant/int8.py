@@ -16,7 +16,7 @@ from swarm.model.memory import num_bytes
 from swarm.model.quant import on_card
 from swarm.weights.codes import Codes
 
-FEW_ROWS = 8
+FEW_ROWS = 16
 """Up to here torch's product over codes is quicker on a CPU than unpacking them and the dense product; see docs/performance.md."""
 TILE_ROWS = 256
 """Outputs that are unpacked at once."""
