@@ -92,6 +92,8 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         mlp_only_layers=[3],
     ),
     "qwen3_moe": hf_model("Qwen3MoeConfig", "Qwen3MoeForCausalLM", **MOE, head_dim=10, norm_topk_prob=True),
+    "qwen2_moe_windows": hf_model("Qwen2MoeConfig", "Qwen2MoeForCausalLM", **MOE, shared_expert_intermediate_size=28, **QWEN),
+    "qwen3_moe_windows": hf_model("Qwen3MoeConfig", "Qwen3MoeForCausalLM", **MOE, **QWEN),
     "deepseek_moe": deepseek,
     "gpt_oss": hf_model(
         "GptOssConfig", "GptOssForCausalLM", num_local_experts=4, num_experts_per_tok=2, head_dim=8, sliding_window=8,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from families import FAMILIES
 
 from swarm.bits import Bits
-from swarm.config import Sizes
+from swarm.config import ModelConfig, Sizes
 from swarm.model.experts import LocalExperts
 
 TOKENS = torch.randint(0, 96, (45,), generator=torch.Generator().manual_seed(1)).tolist()
@@ -70,3 +71,11 @@ def test_every_part_of_every_family_weighs_what_is_planned(family, name) -> None
     assert (weights.embedding.nbytes, weights.head.num_bytes) == (sizes.embedding, sizes.head)
     cache = weights.cache()
     assert cache.num_bytes == 4 * sizes.kv(cache.num_pages * cache.page_positions)
+
+
+@pytest.mark.parametrize("name", ["Qwen2", "Qwen3", "Qwen2Moe", "GptOss"])
+def test_windows_fall_where_transformers_puts_them_when_a_config_does_not_say(name: str) -> None:
+    settings = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 3, "num_hidden_layers": 7}
+    raw = getattr(transformers, f"{name}Config")(**settings).to_dict() | {"architectures": [f"{name}ForCausalLM"]}
+    want = [16 if kind == "sliding_attention" else 0 for kind in raw.pop("layer_types")]
+    assert list(ModelConfig.from_hf(raw).windows) == want
