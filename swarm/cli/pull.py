@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from swarm.cli import options, output, settings
-from swarm.errors import NoRoom, gib
+from swarm.errors import gib
 from swarm.weights import hub
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.source import hub_id, local
@@ -48,10 +48,8 @@ def _fetched(model: str, cache: Path | None) -> Path:
     names = hub.weight_names(wanted, snapshot)
     folder = hub.cache_folder(cache)
     missing = sum(blob.size - blob.here for blob in hub.blobs(wanted, names, cache))
-    free = hub.free_bytes(folder)
-    output.stderr().print(f"{model}: {gib(missing)} from the Hub into {folder} ({gib(free)} free)", soft_wrap=True)
-    if missing > free:
-        raise NoRoom(f"{folder} needs {gib(missing)} for {model} and has {gib(free)} free: make room, or give another with --cache")
+    room = f"{gib(hub.free_bytes(folder))} free"
+    output.stderr().print(f"{model}: {gib(missing)} from the Hub into {folder} ({room})", soft_wrap=True)
     with _shown(model) as tally:
         hub.fetch(wanted, names, cache, tally)
     return hub.opened_by(snapshot, names)

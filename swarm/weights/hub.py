@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from swarm.errors import MissingWeights
+from swarm.errors import MissingWeights, NoRoom, gib
 from swarm.weights.checkpoint import ASSETS, INDEX, SENTENCEPIECE, SINGLE, weight_files
 from swarm.weights.download import Blob, Stopped
 from swarm.weights.gguf_names import SUFFIX, files_of
@@ -113,10 +113,12 @@ def fetch(hub: HubId, names: Sequence[str], cache: Path | None, tally: Tally) ->
         hub: with a commit.
 
     Raises:
-        MissingWeights: one cannot be had, or the disk has no room.
+        MissingWeights: one cannot be had.
+        NoRoom: the disk has too little, and nothing was fetched.
         CorruptWeights: what came is not what the Hub says.
     """
     found = blobs(hub, names, cache)
+    _check_room(hub, found, cache)
     tally.total = sum(blob.size for blob in found)
 
     def one(blob: Blob) -> None:
@@ -136,6 +138,16 @@ def fetch(hub: HubId, names: Sequence[str], cache: Path | None, tally: Tally) ->
     if problems:
         with in_our_words(hub):
             raise next((p for p in problems if not isinstance(p, Stopped)), problems[0])
+
+
+def _check_room(hub: HubId, wanted: Sequence[Blob], cache: Path | None) -> None:
+    folder = cache_folder(cache)
+    missing, free = sum(blob.size - blob.here for blob in wanted), free_bytes(folder)
+    if missing > free:
+        raise NoRoom(
+            f"{folder} needs {gib(missing)} for the files of {hub} and has {gib(free)} free: make room, or give another folder "
+            "with --cache"
+        )
 
 
 def whole(hub: HubId, cache: Path | None, tally: Tally | None = None) -> Path:

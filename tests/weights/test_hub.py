@@ -285,3 +285,13 @@ def test_a_gguf_model_of_the_hub_is_picked_by_its_kind_in_any_case(tmp_path: Pat
         said = refusal(program.replace("q8_0", "Q2_K"), hub.url, tmp_path / "home")
         assert f"{REPO}:Q4_K_M, {REPO}:Q8_0" in said
         assert "several kinds" in refusal(program.replace(":q8_0", ""), hub.url, tmp_path / "other")
+
+
+def test_without_room_nothing_is_fetched_and_the_error_names_folder_needed_and_free(
+    hub: LoopbackHub, folder: Path, tmp_path: Path
+) -> None:
+    program = "import swarm.weights.hub as hub; hub.free_bytes = lambda folder: 1_000_000; " + RESOLVE
+    said = refusal(program, hub.url, tmp_path / "home")
+    needed = sum(p.stat().st_size for p in weights(folder)) / 2**20
+    assert f"{tmp_path / 'home' / 'hub'} needs {needed:.1f} MiB" in said and "has 1.0 MiB free" in said and "--cache" in said
+    assert hub.of_weights() == 0
