@@ -17,6 +17,7 @@ from swarm.wire.tensors import from_wire, to_wire
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.tensor_pb2 import Tensor as TensorMessage
 from swarm.worker.asked import answer_asked
+from swarm.worker.device_time import finish
 from swarm.worker.epoch import Epoch
 from swarm.worker.sessions import Session
 from swarm.worker.ticket import Ticket
@@ -138,6 +139,7 @@ def _forward(batch: Batch, live: list[Admitted], outcome: Outcome, between_block
         outcome.done += [(step, Answered(answer=a, row=row)) for step, (a, row) in zip(live, answers, strict=True)]
         outcome.computed_at = time.monotonic()
         return
+    finish(epoch.device)
     outcome.computed_at = time.monotonic()
     alone = len(live) == 1
     for step, segment in zip(live, segments, strict=True):

@@ -29,6 +29,7 @@ from swarm.model.quant.on_card import TOGETHER
 from swarm.model.quant.planes import KERNEL_GROUP, KERNEL_ROWS
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows, Segment
+from swarm.worker.device_time import finish
 
 CYCLE_BYTES = 256 * 2**20
 """Weights together, each read in turn: 1 GiB measured the same where the last level of cache had 480 MiB to share."""
@@ -202,13 +203,8 @@ class SmallBlock:
 
 def timed(device: torch.device, work: Callable[[], object]) -> float:
     """Seconds that some work takes on an idle Device, until it is done there."""
-    _finish(device)
+    finish(device)
     started = time.perf_counter()
     work()
-    _finish(device)
+    finish(device)
     return time.perf_counter() - started
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

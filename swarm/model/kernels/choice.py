@@ -37,7 +37,7 @@ def kernels_for(device: torch.device, dtype: torch.dtype) -> Kernels | None:
 
 def recorder_for(device: torch.device, dtype: torch.dtype) -> Recorder | None:
     """What records decode Steps: the one switch between recorded Steps and kernels that are started one by one."""
-    return Graphs() if kernels_for(device, dtype) is not None else None
+    return Graphs(device) if kernels_for(device, dtype) is not None else None
 
 
 def _tried(device: torch.device, dtype: torch.dtype) -> str:

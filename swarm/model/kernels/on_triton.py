@@ -5,6 +5,7 @@ R: rows   K: inputs   N: outputs   S: matrices a row chose   NH: heads   KV: key
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -49,31 +50,12 @@ class OnTriton:
         width = like.rows // 2 if gated else like.rows
         out = torch.empty(rows * slots, width, dtype=x.dtype, device=x.device)
         grid = (triton.cdiv(rows, TILE_ROWS), triton.cdiv(width, BLOCK_N), len(bank.parts))
-        grouped[grid](
-            x,
-            bank.table,
-            bank.scales,
-            chosen,
-            out,
-            rows,
-            width,
-            like.columns,
-            like.rows,
-            CHOICES=slots,
-            PADDED=triton.next_power_of_2(slots),
-            BITS=like.bits,
-            GROUP=like.group,
-            STEP=like.step,
-            GATED=gated,
-            BY_SLOT=by_slot,
-            ROWS=TILE_ROWS,
-            BLOCK_N=BLOCK_N,
-            BLOCK_K=BLOCK_K,
-            AHEAD=AHEAD,
-            DOT=self._dot(x),
-            num_warps=4,
-            num_stages=STAGES,
-        )
+        form = {"BITS": like.bits, "GROUP": like.group, "STEP": like.step, "GATED": gated, "BY_SLOT": by_slot}
+        blocks = {"ROWS": TILE_ROWS, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K, "AHEAD": AHEAD, "num_stages": STAGES, "num_warps": 4}
+        choices = {"CHOICES": slots, "PADDED": triton.next_power_of_2(slots), "DOT": self._dot(x)}
+        sizes = (rows, width, like.columns, like.rows)
+        with _on(x):
+            grouped[grid](x, bank.table, bank.scales, chosen, out, *sizes, **choices, **form, **blocks)
         return out
 
     def unpacked(self, matrix: Packed, part: range) -> Tensor:
@@ -82,7 +64,8 @@ class OnTriton:
         grid = (triton.cdiv(len(part), UNPACK_N), matrix.codes.shape[0])
         sizes = (part.start, len(part), matrix.columns, matrix.rows)
         form = {"BITS": matrix.bits, "GROUP": matrix.group, "STEP": matrix.step}
-        unpack[grid](matrix.codes, matrix.scales, out, *sizes, **form, BLOCK_N=UNPACK_N)
+        with _on(out):
+            unpack[grid](matrix.codes, matrix.scales, out, *sizes, **form, BLOCK_N=UNPACK_N)
         return out
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, lanes: Lanes, window: int = 0, sinks: Tensor | None = None) -> Tensor:
@@ -97,41 +80,26 @@ class OnTriton:
         sums = torch.empty(splits, *out.shape, dtype=torch.float32, device=q.device) if split else out
         norms = torch.empty(splits, rows, heads, 2, dtype=torch.float32, device=q.device) if split else out
         given = sinks if sinks is not None else out
-        attend[(lanes.tiles.shape[0], kv, splits)](
-            q,
-            keys,
-            values,
-            given,
-            lanes.positions,
-            lanes.tiles,
-            lanes.tables,
-            out,
-            sums,
-            norms,
-            q.stride(0),
-            lanes.tables.stride(0),
-            rows,
-            head_dim**-0.5,
-            window,
-            KV=kv,
-            G=heads // kv,
-            D=head_dim,
-            PADDED=padded,
-            PAGE=page,
-            M=max(TILE_ROWS, triton.next_power_of_2(lanes.tile_rows * (heads // kv))),
-            BLOCK=max(TILE_ROWS, min(64, BLOCK_BYTES // (padded * q.element_size()))),
-            SPLIT=split,
-            SINKS=sinks is not None,
-            DOT=self._dot(q),
-            num_warps=4,
-            num_stages=2,
-        )
-        if split:
-            sizes = (rows * heads, splits)
-            combine[(rows * heads,)](
-                sums, norms, given, out, *sizes, NH=heads, D=head_dim, PADDED=padded, SINKS=sinks is not None, num_warps=1
+        where = (lanes.positions, lanes.tiles, lanes.tables)
+        sizes = (q.stride(0), lanes.tables.stride(0), rows, head_dim**-0.5, window)
+        shape = {"D": head_dim, "PADDED": padded, "SINKS": sinks is not None}
+        tile = {
+            "M": max(TILE_ROWS, triton.next_power_of_2(lanes.tile_rows * (heads // kv))),
+            "BLOCK": max(TILE_ROWS, min(64, BLOCK_BYTES // (padded * q.element_size()))),
+        }
+        rest = {"KV": kv, "G": heads // kv, "PAGE": page, "SPLIT": split, "DOT": self._dot(q), "num_warps": 4, "num_stages": 2}
+        with _on(q):
+            attend[(lanes.tiles.shape[0], kv, splits)](
+                q, keys, values, given, *where, out, sums, norms, *sizes, **shape, **tile, **rest
             )
+            if split:
+                combine[(rows * heads,)](sums, norms, given, out, rows * heads, splits, NH=heads, **shape, num_warps=1)
         return out
 
     def _dot(self, x: Tensor) -> object:
         return tl.float32 if self.interpreted else DOTS[x.dtype]
+
+
+def _on(x: Tensor) -> AbstractContextManager[object]:
+    """Triton starts kernels on the current card, which is the first one unless somebody says otherwise."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

@@ -17,7 +17,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 """Powers of two are what a card has."""
 
 
-@triton.jit(do_not_specialize=["WIDTH", "window"])
+@triton.jit(do_not_specialize=["WIDTH", "R", "window"], do_not_specialize_on_alignment=["tiles", "tables"])
 def attend(
     q,  # [R, NH, D]; rows may lie apart, heads do not
     keys,  # [pages, page positions, KV, D]

@@ -44,19 +44,21 @@ class Again:
 class Graphs:
     """CUDA graphs, which share their memory: they never run at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """See `Recorder.record`. What is set up once is set up before, on a stream beside."""
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            work()
-        torch.cuda.current_stream().wait_stream(beside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # another thread may be loading a Plan
-            work()
+        with torch.cuda.device(self._device):
+            beside = torch.cuda.Stream()
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                work()
+            torch.cuda.current_stream().wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # another thread may be loading
+                work()
         replay: Callable[[], None] = graph.replay
         return replay
 
@@ -118,9 +120,10 @@ class Replays:
         self.trusted = True
         """False once a recording gave other bits, or could not be made: from then on all is computed Step by Step."""
 
-    def takes(self, lanes: Lanes | None) -> bool:
+    def takes(self, lanes: Lanes) -> bool:
         """Whether a micro-batch is one of decode Steps that can be replayed."""
-        return self.trusted and lanes is not None and lanes.tile_rows == 1 and lanes.positions.shape[0] <= FEW_ROWS
+        rows = lanes.positions.shape[0]
+        return self.trusted and lanes.tables.shape[0] == rows <= FEW_ROWS
 
     def forward(self, h: Tensor, lanes: Lanes) -> Tensor:
         """`h` [R, H] to [R, H]."""
