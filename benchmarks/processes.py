@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from swarm.client.pace import Pace
@@ -57,13 +57,25 @@ async def workers(plan: Plan, cache: Path | None = None) -> AsyncIterator[Path]:
         quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
         running = [await asyncio.create_subprocess_exec(*command, w.name, env=dict(os.environ), **quiet) for w in plan.workers]
         try:
-            for worker in plan.workers:
-                await asyncio.wait_for(_serving(worker.address, plan.epoch), START_S)
+            for worker, process in zip(plan.workers, running, strict=True):
+                await _started(worker, process, plan.epoch)
             yield path
         finally:
             for process in running:
-                process.terminate()
+                with suppress(ProcessLookupError):
+                    process.terminate()
             await asyncio.gather(*(process.wait() for process in running))
+
+
+async def _started(worker: WorkerSpec, process: asyncio.subprocess.Process, epoch: int) -> None:
+    """Wait until a Worker serves. Raises RuntimeError where it ended, or takes too long."""
+    serves, ended = (asyncio.ensure_future(wait) for wait in (_serving(worker.address, epoch), process.wait()))
+    await asyncio.wait((serves, ended), timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+    done = serves.done()
+    serves.cancel()
+    ended.cancel()
+    if not done:
+        raise RuntimeError(f"the worker {worker.name} does not serve: start it by hand with `swarm worker` to see why")
 
 
 async def _serving(address: str, epoch: int) -> None:
