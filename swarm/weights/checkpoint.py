@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.config import ModelConfig
-from swarm.errors import CorruptWeights, MissingWeights
+from swarm.errors import CorruptWeights, MissingWeights, UnknownArchitecture
 from swarm.weights import names
 from swarm.weights.entry import AnyEntry, AnyHeader
 from swarm.weights.file import LocalFile, WeightFile
@@ -78,10 +78,13 @@ class Checkpoint:
 
     @classmethod
     def of_gguf(cls, where: Path, model: GgufModel) -> Checkpoint:
-        """From what GGUF files hold. Raises ModelError: see `open`."""
+        """From what GGUF files hold. Raises ModelError: see `open`; UnknownArchitecture: they hold more than the model has."""
         config = ModelConfig.from_hf(model.config, str(where))
         entries: dict[str, AnyEntry] = {**model.entries}
         _check_all(where, config, entries)
+        for name in sorted(entries.keys() - {name for name, _ in names.expected(config, entries)}):
+            # It would be left out in silence, where llama.cpp computes with it.
+            raise UnknownArchitecture(f"{where} has the tensor {name}, which swarm knows no use for: give another model")
         return cls(where, config, model.headers, entries)
 
     def model_id(self) -> str:

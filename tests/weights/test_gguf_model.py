@@ -230,6 +230,14 @@ def test_a_missing_tensor_and_a_shape_that_is_not_the_configs_are_named(folder: 
         Checkpoint.open(write_gguf(tmp_path / "two.gguf", "llama", two, metadata_of("llama", raw)))
 
 
+@pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.1.attn_sinks.weight", "blk.0.ffn_gate_exps.bias", "cls.weight"])
+def test_a_tensor_that_would_be_left_out_in_silence_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    tensors = converted(tensors_of(folder), "llama", 4, 2) | {name: np.ones(32, np.float32)}
+    with pytest.raises(UnknownArchitecture, match=r"has the tensor .*, which swarm knows no use for"):
+        Checkpoint.open(write_gguf(tmp_path / "x.gguf", "llama", tensors, metadata_of("llama", raw)))
+
+
 def write_header(path: Path, arch: str, metadata: Mapping[str, Any]) -> Path:
     return write_gguf(path, arch, {"token_embd.weight": np.zeros((4, 4), np.float32)}, metadata)
 

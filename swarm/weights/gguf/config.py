@@ -43,15 +43,11 @@ def hf_config(meta: Metadata, tensors: Mapping[str, GgufEntry]) -> dict[str, Any
     """
     arch = meta.text("general.architecture")
     with_experts = meta.integer(f"{arch}.expert_count", 0) > 0
-    known = EXPERTS if with_experts else DENSE
-    if arch not in known:
-        raise UnknownArchitecture(
-            f"{meta.path} names the architecture {arch!r:.60}; of GGUF files swarm knows {', '.join(sorted({*DENSE, *EXPERTS}))}"
-        )
+    window = meta.integer(f"{arch}.attention.sliding_window", 0) or None
     if "token_embd.weight" not in tensors:
         raise ModelError(f"{meta.path} lacks the tensor token_embd.weight: fetch the model again, whole")
     raw: dict[str, Any] = {
-        "architectures": [known[arch]],
+        "architectures": [_architecture(meta, arch, EXPERTS if with_experts else DENSE, window)],
         "hidden_act": "silu",
         "hidden_size": meta.integer(f"{arch}.embedding_length"),
         "intermediate_size": meta.integer(f"{arch}.feed_forward_length"),
@@ -65,15 +61,23 @@ def hf_config(meta: Metadata, tensors: Mapping[str, GgufEntry]) -> dict[str, Any
         "bos_token_id": meta.integer(BOS) if BOS in meta else None,
         "eos_token_id": end_ids(meta) or None,
         "rope_parameters": _rope(meta, arch, tensors.get(ROPE_FACTORS)),
-        "sliding_window": meta.integer(f"{arch}.attention.sliding_window", 0) or None,
+        "sliding_window": window,
     }
-    if raw["sliding_window"] and known[arch] == "LlamaForCausalLM":
-        raw["architectures"] = ["MistralForCausalLM"]  # the same Block, with a window
     raw["num_key_value_heads"] = meta.integer(f"{arch}.attention.head_count_kv", raw["num_attention_heads"])
     raw["head_dim"] = meta.integer(f"{arch}.attention.key_length", raw["hidden_size"] // max(1, raw["num_attention_heads"]))
     turned = meta.integer(f"{arch}.rope.dimension_count", raw["head_dim"])
     raw["partial_rotary_factor"] = turned / max(1, raw["head_dim"])
     return raw | _biases(tensors) | (_experts(meta, arch, tensors) if with_experts else {})
+
+
+def _architecture(meta: Metadata, arch: str, known: Mapping[str, str], window: int | None) -> str:
+    """Hugging Face's name. Raises UnknownArchitecture."""
+    if arch not in known:
+        raise UnknownArchitecture(
+            f"{meta.path} names the architecture {arch!r:.60}; of GGUF files swarm knows {', '.join(sorted({*DENSE, *EXPERTS}))}"
+        )
+    # Llama's Block with a window is Mistral's.
+    return "MistralForCausalLM" if window and known[arch] == "LlamaForCausalLM" else known[arch]
 
 
 def end_ids(meta: Metadata) -> list[int]:

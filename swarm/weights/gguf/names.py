@@ -25,11 +25,13 @@ MIXTRAL = {"mlp.gate": "block_sparse_moe.gate", "gate_proj": "w1", "up_proj": "w
 DEEPSEEK = {f"mlp.shared_expert.{x}": f"mlp.shared_experts.{x}" for x in EXPERT.values()}
 PAIRED = ("llama", "deepseek")
 """Architectures whose q and k rows llama.cpp's converter moves."""
+ELSEWHERE = ("rope_freqs.weight",)
+"""What `swarm.weights.gguf.config` reads."""
 IN_BLOCK = re.compile(r"blk\.(\d+)\.(\w+?)(_exps|\.(\d+))?\.(weight|bias)")
 
 
 def renamed(tensors: Mapping[str, GgufEntry], arch: str, heads: int, kv_heads: int) -> dict[str, GgufEntry]:
-    """Every tensor that has a name in Hugging Face's layout, under that name.
+    """All tensors, those that have a name in Hugging Face's layout under that name.
 
     Args:
         tensors: by llama.cpp's names.
@@ -44,6 +46,8 @@ def renamed(tensors: Mapping[str, GgufEntry], arch: str, heads: int, kv_heads: i
         elif match := IN_BLOCK.fullmatch(name):
             for new, entry in _in_block(match, tensor, arch == "llama", arch == "deepseek"):
                 found[new] = replace(entry, name=new, paired_heads=moved.get(match[2], 0))
+        elif name not in ELSEWHERE:
+            found[name] = tensor
     return found
 
 
@@ -64,3 +68,7 @@ def _in_block(match: re.Match[str], tensor: GgufEntry, mixtral: bool, deepseek: 
         elif len(tensor.shape) == 3:
             for e in range(tensor.shape[0]):
                 yield f"{experts}.{e}.{leaf}.{suffix}", tensor.part(e)
+        else:
+            yield tensor.name, tensor
+    else:
+        yield tensor.name, tensor
