@@ -58,6 +58,8 @@ def quantize(w: Tensor, form: Form) -> Quantized:
 
 def rounded(w: Tensor, form: Form) -> Quantized:
     """The same by plain rounding between each group's least and greatest weight: what `quantize` is measured against."""
+    if not form.group:
+        return _symmetric(w)
     return _grouped(w, form, lambda x: _best(x, LEVELS[form.kind], 0))
 
 
