@@ -141,6 +141,13 @@ class Program:
             rows = np.concatenate([rows, self._standing_by(blocks)])
         return rows
 
+    @property
+    def row_units(self) -> Floats:
+        """By which rows of seconds are multiplied to be about 1."""
+        size, units = len(self.ground.devices), np.ones(len(self.rows))
+        units[size : 2 * size + 2] = units[3 * size + 2 + len(self.owners)] = 1 / SCALE
+        return units
+
     def _add_copies(self, rows: Floats, blocks: int) -> None:
         size, prices = len(self.ground.devices), self.ground.prices
         helping = self.ground.attainable(self.ground.helper_room)

@@ -20,7 +20,7 @@ from cluster.planner.exact_program import Program, Solved
 
 LIMIT, INFEASIBLE, FAILED = 1, 2, 4
 """The solver's status where it stopped at its limit of nodes, where there is no solution, and where it broke off with an error."""
-NODES, FEW_NODES, PROOF_NODES = 20_000, 200, 20
+NODES, FEW_NODES, PROOF_NODES = 20_000, 60, 10
 """Of one integer program, at most: where it is to be exact, where not, and for a bound."""
 PROOF = 2e-3
 """How near to its optimum a bound is taken: a share of the seconds."""
@@ -128,14 +128,22 @@ class _Sums:
         return cls(program, kept, ends, whole * (kept != program.alone_s.size), np.array(groups, float).reshape(-1, len(kept)))
 
     def solved(self, most: float, gap: float, nodes: int) -> OptimizeResult:
-        """As scipy says it, of at most so much beside what the ends with the least take."""
+        """As scipy says it, of at most so much beside what the ends with the least take.
+
+        Where it need not be exact, rows of seconds are about 1: what rounding to whole numbers adds is below the solver's
+        tolerance, else it repairs its solution, and says so on standard output whatever it was told (HiGHS issue 2783).
+        """
         program, count, pairs = self.program, len(self.groups), len(self.ends)
         rights, (equal, equals) = np.array([program.right(e) for e in self.ends]), program.equal
         alone = program.weights.alone * program.scale * np.array([e.alone for e in self.ends])
         cost = np.concatenate([program.cost[self.kept], np.zeros(count), alone - alone.min()])
         right, none = rights.max(axis=0), np.zeros((len(rights[0]), count))
+        by, at = program.row_units if gap else np.ones(len(right)), self.kept == program.alone_s.size
+        columns = np.where(at, 1 / by.min(), 1.0)
+        cost[: len(columns)] *= columns
+        rows = program.rows[:, self.kept]
         limits = [
-            LinearConstraint(_wide(program.rows[:, self.kept], none, (right - rights).T), -np.inf, right),
+            LinearConstraint(_wide(rows * by[:, None] * columns, none, (by * (right - rights)).T), -np.inf, by * right),
             LinearConstraint(_wide(equal[:, self.kept], np.zeros((len(equal), count + pairs))), equals, equals),
             LinearConstraint(_wide(self.groups, -np.eye(count), np.zeros((count, pairs))), 0, 0),
             LinearConstraint(np.arange(len(cost))[None, :] >= len(cost) - pairs, 1, 1),

@@ -19,11 +19,13 @@ from cluster.planner.exact_program import Program
 from cluster.planner.exact_sets import Sets
 from cluster.planner.exact_solver import Relaxed, bound, near, relaxed
 
-LIKELY = 16
+LIKELY = 12
 """Kinds of Blocks of each owner that an integer program is about."""
 IN_A_ROW = 8
 """Linear programs after which the most promising owners are tried, though others may be more promising still."""
-GAP = 3e-3
+ENDS = 10
+"""First and last Stages that it may choose from."""
+GAP = 5e-3
 """Relative difference from its optimum that ends an integer program."""
 BY_AWAY, BY_OWNER = 800, 2000
 """Variables of a program up to which a bound is of whole numbers of Blocks that lack so many experts, or of whole Stages."""
@@ -140,10 +142,11 @@ class SplitSearch:
         """One integer program, of the likeliest ends and kinds."""
         owners, (_, counts, row) = self.known[at], self.bounds[at]
         program, prices = owners.program, owners.prices
-        solved, pair = near(program, [e for _, _, e in owners.every], self._likely(program, prices), GAP)
+        every = [owners.every[x] for x in np.argsort(prices.bounds, kind="stable")[:ENDS]]
+        solved, pair = near(program, [e for _, _, e in every], self._likely(program, prices), GAP)
         if solved is None:
             return
-        for path, real in self.sets.real(counts, row, *owners.every[pair]):
+        for path, real in self.sets.real(counts, row, *every[pair]):
             alone, many = program.seconds(real, solved.blocks)
             found = replace(solved, alone=alone, many=many)
             best.offer(self.sets.found(program, path, real, found))

@@ -50,6 +50,15 @@ def search(model: Model, hardware: Hardware, load: Load, previous: Choice | None
     return (best, min(choices.bound(best.seconds), best.seconds)) if best else None
 
 
+def better(choice: Choice | None, other: Choice, model: Model, hardware: Hardware, load: Load) -> Choice | None:
+    """The better of two Choices; the first where the other cannot be laid out here or is no better."""
+    choices = _Choices(model, hardware, load)
+    priced = choices.priced(other)
+    if priced is None or (choice and choices.rank(choice) <= choices.rank(priced)):
+        return choice
+    return replace(priced, at_least=choice.at_least if choice else min(choices.bound(priced.seconds), priced.seconds))
+
+
 @dataclass(frozen=True)
 class _Choices:
     """Everything that is worth trying for one swarm."""

@@ -8,7 +8,8 @@ from cluster.planner.budget import Load, Prices, needed_bytes
 from cluster.planner.choice import Choice
 from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware
-from cluster.planner.large import search
+from cluster.planner.in_force import choice_in_force
+from cluster.planner.large import better, search
 from cluster.planner.lay_out import finished, lay_out
 from cluster.planner.moving import settle
 from cluster.planner.optimum import able, in_reach, optimum
@@ -32,7 +33,7 @@ def make_plan(model: Model, hardware: Hardware, load: Load, epoch: int, previous
     """
     hardware = replace(hardware, devices=tuple(sorted(hardware.devices, key=lambda d: d.name)))
     enough = sum(d.spec.memory_bytes for d in hardware.devices) >= needed_bytes(model, load)
-    choice = decide(model, hardware, load) if enough else None
+    choice = decide(model, hardware, load, choice_in_force(previous, model, load)) if enough else None
     if choice is None:
         raise _refusal(model, hardware, load)
     fresh = _laid_out(choice, model, hardware, load, epoch, previous)
@@ -40,19 +41,25 @@ def make_plan(model: Model, hardware: Hardware, load: Load, epoch: int, previous
     return replace(settled, notes=(*notes(settled, fresh, hardware, load), *settled.notes))
 
 
-def decide(model: Model, hardware: Hardware, load: Load) -> Choice | None:
-    """The best Choice there is, or the best that is found in reasonable time; None where nothing fits."""
-    choice = optimum(model, hardware, load) if in_reach(model, hardware, load) else _by_search(model, hardware, load)
+def decide(model: Model, hardware: Hardware, load: Load, previous: Choice | None = None) -> Choice | None:
+    """The best Choice there is, or the best that is found in reasonable time; None where nothing fits.
+
+    Args:
+        previous: what is in force: what is returned is no worse, where it still can be laid out.
+    """
+    if in_reach(model, hardware, load):
+        choice = optimum(model, hardware, load)
+        if previous and (choice is None or choice.at_least < choice.seconds):
+            choice = better(choice, previous, model, hardware, load)
+    else:
+        found = search(model, hardware, load, previous)
+        choice = replace(found[0], at_least=found[1]) if found else None
     if choice is None and not load.standby:
         prices = Prices.of(model, load)
         packing = pack([d.spec for d in able(hardware, prices)], prices)
         choice = packing.choice(prices) if packing and not packing.missing_bytes else None
+        choice = better(None, choice, model, hardware, load) if choice else None
     return choice
-
-
-def _by_search(model: Model, hardware: Hardware, load: Load) -> Choice | None:
-    found = search(model, hardware, load, None)
-    return replace(found[0], at_least=found[1]) if found else None
 
 
 def _laid_out(choice: Choice, model: Model, hardware: Hardware, load: Load, epoch: int, previous: Plan | None) -> Plan:

@@ -33,7 +33,7 @@ WEIGHTS = {"latency": Weights(1.0, TIE), "throughput": Weights(TIE, 1.0), "balan
 """Of one stream's seconds and of all Sessions', see `objective_s`."""
 BETTER = 1e-9
 """A second Route must gain more than this share."""
-DISTINCT, DEVICES, SETS = 10, 16, 1100
+DISTINCT, DEVICES, SETS = 10, 16, 1600
 """Devices that differ, Devices in all, and sets of owners, up to which the optimum is found."""
 QUICKEST = Weights(TIE, 1.0)
 """Of all Sessions' seconds alone."""
