@@ -120,6 +120,9 @@ def packed_entries(entries: Mapping[str, Entry], config_raw: bytes, where: Path)
         MissingWeights, CorruptWeights: parts are not there, or do not fit each other.
     """
     packing = Packing.of(json.loads(config_raw), where)
+    packed = next((name for name in entries if name.endswith(".qweight")), "")
+    if packing is None and packed:
+        raise ModelError(f"{where} does not say how {packed} is quantized (quantization_config): give a newer copy of the model")
     if packing is None:
         return {}
     modules = [name.removesuffix(".qweight") for name in entries if name.endswith(".qweight")]

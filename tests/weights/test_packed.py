@@ -90,6 +90,12 @@ def test_what_cannot_be_read_is_refused_by_name(config: Any, why: str) -> None:
         packed_entries({}, json.dumps({"quantization_config": config}).encode(), WHERE)
 
 
+def test_packed_matrices_without_a_word_of_how_are_refused(tmp_path: Path) -> None:
+    save_file({f"m.{name}": x for name, x in gptq(8, 128).tensors.items()}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match=r"does not say how m\.qweight is quantized"):
+        packed_entries(read_header(tmp_path / "x.safetensors").entries, b"{}", WHERE)
+
+
 @pytest.mark.parametrize("part", ["qzeros", "scales"])
 def test_a_part_that_is_missing_or_of_another_shape_is_named(tmp_path: Path, part: str) -> None:
     packed = gptq(16, 256)
