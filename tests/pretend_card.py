@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map_only
+
+from swarm.model.kernels.bank import Bank, Packed
+from swarm.model.kernels.lanes import Lanes
+from swarm.model.kernels.port import Kernels
 
 CARD = torch.device("cuda:0")
 FETCHING = (
@@ -104,9 +108,29 @@ def here(x: Tensor) -> Tensor:
     return x.as_subclass(Tensor)
 
 
-def launching(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """A launch that meets tensors of the pretended card."""
-    return lambda *args, **kwargs: kernel(*tree_map_only(Tensor, here, args), **tree_map_only(Tensor, here, kwargs))
+class Launching:
+    """Kernels that meet tensors of the pretended card, and run where those really are."""
+
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+
+    def __getattr__(self, name: str) -> Callable[..., Tensor]:
+        def launched(*args: Any, **kwargs: Any) -> Tensor:
+            args, kwargs = ([_really(x) for x in args], {k: _really(x) for k, x in kwargs.items()})
+            with torch._C.DisableTorchFunction():
+                out: Tensor = getattr(self._kernels, name)(*args, **kwargs)
+            return out.as_subclass(OnCard)
+
+        return launched
+
+
+def _really(x: Any) -> Any:
+    """The same with all tensors where they really are, also in what holds some."""
+    if isinstance(x, Bank):
+        return Bank(tuple(p and _really(p) for p in x.parts))
+    if isinstance(x, Lanes | Packed):
+        return replace(x, **{f.name: _really(getattr(x, f.name)) for f in fields(x)})
+    return here(x) if isinstance(x, Tensor) else x
 
 
 @contextmanager
