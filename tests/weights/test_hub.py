@@ -110,7 +110,7 @@ def test_a_change_at_either_end_of_the_data_is_another_model(hub: LoopbackHub, f
     data = bytearray(path.read_bytes())
     data[-SAMPLE_BYTES] ^= 1
     path.write_bytes(data)
-    assert ask(DESCRIBE, hub.url, tmp_path / "home") == describe(str(folder)).model_id != before
+    assert ask(DESCRIBE, hub.url, tmp_path / "other") == describe(str(folder)).model_id != before
 
 
 def test_loading_fetches_what_the_index_names_once_and_then_nothing(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
@@ -175,8 +175,7 @@ def test_a_gated_model_says_where_its_terms_are(hub: LoopbackHub, tmp_path: Path
 def test_a_gate_that_closes_after_the_small_files_came_says_so_too(hub: LoopbackHub, tmp_path: Path) -> None:
     ask(DESCRIBE, hub.url, tmp_path / "home")
     hub.gated = True
-    for program in (DESCRIBE, RESOLVE):
-        assert f"accept its terms at {hub.url}/{REPO}" in refusal(program, hub.url, tmp_path / "home")
+    assert f"accept its terms at {hub.url}/{REPO}" in refusal(RESOLVE, hub.url, tmp_path / "home")
 
 
 def test_a_model_that_is_not_on_the_hub_is_said_to_be_missing(hub: LoopbackHub, tmp_path: Path) -> None:
@@ -295,3 +294,21 @@ def test_without_room_nothing_is_fetched_and_the_error_names_folder_needed_and_f
     needed = sum(p.stat().st_size for p in weights(folder)) / 2**20
     assert f"{tmp_path / 'home' / 'hub'} needs {needed:.1f} MiB" in said and "has 1.0 MiB free" in said and "--cache" in said
     assert hub.of_weights() == 0
+
+
+def test_a_rig_with_some_files_of_a_model_knows_it_and_loads_those_offline(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    home, first = tmp_path / "home", weights(folder)[0].name
+    some = f"""
+from swarm.weights.source import inspect
+checkpoint = inspect("{REPO}")
+for header in checkpoint.headers:
+    if header.file.name == "{first}":
+        buffer = memoryview(bytearray(100))
+        header.file.read_into(header.data_offset, buffer)
+        print(checkpoint.model_id(), bytes(buffer).hex())
+"""
+    told = ask(some, hub.url, home)
+    assert {path.name for path in home.rglob("snapshots/*/*.safetensors")} == {first}
+    hub.calls.clear()
+    assert ask(some, hub.url, home, HF_HUB_OFFLINE="1") == told
+    assert not hub.calls
