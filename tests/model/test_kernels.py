@@ -24,8 +24,9 @@ from swarm.model.quant.matrix import matrix_of
 from swarm.weights.quantize import quantize
 
 pytest.importorskip("triton")
-pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # of Triton's interpreter
 from swarm.model.kernels.on_triton import OnTriton
+
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # of Triton's interpreter
 
 CPU = torch.device("cpu")
 DEVICE = CPU if os.environ.get("TRITON_INTERPRET") == "1" else torch.device("cuda:0")
