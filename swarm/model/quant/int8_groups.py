@@ -20,8 +20,6 @@ from swarm.weights.codes import Codes
 
 FEW_ROWS = {16: 20, 32: 40}
 """By group: up to here torch's product over packed codes is quicker on a CPU than unpacking them; see docs/performance.md."""
-LEAST = -128
-"""The least code: the planes hold what a code is more than that."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Int8Groups:
         """From codes on a CPU, inputs in their own order; only scales and zeros are rounded, to `dtype`."""
         assert codes.order is None, "see `swarm.model.quant.ordered`"
         (rows, columns), group = codes.q.shape, codes.form.group
-        q = codes.q.to(torch.int16) - LEAST
+        q = codes.q.view(torch.uint8) ^ 128  # each code is 128 more, and none is below 0
         packed = torch.stack([planes.padded(half, group) for half in (q >> 4, q & 15)])
         zero = codes.zero if codes.zero is not None else torch.zeros_like(codes.scale)
         # Both planes share their lines: 16 (high - 8) + low - 8 is 8 less than the code, and the zero counts 16 + 1 times.
