@@ -34,6 +34,9 @@ _TURING = "https://images.nvidia.com/aem-dam/en-zz/Solutions/design-visualizatio
 _AMPERE = "https://www.nvidia.com/content/PDF/nvidia-ampere-ga-102-gpu-architecture-whitepaper-v2.pdf"
 _ADA = "https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf"
 _BLACKWELL = "https://images.nvidia.com/aem-dam/Solutions/geforce/blackwell/nvidia-rtx-blackwell-gpu-architecture.pdf"
+_P40 = "https://images.nvidia.com/content/pdf/tesla/184427-Tesla-P40-Datasheet-NV-Final-Letter-Web.pdf"
+_SEEN = "; read at "
+"""Where figures were looked up in November 2026: memory, bandwidth and fp32 rate, and the 16-bit rate where the page has it."""
 _GEFORCE = "https://www.nvidia.com/en-us/geforce/graphics-cards"
 _JEDEC = "JEDEC: channels x 8 bytes x transfers a second; rate: cores x clock x 32 (AVX2) or 64 (AVX-512) flop"
 
@@ -95,18 +98,18 @@ class KnownCard:
 
 KNOWN_CARDS = (
     KnownCard("RTX 2080 Ti", (7, 5), 11, 616, 53.8, 13.4, _TURING),
-    KnownCard("RTX 3060 12GB", (8, 6), 12, 360, 25.5, 12.7, f"{_GEFORCE}/30-series/rtx-3060-3060ti/"),
-    KnownCard("RTX 3080", (8, 6), 10, 760, 59.5, 29.8, _AMPERE),
-    KnownCard("RTX 3090", (8, 6), 24, 936, 71.2, 35.6, _AMPERE),
-    KnownCard("RTX 4060 Ti 16GB", (8, 9), 16, 288, 44.1, 22.1, f"{_GEFORCE}/40-series/rtx-4060-4060ti/"),
-    KnownCard("RTX 4070", (8, 9), 12, 504, 58.3, 29.1, f"{_GEFORCE}/40-series/rtx-4070-family/"),
-    KnownCard("RTX 4080", (8, 9), 16, 717, 97.5, 48.7, _ADA),
-    KnownCard("RTX 4090", (8, 9), 24, 1008, 165.2, 82.6, _ADA),
+    KnownCard("RTX 3060 12GB", (8, 6), 12, 360, 25.5, 12.7, f"{_GEFORCE}/30-series/rtx-3060-3060ti/{_SEEN}https://cputronic.com/gpu/compare/nvidia-geforce-rtx-3060-vs-nvidia-geforce-rtx-4070"),
+    KnownCard("RTX 3080", (8, 6), 10, 760, 59.5, 29.8, _AMPERE + _SEEN + "https://fudzilla.net/news/graphics/51457-nvidia-rtx-30-series-specifications-are-now-official"),
+    KnownCard("RTX 3090", (8, 6), 24, 936, 71.2, 35.6, _AMPERE + _SEEN + "https://holynerdvana.blogspot.com/2022/10/nvidia-geforce-rtx-3090-specifications.html"),
+    KnownCard("RTX 4060 Ti 16GB", (8, 9), 16, 288, 44.1, 22.1, f"{_GEFORCE}/40-series/rtx-4060-4060ti/{_SEEN}https://cputronic.com/gpu/nvidia-geforce-rtx-4060-ti-16-gb"),
+    KnownCard("RTX 4070", (8, 9), 12, 504, 58.3, 29.1, f"{_GEFORCE}/40-series/rtx-4070-family/{_SEEN}https://cputronic.com/gpu/compare/nvidia-geforce-rtx-3060-vs-nvidia-geforce-rtx-4070"),
+    KnownCard("RTX 4080", (8, 9), 16, 717, 97.5, 48.7, _ADA + _SEEN + "https://cputronic.com/en/gpu/nvidia-geforce-rtx-4080-16-gb"),
+    KnownCard("RTX 4090", (8, 9), 24, 1008, 165.2, 82.6, _ADA + _SEEN + "https://waredb.com/processor/nvidia-geforce-rtx-4090"),
     KnownCard("RTX 5070 Ti", (12, 0), 16, 896, 87.9, 43.9, _BLACKWELL),
-    KnownCard("RTX 5090", (12, 0), 32, 1792, 209.5, 104.8, _BLACKWELL),
-    KnownCard("RTX A4000", (8, 6), 16, 448, 76.7, 19.2, "https://www.nvidia.com/en-us/design-visualization/rtx-a4000/"),
-    KnownCard("RTX A6000", (8, 6), 48, 768, 154.8, 38.7, _AMPERE),
-    KnownCard("Tesla P40", (6, 1), 24, 346, 0.18, 11.8, "https://images.nvidia.com/content/pdf/tesla/184427-Tesla-P40-Datasheet-NV-Final-Letter-Web.pdf"),
+    KnownCard("RTX 5090", (12, 0), 32, 1792, 209.5, 104.8, _BLACKWELL + _SEEN + "https://www.libertify.com/interactive-library/nvidia-rtx-blackwell-gpu-architecture-neural-rendering/"),
+    KnownCard("RTX A4000", (8, 6), 16, 448, 76.7, 19.2, "https://www.nvidia.com/en-us/design-visualization/rtx-a4000/" + _SEEN + "https://cpu-gpu.alldbin.com/graphics-card-comparison/Tesla-P6-and-RTX-A4000-comparison.html"),
+    KnownCard("RTX A6000", (8, 6), 48, 768, 154.8, 38.7, _AMPERE + _SEEN + "https://sysrqmts.com/es/gpus/compare/nvidia-rtx-a6000-vs-nvidia-tesla-p40"),
+    KnownCard("Tesla P40", (6, 1), 24, 346, 0.18, 11.8, _P40 + _SEEN + "https://gpuark.com/en/gpu/nvidia-tesla-p40"),
     KnownCard("laptop CPU", None, 8, 51.2, 0.5, 0.5, f"DDR4-3200, 2 channels; 4 cores of 4 GHz; {_JEDEC}", True),
     KnownCard("desktop CPU", None, 16, 51.2, 1.0, 1.0, f"DDR4-3200, 2 channels; 8 cores of 4 GHz; {_JEDEC}", True),
     KnownCard("server CPU", None, 64, 204.8, 5.1, 5.1, f"DDR4-3200, 8 channels; 32 cores of 2.5 GHz; {_JEDEC}", True),

@@ -54,8 +54,8 @@ def with_copies(plan: Plan, hardware: Hardware, load: Load, counts: Mapping[int,
     """The Plan with copies of experts in its Workers' spare memory, most seconds saved a byte first.
 
     Copies that it has already stay, where others would save hardly more, and where too little is known of their Block.
-    All new copies of a Block are on one Worker. What is in a standby copy costs no memory. `predicted` stays what it is: it
-    counts no copies.
+    All new copies of a Block are on one Worker. What is in a standby copy costs no memory. `predicted` stays what it is:
+    `refine` makes it anew.
 
     Args:
         hardware: what the Plan was made for.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from cluster.planner.budget import Load, Prices
 from cluster.planner.costs import Away, Costs
+from cluster.planner.counted import Counted
 from cluster.planner.hardware import Hardware, Measured
 from swarm.plan import CHUNK_ROWS, Plan, Prediction, Route
 
@@ -30,15 +31,27 @@ class Round:
         return max(self.busy_s, key=lambda name: self.busy_s[name])
 
 
-def predict(plan: Plan, hardware: Hardware, load: Load) -> Prediction:
-    """Price a Plan. Its context is what KV is read for; `in_flight` of the Plan, or the best, of each Route."""
+def predict(plan: Plan, hardware: Hardware, load: Load, counts: Mapping[int, Sequence[int]] | None = None) -> Prediction:
+    """Price a Plan. Its context is what KV is read for; `in_flight` of the Plan, or the best, of each Route.
+
+    One stream is that of the fastest Route; a Plan of several says in its notes what each of them does.
+
+    Args:
+        counts: by Block, how often each of its experts was chosen; routing is taken as uniform where that says too little.
+    """
     costs = Costs(Prices.of(plan.model, load), hardware)
-    alone = min(going_round(plan, r, costs, 1, False).around_s for r in range(len(plan.routes)))
+    counted = Counted(plan, costs, load, counts or {})
+    alone = min(alone_s(plan, r, costs, counted) for r in range(len(plan.routes)))
     in_flight = plan.in_flight or best_in_flight(plan, costs)
-    many = [_rate(plan, r, costs, in_flight) for r in range(len(plan.routes))]
-    first = min(going_round(plan, r, costs, CHUNK_ROWS, False, prompt=True).around_s for r in range(len(plan.routes)))
+    many = [_rate(plan, r, costs, in_flight, counted) for r in range(len(plan.routes))]
+    first = min(going_round(plan, r, costs, CHUNK_ROWS, False, counted, prompt=True).around_s for r in range(len(plan.routes)))
     slowest = min(range(len(many)), key=lambda r: many[r])
-    return Prediction(first, 1 / alone, sum(many), _bottleneck(plan, slowest, costs, in_flight))
+    return Prediction(first, 1 / alone, sum(many), _bottleneck(plan, slowest, costs, in_flight, counted))
+
+
+def alone_s(plan: Plan, route: int, costs: Costs, counted: Counted | None = None) -> float:
+    """Between two tokens of a Session that has a Route for itself."""
+    return going_round(plan, route, costs, 1, False, counted).around_s
 
 
 def objective_s(prediction: Prediction, load: Load) -> float:
@@ -56,10 +69,13 @@ def best_in_flight(plan: Plan, costs: Costs) -> int:
     return max(counts, key=lambda n: (sum(_rate(plan, r, costs, n) for r in range(len(plan.routes))), -n))
 
 
-def going_round(plan: Plan, route: int, costs: Costs, rows: float, many: bool, prompt: bool = False) -> Round:
+def going_round(
+    plan: Plan, route: int, costs: Costs, rows: float, many: bool, counted: Counted | None = None, prompt: bool = False
+) -> Round:
     """One micro-batch around one Route.
 
     Args:
+        counted: what Blocks take by what was chosen; None: every expert is chosen as often.
         many: others are under way too, so whoever has a Stage is busy when a shard of it is asked.
         prompt: the rows are a chunk of one prompt.
     """
@@ -74,7 +90,10 @@ def going_round(plan: Plan, route: int, costs: Costs, rows: float, many: bool, p
         software += costs.frame_s(owner)
         for block in stage.blocks:
             away = _away(plan, stage.worker, block, devices, many)
-            time = costs.block_s(owner, away, rows, prompt)
+            if counted is None:
+                time = costs.block_s(owner, away, rows, prompt)
+            else:
+                time = counted.block_s(route, block, owner, away, rows, prompt)
             own[stage.worker] += time.owner_s
             for holder, work_s in zip(away, time.away_s, strict=True):
                 shards[holder.device.name] += work_s
@@ -85,16 +104,16 @@ def going_round(plan: Plan, route: int, costs: Costs, rows: float, many: bool, p
     return Round(busy | links, sum(own.values()) + software + hops)
 
 
-def _rate(plan: Plan, route: int, costs: Costs, in_flight: int) -> float:
+def _rate(plan: Plan, route: int, costs: Costs, in_flight: int, counted: Counted | None = None) -> float:
     """Tokens a second of all Sessions of a Route, with so many micro-batches under way."""
     sessions = plan.sessions / len(plan.routes)
-    round_ = going_round(plan, route, costs, sessions / in_flight, True)
+    round_ = going_round(plan, route, costs, sessions / in_flight, True, counted)
     return sessions / max(in_flight * max(round_.busy_s.values()), round_.around_s)
 
 
-def _bottleneck(plan: Plan, route: int, costs: Costs, in_flight: int) -> str:
+def _bottleneck(plan: Plan, route: int, costs: Costs, in_flight: int, counted: Counted) -> str:
     sessions = plan.sessions / len(plan.routes)
-    round_ = going_round(plan, route, costs, sessions / in_flight, True)
+    round_ = going_round(plan, route, costs, sessions / in_flight, True, counted)
     full = in_flight * round_.busy_s[round_.slowest] >= round_.around_s
     return round_.slowest if full else "the way round"
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cluster.planner.budget import Load, Prices
+from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware, Measured
 from cluster.planner.optimum import able, in_reach, optimum
-from cluster.planner.predict import objective_s
+from cluster.planner.predict import alone_s, objective_s
 from cluster.planner.twins import alike
 from swarm.plan import Plan, WorkerSpec
 
@@ -63,9 +64,18 @@ def notes(plan: Plan, fresh: Plan, hardware: Hardware, load: Load) -> Iterator[s
     for worker, why in left_out(plan, [d.spec for d in hardware.devices], load):
         yield f"{_called(worker)}{NOT_USED}{costs.get(worker.name, why)}"
     yield from _elsewhere(plan)
+    yield from _of_each_route(plan, hardware, load)
     if plan.standbys:
         copies = sum(len(s.blocks) for s in plan.standbys)
         yield f"{copies} blocks have a standby copy on another rig"
+
+
+def _of_each_route(plan: Plan, hardware: Hardware, load: Load) -> Iterator[str]:
+    """A Session may be on either Route, and one stream is predicted on the fastest."""
+    if len(plan.routes) > 1:
+        costs = Costs(Prices.of(plan.model, load), hardware)
+        each = (f"{1 / alone_s(plan, r, costs):.1f} tok/s from {route.entry}" for r, route in enumerate(plan.routes))
+        yield f"{len(plan.routes)} routes: one stream has {', '.join(each)}, whichever it is on"
 
 
 def _elsewhere(plan: Plan) -> Iterator[str]:

@@ -10,6 +10,7 @@ from cluster.planner.chosen import enough
 from cluster.planner.copies import with_copies, without_copies
 from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware
+from cluster.planner.predict import predict
 from cluster.planner.site import sites
 from swarm.plan import Plan
 
@@ -21,6 +22,8 @@ Names = Mapping[int, int]
 
 def refine(plan: Plan, hardware: Hardware, load: Load, counts: Mapping[int, Sequence[int]]) -> Plan:
     """A Plan in the light of what routers chose; itself where nothing was counted. Its Stages stay as they are.
+
+    What it predicts is by these choices, too.
 
     Of experts that must be away, the owner keeps those chosen most, or least where a holder is so much faster.
 
@@ -35,18 +38,9 @@ def refine(plan: Plan, hardware: Hardware, load: Load, counts: Mapping[int, Sequ
         best = min(ways, key=lambda way: _row_s(way, route, costs, load, {block: counts[block]}))
         if best is not plan:
             plan = replace(best, notes=(*best.notes, f"block {block}: other experts are elsewhere now, by what was chosen so far"))
-    return with_copies(plan, hardware, load, counts)
-
-
-def hot_first(plan: Plan, counts: Mapping[int, Sequence[int]]) -> Plan:
-    """Owners keep the most chosen experts: a renaming of those that are away, so that memory stays the same.
-
-    Only for Blocks of which enough is known and whose holders hold experts of them for one Route; these Blocks lose their
-    copies, which were of what owners held. The caller counts what moves.
-    """
-    for route, block, away in _away(plan, counts):
-        plan = _renamed(plan, route, block, _hot_home(away, counts[block]))
-    return plan
+    plan = with_copies(plan, hardware, load, counts)
+    known = any(enough(chosen, plan.model.config.top_k) for chosen in counts.values())
+    return replace(plan, predicted=predict(plan, hardware, load, counts)) if known else plan
 
 
 def _away(plan: Plan, counts: Mapping[int, Sequence[int]]) -> Iterator[tuple[int, int, list[int]]]:

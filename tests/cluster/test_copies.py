@@ -16,7 +16,8 @@ from cluster.planner.chosen import ENOUGH_ROWS, group_chances
 from cluster.planner.copies import with_copies
 from cluster.planner.costs import Away, Costs
 from cluster.planner.hardware import Hardware, Link, Links, Measured, Speed
-from cluster.planner.refine import hot_first, refine
+from cluster.planner.predict import predict
+from cluster.planner.refine import refine
 from cluster.planner.site import sites
 from cluster.router_counts import router_counts
 from swarm.config import ModelConfig
@@ -172,7 +173,7 @@ def test_copies_move_when_others_became_hot_and_go_when_they_no_longer_pay() -> 
     assert copied(made) == {0: {0, 1}}
     assert copied(refine(made, hardware, LOAD, {0: SKEWED[::-1]})) == {0: {6, 7}}
     slow = replace(hardware, links=Links(inside=Link(1.0, 1e9)))
-    assert replace(refine(made, slow, LOAD, {0: SKEWED}), notes=()) == plan
+    assert replace(refine(made, slow, LOAD, {0: SKEWED}), notes=(), predicted=None) == plan
 
 
 def test_copies_stay_where_others_would_save_hardly_more_or_nothing_is_known_of_their_block() -> None:
@@ -211,16 +212,42 @@ def test_copies_are_priced_as_workers_spread_the_experts_of_a_row(away: tuple[in
 def test_the_owner_keeps_what_is_chosen_most_and_memory_stays_as_it_was() -> None:
     devices = [device("attic/a", CARD, 40 * GIB), device("attic/b", RAM, 40 * GIB)]
     plan = planned(devices, [Stage("attic/a", 0, 2)], (ExpertShard("attic/b", 0, (0, 1, 7)), ExpertShard("attic/b", 1, (3,))))
-    made = hot_first(plan, {0: SKEWED})
+    made = refine(plan, Hardware(tuple(devices)), LOAD, {0: SKEWED})
     made.check()
-    assert [s.experts for s in made.shards] == [(5, 6, 7), (3,)]
-    assert [budget_of(made, w.name) for w in made.workers] == [budget_of(plan, w.name) for w in plan.workers]
+    assert [s.experts for s in made.shards if not s.copy] == [(5, 6, 7), (3,)]
 
 
 def test_experts_that_are_chosen_about_as_often_stay_where_they_are() -> None:
     devices = [device("attic/a", CARD, 40 * GIB), device("attic/b", RAM, 40 * GIB)]
     plan = planned(devices, [Stage("attic/a", 0, 2)], (ExpertShard("attic/b", 0, (0, 1)),))
-    assert hot_first(plan, {0: [1100, 1200, *[1000] * 6]}) is plan
+    made = refine(plan, Hardware(tuple(devices)), LOAD, {0: [1100, 1200, *[1000] * 6]})
+    assert [s.experts for s in made.shards if not s.copy] == [(0, 1)]
+
+
+@pytest.mark.parametrize("sessions", [1, 4])
+def test_even_choices_are_predicted_as_if_nothing_had_been_counted(sessions: int) -> None:
+    devices = [device("attic/a", CARD, 40 * GIB), device("attic/b", RAM, 40 * GIB)]
+    plan = planned(devices, [Stage("attic/a", 0, 2)], (ExpertShard("attic/b", 0, (0, 1)),), sessions=sessions)
+    hardware, load = Hardware(tuple(devices)), replace(LOAD, sessions=sessions)
+    even, uniform = (predict(plan, hardware, load, counts) for counts in ({0: EVEN, 1: EVEN}, {}))
+    assert even.tokens_per_s == pytest.approx(uniform.tokens_per_s)
+    assert even.total_tokens_per_s == pytest.approx(uniform.total_tokens_per_s)
+
+
+def test_choices_that_are_skewed_towards_what_is_at_home_are_predicted_to_be_quicker_for_one_and_for_many() -> None:
+    devices = [device("attic/a", CARD, 40 * GIB), device("attic/b", RAM, 40 * GIB)]
+    plan = planned(devices, [Stage("attic/a", 0, 2)], (ExpertShard("attic/b", 0, (6, 7)),), sessions=4)
+    hardware, load = Hardware(tuple(devices)), replace(LOAD, sessions=4)
+    skewed, uniform = (predict(plan, hardware, load, counts) for counts in ({0: SKEWED}, {}))
+    assert skewed.tokens_per_s > uniform.tokens_per_s
+    assert skewed.total_tokens_per_s > uniform.total_tokens_per_s
+
+
+def test_copies_that_are_made_because_they_save_time_are_predicted_to_save_it() -> None:
+    plan, hardware = two(RAM, RAM)
+    made = refine(plan, hardware, LOAD, {0: SKEWED, 1: SKEWED})
+    assert any(s.copy for s in made.shards)
+    assert made.predicted and made.predicted.tokens_per_s > predict(plan, hardware, LOAD, {0: SKEWED, 1: SKEWED}).tokens_per_s
 
 
 @pytest.mark.parametrize("objective", ["latency", "throughput", "balanced"])
