@@ -131,12 +131,13 @@ class PeerFile:
 
 def _take(piece: pb.Piece, room: memoryview, what: str) -> int:
     """Put a piece where it belongs. Raises CorruptWeights where it is damaged, or more than was asked for."""
-    if len(piece.data) > len(room):
+    data = piece.data  # once: each look at it is a copy
+    if len(data) > len(room):
         raise CorruptWeights(f"{what} came with more bytes than were asked for")
-    if zlib.crc32(piece.data) != piece.crc32:
+    if zlib.crc32(data) != piece.crc32:
         raise CorruptWeights(f"{what} came damaged: a piece has another checksum than it was sent with")
-    room[: len(piece.data)] = piece.data
-    return len(piece.data)
+    room[: len(data)] = data
+    return len(data)
 
 
 def _why(error: grpc.RpcError) -> str:

@@ -72,9 +72,9 @@ class WeightsServicer(WeightsServiceServicer):
                 yield pb.Piece(file_bytes=size)
                 at, end = request.offset, min(request.offset + request.size, size)
                 while at < end:
-                    piece = await asyncio.to_thread(_piece, file, at, min(PIECE_BYTES, end - at))
-                    yield piece
-                    at += len(piece.data)
+                    size = min(PIECE_BYTES, end - at)
+                    yield await asyncio.to_thread(_piece, file, at, size)
+                    at += size
         except SwarmError as error:
             await refuse(context, error)
 
