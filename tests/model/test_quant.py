@@ -62,7 +62,7 @@ def test_products_are_those_of_the_codes_at_every_height(form: str, dtype: torch
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_products_are_those_of_the_codes_at_every_odd_width(form: str, dtype: torch.dtype) -> None:
-    for columns in (*range(1, 40), 63, 65, 127, 129, 191):
+    for columns in (*range(1, 36, 2), 2, 16, 34, 63, 65, 127, 129, 191):
         check(made(24, columns, form), dtype)
 
 
