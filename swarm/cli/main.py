@@ -112,7 +112,7 @@ def _swarm(
 
 def main() -> None:
     """Run the command line. Every failure is one sentence on standard error; a traceback is a bug."""
-    settings.silence_grpc()
+    settings.silence_libraries()
     hide_key()
     output.write_what_the_encoding_holds()
     try:

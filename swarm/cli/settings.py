@@ -39,12 +39,13 @@ class Remembered:
     """Key by address. A key is a secret of one swarm and is never offered to another."""
 
 
-def silence_grpc() -> None:
-    """Keep gRPC's own log lines off standard error, where our sentences stand; before grpc is first imported.
+def silence_libraries() -> None:
+    """Keep the log lines of gRPC and huggingface_hub off standard error, where our sentences stand; before they are imported.
 
-    A GRPC_VERBOSITY that is set already stays, for debugging.
+    A GRPC_VERBOSITY or HF_HUB_VERBOSITY that is set already stays, for debugging.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def state_dir() -> Path:
