@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from swarm.plan import Plan
+from swarm.reads import row_bytes
 from swarm.wire.v1 import stage_pb2 as stage_pb
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.epoch import Epoch
@@ -83,15 +83,3 @@ class Rates:
         if self._row[0] != epoch.number:
             self._row = (epoch.number, row_bytes(epoch.plan, epoch.name, epoch.route))
         return self._row[1] + len(epoch.blocks) * epoch.plan.model.sizes.kv(length)
-
-
-def row_bytes(plan: Plan, name: str, route: int) -> int:
-    """Weights that one row reads of a Worker's Stage: of each Block its core and, of the experts that the row chooses, as large
-    a share as is held here; and the head, where the Stage has it."""
-    stage = plan.stage_of(name, route)
-    if stage is None:
-        return 0
-    sizes, config = plan.model.sizes, plan.model.config
-    here = sum(len(plan.local_experts(name, b)) for b in stage.blocks)
-    experts = round(here * config.top_k / config.num_experts * sizes.expert)
-    return len(stage.blocks) * sizes.block_core + experts + (sizes.head if stage.end == config.num_blocks else 0)

@@ -10,7 +10,7 @@ from swarm_processes import prepare, until, workers_here
 
 from swarm.config import Sizes
 from swarm.plan import Plan
-from swarm.worker.rates import row_bytes
+from swarm.reads import row_bytes
 from swarm.worker.worker import Worker
 
 TEXT = list(range(200, 230))
