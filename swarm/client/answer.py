@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from swarm.client.session import Session
+from swarm.client.trace import Trace
 
 
 @dataclass
@@ -24,7 +25,9 @@ class Answer:
     tokens_per_s: float = 0.0
     """After the first token."""
     hops: list[dict[str, float | str]] = field(default_factory=list)
-    """For each Stage the mean seconds a traversal: compute, queue, shard wait; and the whole traversal's."""
+    """For each Stage the mean seconds a traversal: compute (shard wait included), queue, shard wait; and the whole traversal's."""
+    trace: Trace = field(default_factory=Trace)
+    """The traversals behind the first token's, piece by piece."""
     traversals: int = 0
     """Behind the first token's: fewer than tokens, where drafts were right."""
     drafted: int = 0
@@ -41,21 +44,16 @@ class Clock:
         self._started = time.monotonic()
         self._first = self._last = 0.0
         self._count = self._traversals = 0
-        self._stages: dict[str, list[float]] = {}
-        self._traversal_s = 0.0
 
     def traversal(self, session: Session, drafted: int) -> None:
         """A traversal ended, with so many guessed tokens: the first is the prompt's, all further ones are counted."""
         self._traversals += 1
         self._answer.drafted += drafted
         if self._traversals == 1:
+            self._answer.trace.skip(session)
             return
         self._answer.traversals += 1
-        self._traversal_s += session.traversal_s
-        for timing in session.timings:
-            sums = self._stages.setdefault(timing.worker, [0.0, 0.0, 0.0])
-            for i, seconds in enumerate((timing.compute_s, timing.queue_s, timing.shard_wait_s)):
-                sums[i] += seconds
+        self._answer.trace.add(session)
 
     def kept(self, tokens: int) -> None:
         """So many of the guessed tokens were right."""
@@ -73,7 +71,12 @@ class Clock:
         """Write the means into the answer."""
         if self._count > 1:
             self._answer.tokens_per_s = (self._count - 1) / max(self._last - self._first, 1e-9)
-        count = self._answer.traversals
-        for worker, (compute, queue, shards) in self._stages.items():
-            means = {"compute_s": compute / count, "queue_s": queue / count, "shard_wait_s": shards / count}
-            self._answer.hops.append({"worker": worker, **means, "traversal_s": self._traversal_s / count})
+        for way in self._answer.trace.ways:
+            for worker, sums in zip(way.workers, way.stages, strict=True):
+                seconds = {
+                    "compute_s": sums.compute_s + sums.shard_wait_s,
+                    "queue_s": sums.queue_s,
+                    "shard_wait_s": sums.shard_wait_s,
+                }
+                means = {name: each / way.count for name, each in {**seconds, "traversal_s": way.traversal_s}.items()}
+                self._answer.hops.append({"worker": worker, **means})

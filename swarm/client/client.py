@@ -18,7 +18,7 @@ from swarm.client.plan_source import PlanSource
 from swarm.client.routes import Routes
 from swarm.client.sampling import Sampling
 from swarm.client.session import Session
-from swarm.client.tokenizer import read_tokenizer
+from swarm.client.tokenizer import Tokenizer, read_tokenizer
 from swarm.errors import ModelError, Moved, UsageError
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
@@ -34,14 +34,22 @@ class Client:
         self.plan = plan
         self.source = source
         self.pace = Pace()
-        self.tokenizer = read_tokenizer(assets)
-        self.defaults: Sampling = GenerationConfig.from_assets(assets).sampling
         self._assets = assets
         self._credentials = credentials
         self._notify = notify
         self._id = os.urandom(16)
         self._routes: Routes | None = None
         self._changing = asyncio.Lock()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's. Raises ModelError where it cannot be used; who needs only token ids does without."""
+        return read_tokenizer(self._assets)
+
+    @cached_property
+    def defaults(self) -> Sampling:
+        """How the model's makers want its tokens drawn. Raises ModelError where what they say makes no sense."""
+        return GenerationConfig.from_assets(self._assets).sampling
 
     @cached_property
     def chat_format(self) -> ChatFormat:
@@ -117,7 +125,7 @@ async def open_client(
         own: small files by name that stand beside the model's, or in their place.
 
     Raises:
-        SwarmError: nobody answers, the key is wrong, no model is loaded, or its tokenizer cannot be used.
+        SwarmError: nobody answers, the key is wrong, or no model is loaded.
     """
     try:
         plan = await source.plan()

@@ -33,6 +33,8 @@ class WaitingStep:
     header: pb.StepHeader
     frame: tuple[str, int, int]
     """Model id, epoch and route that it was sent with."""
+    came_at: float
+    """Of time.monotonic, as is its deadline."""
     deadline: float
     reports: Reports
 
@@ -120,7 +122,7 @@ class EntryStage:
             now = time.monotonic()
             for header in frame.steps:
                 where = (frame.model_id, frame.epoch, frame.route)
-                self._push(WaitingStep(header, where, now + header.seconds_left, reports), now)
+                self._push(WaitingStep(header, where, now, now + header.seconds_left, reports), now)
             if not self._pump_planned:  # what arrives in one go shall be one micro-batch
                 self._pump_planned = True
                 asyncio.get_running_loop().call_soon(self.pump)
@@ -167,8 +169,8 @@ class EntryStage:
             for step in part:
                 step.header.seconds_left = max(0.0, step.deadline - now)
                 frame.steps.append(step.header)
-            before = self._flow.started
-            self._flow.receive(frame, lambda failed, done, number=number: self._reported(number, failed, done))  # type: ignore[misc]
+            before, waited = self._flow.started, sum(now - step.came_at for step in part) / len(part)
+            self._flow.receive(frame, lambda failed, done, number=number: self._reported(number, failed, done), waited)  # type: ignore[misc]
             self._computing += self._flow.started - before
 
     def _reported(self, number: int, failed: list[pb.StepStatus], done: bool) -> None:

@@ -40,13 +40,17 @@ class Flow:
         self._loop = asyncio.get_running_loop()
         self._running: defaultdict[int, int] = defaultdict(int)
 
-    def receive(self, frame: pb.MicroBatch, report: Report) -> None:
-        """Take in a micro-batch. `report` hears of each Step that fails, and once that all is done."""
+    def receive(self, frame: pb.MicroBatch, report: Report, waited_s: float = 0.0) -> None:
+        """Take in a micro-batch. `report` hears of each Step that fails, and once that all is done.
+
+        Args:
+            waited_s: how long its Steps, in the mean, have been waiting here already; part of the time in the queue.
+        """
         ticket = Ticket(report)
         try:
             epoch = self.epochs.serving(frame.epoch, frame.model_id)
             self._check(frame, epoch)
-            self._admit(frame, epoch, ticket)
+            self._admit(frame, epoch, ticket, waited_s)
         except StepError as error:
             ticket.fail([to_step(error, s.session, s.serial, self.name) for s in frame.steps])
         ticket.part_done()
@@ -69,7 +73,7 @@ class Flow:
         if not epoch.is_first and tuple(frame.hidden.shape) != (rows, epoch.config.hidden):
             raise Refused(f"hidden states of shape {tuple(frame.hidden.shape)} for {rows} rows", self.name)
 
-    def _admit(self, frame: pb.MicroBatch, epoch: Epoch, ticket: Ticket) -> None:
+    def _admit(self, frame: pb.MicroBatch, epoch: Epoch, ticket: Ticket, waited_s: float) -> None:
         now, at = time.monotonic(), 0
         run: list[Admitted] = []
         for header in frame.steps:
@@ -83,7 +87,7 @@ class Flow:
                 run += admitted
         if run:
             hidden = None if epoch.is_first else frame.hidden
-            self._start(Batch(epoch, run, hidden, at, list(frame.timings), ticket))
+            self._start(Batch(epoch, run, hidden, at, list(frame.timings), ticket, now - waited_s))
 
     def _admit_step(self, header: pb.StepHeader, epoch: Epoch, ticket: Ticket, rows: slice, now: float) -> list[Admitted]:
         vocab = epoch.config.vocab
