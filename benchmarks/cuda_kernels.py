@@ -1,9 +1,10 @@
 """Every kernel of `swarm.model.kernels`, as it is really started, compiled for kinds of cards that are not here; none runs.
 
-    TRITON_INTERPRET=0 python -m benchmarks.cuda_kernels 75 80 86 90 [--dtypes fp16,bf16,fp32]
+    TRITON_INTERPRET=0 python -m benchmarks.cuda_kernels 75 80 86 90 [--dtypes fp16,bf16,fp32] [--mixtral]
 
 Prints a line of JSON for each kernel and kind (compute capability): bytes of shared memory, registers a thread, bytes that did
 not fit into them, tensor core instructions, loads of 16 bytes. A kernel that needs more than the kind has is an error.
+`--mixtral`: heads of 128 numbers, four to a key-value head, and no small proof.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from triton.runtime import driver
 
 from swarm.model.dtypes import TORCH_DTYPES
 from swarm.model.kernels import proof
+from swarm.model.kernels.lanes import Lanes
 from swarm.model.kernels.on_triton import OnTriton
 
 SHARED = {75: 64 * 2**10, 80: 163 * 2**10, 86: 99 * 2**10, 89: 99 * 2**10, 90: 227 * 2**10, 120: 99 * 2**10}
@@ -60,7 +62,7 @@ class Driver:
         return torch.cpu
 
 
-def compiled(capability: int, dtype: torch.dtype) -> list[dict[str, Any]]:
+def compiled(capability: int, dtype: torch.dtype, mixtral: bool) -> list[dict[str, Any]]:
     """What came out for one kind."""
     found: list[dict[str, Any]] = []
 
@@ -71,8 +73,19 @@ def compiled(capability: int, dtype: torch.dtype) -> list[dict[str, Any]]:
     driver.set_active(Driver(capability))
     triton.knobs.runtime.jit_post_compile_hook = note
     proof.far = lambda answer, truth: 0.0  # nothing runs: the answers are garbage
-    assert not proof.differences(OnTriton(), torch.device("cpu"), dtype)
+    if mixtral:
+        attend(dtype)
+    else:
+        assert not proof.differences(OnTriton(), torch.device("cpu"), dtype)
     return found
+
+
+def attend(dtype: torch.dtype) -> None:
+    """Attention as Mixtral has it: a chunk of a prompt, then a row alone."""
+    keys, values = torch.zeros(2, 3, 32, 2, 128, dtype=dtype)
+    for span in ((0, 40), (40, 41)):
+        lanes = Lanes.of([span], [[2, 0]], 32, 4, torch.arange(*span))
+        OnTriton().attend(torch.zeros(span[1] - span[0], 8, 128, dtype=dtype), keys, values, lanes)
 
 
 def resources(kernel: Any) -> dict[str, int]:
@@ -94,11 +107,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", type=int, nargs="+", choices=sorted(SHARED))
     parser.add_argument("--dtypes", default="fp16,bf16,fp32")
+    parser.add_argument("--mixtral", action="store_true")
     given = parser.parse_args()
     for kind in given.kinds:
         for name in given.dtypes.split(","):
             if name != "bf16" or kind >= BF16:
-                for line in compiled(kind, TORCH_DTYPES[name]):
+                for line in compiled(kind, TORCH_DTYPES[name], given.mixtral):
                     print(json.dumps(line), flush=True)
 
 

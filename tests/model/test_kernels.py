@@ -109,7 +109,7 @@ def test_rows_of_a_session_are_laid_in_tiles_that_never_mix_sessions() -> None:
     spans = [(3, 40), (9, 10)]
     lanes = Lanes.of(spans, [[4, 2, 7, 1, 0], [6, 5]], 8, 4, torch.tensor([*range(3, 40), 9]))
     tiles = lanes.tiles.tolist()
-    assert [tile[0] for tile in tiles] == [0, 16, 32, 37] and all(a[1] == b[0] for a, b in pairwise(tiles))
-    assert [tile[2] for tile in tiles] == [0, 0, 0, 1]
+    assert [tile[0] for tile in tiles] == [0, 8, 16, 24, 32, 37] and all(a[1] == b[0] for a, b in pairwise(tiles))
+    assert [tile[2] for tile in tiles] == [0, 0, 0, 0, 0, 1]
     assert lanes.slots.tolist() == [*(([4, 2, 7, 1, 0][p // 8]) * 8 + p % 8 for p in range(3, 40)), 5 * 8 + 1]
     assert lanes.reach == 40

@@ -43,7 +43,7 @@ def _int4(
         for ahead in tl.static_range(AHEAD):  # so many groups are on their way together
             group = first + ahead
             at = group * W + ns
-            ok = n_ok & (group * GROUP < K)
+            ok = n_ok & (tl.full(ns.shape, group * GROUP, tl.int32) < K)
             both = tl.load(w + at[None, :] * HALF + js[:, None], mask=ok[None, :], other=0)
             scale = tl.load(scales + at * 2, mask=ok, other=0.0).to(tl.float32)[None, :]
             zero = tl.load(scales + at * 2 + 1, mask=ok, other=0.0).to(tl.float32)[None, :]
@@ -69,7 +69,7 @@ def _int8(
         for ahead in tl.static_range(AHEAD):
             group = first + ahead
             at = group * W + ns
-            ok = n_ok & (group * GROUP < K)
+            ok = n_ok & (tl.full(ns.shape, group * GROUP, tl.int32) < K)
             codes = tl.load(w + at[None, :] * GROUP + js[:, None], mask=ok[None, :], other=0)
             line = (group * STEP * W + ns) * 2
             scale = tl.load(scales + line, mask=ok, other=0.0).to(tl.float32)[None, :]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TILE = 64
+TILE = 32
 """Rows times heads of a key-value head that read the same keys together, where a Session has several rows."""
 
 

@@ -28,7 +28,7 @@ STAGES = 4
 UNPACK_N = 64
 SPLIT = 256
 """Positions that one program reads where a row comes alone."""
-BLOCK_BYTES = 16384
+BLOCK_BYTES = 8192
 """Of keys that a program holds at once: twice that, and the values, are within what the smallest card has."""
 DOTS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
