@@ -62,7 +62,7 @@ class Driver:
         return torch.cpu
 
 
-def compiled(capability: int, dtype: torch.dtype, mixtral: bool) -> list[dict[str, Any]]:
+def compiled(capability: int, dtype: torch.dtype, mixtral: bool, forms: list[str]) -> list[dict[str, Any]]:
     """What came out for one kind."""
     found: list[dict[str, Any]] = []
 
@@ -73,6 +73,8 @@ def compiled(capability: int, dtype: torch.dtype, mixtral: bool) -> list[dict[st
     driver.set_active(Driver(capability))
     triton.knobs.runtime.jit_post_compile_hook = note
     proof.far = lambda answer, truth: 0.0  # nothing runs: the answers are garbage
+    everything = proof.drawn
+    proof.drawn = lambda *given: {name: parts for name, parts in everything(*given).items() if name in forms or not forms}
     if mixtral:
         attend(dtype)
     else:
@@ -108,11 +110,12 @@ def main() -> None:
     parser.add_argument("kinds", type=int, nargs="+", choices=sorted(SHARED))
     parser.add_argument("--dtypes", default="fp16,bf16,fp32")
     parser.add_argument("--mixtral", action="store_true")
+    parser.add_argument("--forms", nargs="*", default=[], help="of matrices, as `swarm.model.kernels.proof` names them")
     given = parser.parse_args()
     for kind in given.kinds:
         for name in given.dtypes.split(","):
             if name != "bf16" or kind >= BF16:
-                for line in compiled(kind, TORCH_DTYPES[name], given.mixtral):
+                for line in compiled(kind, TORCH_DTYPES[name], given.mixtral, given.forms):
                     print(json.dumps(line), flush=True)
 
 

@@ -96,7 +96,7 @@ def test_what_a_cpu_packed_is_on_a_card_code_for_code(text: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the compiler for cards comes with Triton for Linux")
 def test_every_kernel_compiles_for_a_kind_of_card_and_fits_it(tmp_path) -> None:
-    command = [sys.executable, "-m", "benchmarks.cuda_kernels", "86", "--dtypes", "bf16"]
+    command = [sys.executable, "-m", "benchmarks.cuda_kernels", "86", "--dtypes", "bf16", "--forms", "4 bits"]
     env = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     said = subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=150).stdout
     kernels = [json.loads(line) for line in said.splitlines()]

@@ -1,7 +1,8 @@
 """Decode Steps of a Stage, recorded once a size and replayed: one launch instead of hundreds that Python starts one by one.
 
 What is recorded reads and writes memory that stays where it is: hidden states, positions and page tables are copied there, and
-the result is copied out. Sizes are powers of two: spare rows repeat the last real one, and so write what it writes.
+the result is copied out. A size is a number of rows: products of other numbers of rows may give other bits, and a Stage whose
+experts are elsewhere, which is not recorded, must give the same (promise 2).
 
 R: rows   B: rows of a size   H: hidden   P: pages that a Session may have
 """
@@ -85,14 +86,11 @@ class Room:
             out=h.new_zeros(FEW_ROWS, h.shape[1]),
         )
 
-    def fill(self, h: Tensor, lanes: Lanes, size: int) -> None:
-        """Copy a micro-batch in; rows up to `size` repeat its last."""
-        spare = [h.shape[0] - 1] * (size - h.shape[0])
-        for to, source in ((self.hidden, h), (self.positions, lanes.positions), (self.tables, lanes.tables)):
-            part = to[:, : source.shape[1]] if source.dim() == 2 else to
-            part[: h.shape[0]] = source
-            if spare:
-                part[h.shape[0] : size] = source[-1:]
+    def fill(self, h: Tensor, lanes: Lanes) -> None:
+        """Copy a micro-batch in."""
+        self.hidden[: h.shape[0]] = h
+        self.positions[: h.shape[0]] = lanes.positions
+        self.tables[: h.shape[0], : lanes.tables.shape[1]] = lanes.tables
 
     def lanes(self, size: int, page: int, reach: int) -> Lanes:
         """As work on the card: where the rows go follows from where they are."""
@@ -127,16 +125,15 @@ class Replays:
 
     def forward(self, h: Tensor, lanes: Lanes) -> Tensor:
         """`h` [R, H] to [R, H]."""
-        rows = h.shape[0]
-        size = _power(rows)
+        size = h.shape[0]
         key = size, max(LEAST_REACH, _power(lanes.reach))
         if self._room is None:
             self._room = Room.of(h, self._pages)
-        self._room.fill(h, lanes, size)
+        self._room.fill(h, lanes)
         if key not in self._recorded and not self._record(self._room, *key):
             return self._run(h, lanes)
         self._recorded[key]()
-        return self._room.out[:rows].clone()
+        return self._room.out[:size].clone()
 
     def _record(self, room: Room, size: int, reach: int) -> bool:
         """Record a size, and see that it gives the bits that it is recorded from."""
