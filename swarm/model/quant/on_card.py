@@ -1,4 +1,4 @@
-"""What was packed for a CPU's kernels, as a card's read it: code for code.
+"""What was packed for a CPU's kernels, as a card's read it: code for code, and put there when it is done.
 
 N: outputs   K: inputs   G: groups of a row   S: shares of the groups, see `swarm.model.quant.planes`
 """
@@ -20,14 +20,14 @@ TOGETHER = 64
 def int4(packed: Tensor, scales: Tensor, rows: int, columns: int, device: torch.device) -> CardMatrix:
     """From a plane [N, K / 2] and its scales and zeros [G, N, 2]."""
     q = _codes(packed)[:rows]
-    return CardMatrix(Packed.int4(q.to(device), scales[:, :rows].to(device), columns))
+    return CardMatrix(Packed.int4(q, scales[:, :rows], columns)).to(device)
 
 
 def int8(q: Tensor, scale: Tensor, columns: int, device: torch.device) -> CardMatrix:
     """From codes [N, K] and a scale a row [N]."""
     wide = F.pad(q, (0, -q.shape[1] % TOGETHER))
     pairs = torch.stack((scale, torch.zeros_like(scale)), -1).unsqueeze(0)  # [1, N, 2]
-    return CardMatrix(Packed.int8(wide.to(device), pairs.to(device), columns, TOGETHER))
+    return CardMatrix(Packed.int8(wide, pairs, columns, TOGETHER)).to(device)
 
 
 def int8_groups(packed: Tensor, scales: Tensor, sizes: tuple[int, int, int], device: torch.device) -> CardMatrix:
@@ -42,7 +42,7 @@ def int8_groups(packed: Tensor, scales: Tensor, sizes: tuple[int, int, int], dev
     lines = scales.transpose(0, 1).flatten(0, 1)[:, :rows].float()  # [G, N, 2]
     zero = 17 * lines[..., 1] - 8 * lines[..., 0]  # of both planes together
     pairs = torch.stack((lines[..., 0], zero), -1).to(scales.dtype)
-    return CardMatrix(Packed.int8(q.to(device), pairs.to(device), columns, group))
+    return CardMatrix(Packed.int8(q, pairs, columns, group)).to(device)
 
 
 def _codes(packed: Tensor) -> Tensor:
