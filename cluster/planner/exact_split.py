@@ -75,8 +75,13 @@ class SplitSearch:
         self.columns = self.effort.columns
         self._find(best)
         self._prove(best)
-        if len(self.least) and self.least.min() <= best.below:
+        if self._open(best):
             best.pass_over(float(self.least.min()))
+
+    def _open(self, best: Best) -> bool:
+        """Whether some owners may have something better."""
+        least = self.least.min(initial=np.inf)
+        return bool(np.isfinite(least) and least <= best.below)
 
     def _find(self, best: Best) -> None:
         programs, priced = self.effort.programs, 0
@@ -105,7 +110,7 @@ class SplitSearch:
     def _prove(self, best: Best) -> None:
         """Raise the lowest bound while that is possible."""
         proven: set[int] = set()
-        while len(self.least) and self.least.min() <= best.below and len(proven) < self.effort.proofs:
+        while self._open(best) and len(proven) < self.effort.proofs:
             at = int(self.least.argmin())
             if at not in self.known:
                 if self.columns <= 0:
@@ -144,7 +149,8 @@ class SplitSearch:
         program, prices = owners.program, owners.prices
         every = [owners.every[x] for x in np.argsort(prices.bounds, kind="stable")[:ENDS]]
         solved, pair = near(program, [e for _, _, e in every], self._likely(program, prices), GAP)
-        if solved is None:
+        if solved is None:  # memory does not depend on how many micro-batches are under way
+            self.tried |= np.array([c == counts for _, c, _ in self.bounds])
             return
         for path, real in self.sets.real(counts, row, *every[pair]):
             alone, many = program.seconds(real, solved.blocks)
