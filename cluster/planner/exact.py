@@ -2,7 +2,7 @@
 
 Every set of owners with every number of micro-batches under way gets a bound; those that could be best are solved, the most
 promising first, until no bound is below the best that was found. Of whole Blocks that is the optimum. With ExpertShards it is
-for up to `SHORT` Blocks and `KINDS` kinds; else the search ends early, and `Best.least` says what it may have missed.
+for up to `SHORT` Blocks and `KINDS` kinds; else the search ends `NEAR` its bound or after some `EFFORT`: see `Best.least`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cluster.planner.exact_whole import WholeBlocks
 SHORT, KINDS = 6, 400
 """Blocks of a model, and kinds of a Block, up to which Plans with ExpertShards are exact too."""
 NEAR = 5e-3
-"""For more, what must be gained to look for them: a share of the seconds that no prediction tells apart."""
+"""For more, how near to its bound a search ends: a share of the seconds that no prediction tells apart."""
 EFFORT = Effort(columns=250_000, programs=6, proofs=4)
 """For more Blocks."""
 

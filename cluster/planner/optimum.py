@@ -2,7 +2,7 @@
 
 Two Routes share no Worker: the Devices are parted between them. Every parting that could be best is solved on up to four
 Devices, else the `PARTINGS` most promising. A Block's experts are on its owner and at most two others where there are more than
-four Devices (`Kinds.of`). `Choice.at_least` bounds all other limits: where it equals the seconds, no such Plan is better.
+four Devices (`Kinds.of`). `Choice.at_least` bounds all other limits: no such Plan takes less.
 """
 
 from __future__ import annotations
