@@ -40,7 +40,7 @@ from swarm.weights.quantize import rounded
 DATA = Path(__file__).parent.parent / "tests" / "data"
 EMBEDDED = Path(str(files("swarm.models") / "nano-mixtral"))
 LONGEST = 512
-DTYPES = ("bf16", "int8", "int8/32", "int4/32", "int4", "int4/128", "int4+attention=int8+head=int8")
+DTYPES = ("bf16", "int8", "int8/32", "int4/32", "int4", "int4/128", "int4+attention=int8", "int4+head=int4")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from swarm.config import Sizes
 from swarm.errors import gib
 from swarm.plan import Model
 
-LESSER = ("int8", "int4+attention=int8+head=int8", "int4", "int4/128")
+LESSER = ("int8", "int4+attention=int8", "int4", "int4/128")
 """What `auto` goes on with where the checkpoint's own dtype does not fit. Attention and head are little of a large model, and most
 of what 4 bits cost is lost there: see docs/performance.md."""
 Way = tuple[Model, Hardware]

@@ -1,7 +1,8 @@
 """How a model's matrices are kept: the `dtype` of a Plan, as text and taken apart. Standard library only.
 
     bf16                            all in bf16
-    int4                            all matrices in 4 bits, 64 weights a group
+    int4                            all matrices in 4 bits, 64 weights a group, but the head: that is in 8 where nothing is said
+    int4+head=int4                  the head too
     int4/32+attention=int8          4 bits, 32 a group; q, k, v and o in 8 bits, a scale a row
     int4/32+down=int8/16            what a file of mixed kinds may come to: the experts' w2 in 8 bits, 16 weights a group
 
@@ -76,7 +77,7 @@ class Bits:
         """From the text of a Plan's dtype. Raises UsageError: it is none, or it computes in two dtypes."""
         first, *rest = dtype.split("+")
         experts = Form.of(first)
-        forms = dict.fromkeys(ROLES, experts)
+        forms = {role: _unsaid(role, experts) for role in ROLES}
         for item in rest:
             role, equals, form = item.partition("=")
             if role not in ROLES or not equals:
@@ -88,20 +89,25 @@ class Bits:
 
     def __str__(self) -> str:
         """The shortest text that `of` reads back: equal Bits have equal texts."""
-        others = [f"+{role}={form}" for role in ROLES if (form := getattr(self, role)) != self.experts]
+        others = [f"+{role}={form}" for role in ROLES if (form := getattr(self, role)) != _unsaid(role, self.experts)]
         return f"{self.experts}{''.join(others)}"
 
     @property
     def measured(self) -> str:
         """The dtype whose speed is this one's: experts are most of what is read, and groups of 4 bits are all about as fast."""
         experts = Form.of(self.experts.kind) if self.experts.kind == "int4" else self.experts
-        alone = Bits(experts, experts, experts, experts)
+        alone = Bits.of(str(experts))
         return str(alone if alone.numbers == self.numbers else replace(alone, head=Form(self.numbers)))
 
     @property
     def numbers(self) -> str:
         """What is computed in, and what is never quantized is kept in: a key of `NUMBER_BYTES`."""
         return next((f.kind for f in (self.experts, self.attention, self.down, self.head) if not f.quantized), "bf16")
+
+
+def _unsaid(role: str, experts: Form) -> Form:
+    """A role's form where a dtype does not say it. The head is small, and what its rounding costs is the most of all."""
+    return Form("int8") if role == "head" and experts.kind == "int4" else experts
 
 
 AUTO = "auto"

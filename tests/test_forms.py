@@ -31,8 +31,9 @@ def test_every_dtype_comes_back_from_its_own_text(experts: str) -> None:
     [
         ("int4/64", "int4"),
         ("int8/0", "int8"),
-        ("int4+head=int4", "int4"),
-        ("int4/32+head=int8+attention=int4/32", "int4/32+head=int8"),
+        ("int4+head=int8", "int4"),
+        ("int4+head=int4", "int4+head=int4"),
+        ("int4/32+head=int8+attention=int4/32", "int4/32"),
         ("int4+attention=int8+down=int4/64", "int4+attention=int8"),
     ],
 )
@@ -68,7 +69,7 @@ def test_speed_is_measured_once_for_all_groups_of_4_bits_and_for_each_kernel_of_
 def test_options_say_more_about_a_dtype() -> None:
     assert with_forms("int4", 32, "int8", "bf16") == "int4/32+attention=int8+head=bf16"
     assert with_forms("int4/128") == "int4/128"
-    assert with_forms("int4/128+head=int8", 64) == "int4+head=int8"
+    assert with_forms("int4/128+head=int4", 64) == "int4+head=int4"
     assert with_forms("int4+head=int8", head="bf16") == "int4+head=bf16"
     assert with_forms(AUTO) == AUTO
     with pytest.raises(UsageError, match="int8 or --dtype int4"):

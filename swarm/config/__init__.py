@@ -6,13 +6,9 @@ from swarm.config.families import ARCHITECTURES, HF_DTYPES
 from swarm.config.model import ModelConfig
 from swarm.config.parts import Activation, AttentionParts, ExpertParts, RopeScaling
 from swarm.config.sizes import (
-    DTYPE_BYTES,
-    INT4_GROUP,
     KV_DTYPES,
     KV_WAYS,
     LOGIT_ROWS,
-    PLAN_DTYPES,
-    QUANTIZED,
     SINK_ROWS,
     Sizes,
     kv_dtype,
@@ -21,14 +17,10 @@ from swarm.config.sizes import (
 
 __all__ = [
     "ARCHITECTURES",
-    "DTYPE_BYTES",
     "HF_DTYPES",
-    "INT4_GROUP",
     "KV_DTYPES",
     "KV_WAYS",
     "LOGIT_ROWS",
-    "PLAN_DTYPES",
-    "QUANTIZED",
     "SINK_ROWS",
     "Activation",
     "AttentionParts",

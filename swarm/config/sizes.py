@@ -12,13 +12,6 @@ from swarm.bits import NUMBER_BYTES, Bits
 from swarm.config.model import ModelConfig
 from swarm.errors import UsageError
 
-DTYPE_BYTES = NUMBER_BYTES
-QUANTIZED = ("int8", "int4")
-"""Dtypes that matrices are kept in, beside numbers of 2 bytes."""
-PLAN_DTYPES = (*DTYPE_BYTES, *QUANTIZED)
-"""What a Plan may name."""
-INT4_GROUP = 64
-"""Weights along the input dimension that share a scale and a zero."""
 LOGIT_ROWS = 64
 """Rows whose logits the last Stage makes at once."""
 SINK_ROWS = 16

@@ -20,7 +20,7 @@ DAY_S = 86400.0
 def filled() -> dict[str, Path]:
     """Three models' folders, the second of which was not used for a month."""
     folders = {}
-    for model, dtype, days in (("mixtral", "int4", 1), ("mixtral", "int8", 31), ("qwen", "int4/32+head=int8", 2)):
+    for model, dtype, days in (("mixtral", "int4", 1), ("mixtral", "int8", 31), ("qwen", "int4/32+attention=int8", 2)):
         setting = Setting(f"{model}00112233", dtype, "cpu AVX512", "swarm 1")
         folder = setting.folder(settings.cache_dir())
         note(folder, setting, model)
@@ -44,7 +44,7 @@ def test_what_is_cached_is_listed_with_its_size_and_place(filled: dict[str, Path
     assert document["folder"] == str(settings.cache_dir())
     assert [(m["model"], m["dtype"], m["parts"]) for m in document["models"]] == [
         ("mixtral", "int4", 1),
-        ("qwen", "int4/32+head=int8", 1),
+        ("qwen", "int4/32+attention=int8", 1),
         ("mixtral", "int8", 1),
     ]
     assert all(m["num_bytes"] > 3 << 20 and m["last_used"].endswith("+00:00") for m in document["models"])
@@ -59,12 +59,12 @@ def test_an_empty_cache_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "stays"),
     [
-        (["mixtral"], ["qwen int4/32+head=int8"]),
-        (["mistralai/mixtral"], ["qwen int4/32+head=int8"]),
+        (["mixtral"], ["qwen int4/32+attention=int8"]),
+        (["mistralai/mixtral"], ["qwen int4/32+attention=int8"]),
         (["qwen0011"], ["mixtral int4", "mixtral int8"]),
-        (["--older-than", "30d"], ["mixtral int4", "qwen int4/32+head=int8"]),
-        (["mixtral", "--older-than", "12h"], ["qwen int4/32+head=int8"]),
-        (["qwen", "--older-than", "30d"], ["mixtral int4", "mixtral int8", "qwen int4/32+head=int8"]),
+        (["--older-than", "30d"], ["mixtral int4", "qwen int4/32+attention=int8"]),
+        (["mixtral", "--older-than", "12h"], ["qwen int4/32+attention=int8"]),
+        (["qwen", "--older-than", "30d"], ["mixtral int4", "mixtral int8", "qwen int4/32+attention=int8"]),
         (["--all"], []),
     ],
 )

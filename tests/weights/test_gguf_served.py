@@ -21,7 +21,7 @@ from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [("Q8_0", "int8/32"), ("Q4_0", "int4/32")])
+@pytest.mark.parametrize(("kind", "dtype"), [("Q8_0", "int8/32"), ("Q4_0", "int4/32+head=int4/32")])
 async def test_the_embedded_model_in_gguf_answers_as_it_does(tmp_path: Path, kind: str, dtype: str) -> None:
     model = describe(str(nano_gguf(tmp_path / "nano.gguf", kind)))
     assert (model.name, model.dtype) == ("nano.gguf", dtype)

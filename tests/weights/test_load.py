@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from swarm.config import DTYPE_BYTES, Sizes
+from swarm.bits import NUMBER_BYTES
+from swarm.config import Sizes
 from swarm.errors import CorruptWeights, MissingWeights
 from swarm.model.dtypes import TORCH_DTYPES
 from swarm.model.memory import ALIGNMENT, num_bytes
@@ -61,7 +62,7 @@ def test_a_tied_head_is_a_copy_of_the_embedding(write: Write) -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("dtype", DTYPE_BYTES)
+@pytest.mark.parametrize("dtype", NUMBER_BYTES)
 def test_every_part_weighs_what_is_planned(write: Write, dtype: str, fused: bool) -> None:
     loader = Loader(Checkpoint.open(write(fused=fused)), TORCH_DTYPES[dtype])
     sizes = Sizes(loader.checkpoint.config, dtype)

@@ -63,7 +63,7 @@ def test_what_quantizing_did_is_kept_by_tensor_and_said_by_role(write: Write) ->
     )
 
 
-@pytest.mark.parametrize(("kind", "own"), [("Q4_0", "int4/32"), ("Q8_0", "int8/32")])
+@pytest.mark.parametrize(("kind", "own"), [("Q4_0", "int4/32+head=int4/32"), ("Q8_0", "int8/32")])
 def test_codes_of_a_file_are_kept_where_they_take_no_more_than_the_plan_gives(
     write: Write, tmp_path: Path, kind: str, own: str
 ) -> None:
