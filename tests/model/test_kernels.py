@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from swarm.bits import Form
+from swarm.model.experts import ExpertWeights
 from swarm.model.kernels.bank import Bank
+from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.kernels.chosen import ChosenExperts
 from swarm.model.kernels.lanes import Lanes
 from swarm.model.kernels.port import Plain
@@ -21,6 +23,7 @@ from swarm.model.quant import on_card
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
 from swarm.model.quant.matrix import matrix_of
+from swarm.weights.cache.tree import put_together, take_apart
 from swarm.weights.quantize import quantize
 
 pytest.importorskip("triton")
@@ -113,3 +116,11 @@ def test_rows_of_a_session_are_laid_in_tiles_that_never_mix_sessions() -> None:
     assert [tile[2] for tile in tiles] == [0, 0, 0, 0, 0, 1]
     assert lanes.slots.tolist() == [*(([4, 2, 7, 1, 0][p // 8]) * 8 + p % 8 for p in range(3, 40)), 5 * 8 + 1]
     assert lanes.reach == 40
+
+
+def test_a_matrix_of_a_card_goes_through_the_cache_on_disk() -> None:
+    packed = drawn(16, 64, torch.bfloat16, CPU, torch.Generator().manual_seed(4))["4 bits"][0]
+    tensors: dict[str, torch.Tensor] = {}
+    tree = take_apart(ExpertWeights(CardMatrix(packed), CardMatrix(packed)), tensors)
+    again = put_together(json.loads(json.dumps(tree)), tensors)
+    assert torch.equal(again.w13.dense(), packed.weights())
