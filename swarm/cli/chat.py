@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +15,22 @@ from swarm.cli import options, output
 from swarm.cli.repl import Repl, said_call, show_timings
 from swarm.cli.talk import Talk, Wishes
 from swarm.cli.terminal import Terminal
+from swarm.cli.tracer import trace_document, tracing
 from swarm.client.answer import Answer
 from swarm.client.chat_template import OWN_TEMPLATE
 from swarm.client.client import Client, open_client
 from swarm.client.messages import ToolCall
 from swarm.client.tools import read_tools
+from swarm.client.waterfall import Waterfall
 from swarm.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How one answer is shown."""
+
+    as_json: bool
+    trace: bool
 
 
 def chat(
@@ -42,6 +53,7 @@ def chat(
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     no_speculate: Annotated[bool, typer.Option("--no-speculate", help="Guess no tokens ahead from what was said.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="After the answer: where the time of a token went.")] = False,
     as_json: options.Json = False,
     swarm: options.Swarm = None,
     plan_file: options.PlanFile = None,
@@ -64,11 +76,11 @@ def chat(
     own = {OWN_TEMPLATE: _text(template).encode()} if template else {}
     target = options.target(swarm, key, key_file, plan_file)
     if question is not None:
-        asyncio.run(_once(target, wishes, own, question, as_json))
+        asyncio.run(_once(target, wishes, own, question, Shown(as_json, trace)))
         return
     terminal = Terminal()
     repl = Repl(terminal)
-    terminal.serve(_converse(target, wishes, own, repl), repl.stop_answer)
+    terminal.serve(_converse(target, wishes, own, repl, trace), repl.stop_answer)
 
 
 def _question(prompt: str | None) -> str | None:
@@ -94,31 +106,34 @@ def _text(file: Path) -> str:
         raise UsageError(f"{file} cannot be read as UTF-8 text ({error}): give another file") from None
 
 
-async def _once(target: options.Target, wishes: Wishes, own: Mapping[str, bytes], question: str, as_json: bool) -> None:
+async def _once(target: options.Target, wishes: Wishes, own: Mapping[str, bytes], question: str, shown: Shown) -> None:
     async with open_client(target.source(), target.credentials, _notify, own) as client:
         talk = _talk(client, wishes)
-        try:
-            async for piece in talk.ask(question):
-                if not as_json:
-                    sys.stdout.write(piece.text)
-                    sys.stdout.flush()
-        finally:
-            await talk.close()
-        if as_json:
-            output.print_json(_document(talk.answer, talk.calls if wishes.tools else None))
+        async with tracing(client, target, shown.trace) as tracer:
+            try:
+                async for piece in talk.ask(question):
+                    if not shown.as_json:
+                        sys.stdout.write(piece.text)
+                        sys.stdout.flush()
+                falls = await tracer.end(talk.answer) if tracer else None
+            finally:
+                await talk.close()
+        if shown.as_json:
+            output.print_json(_document(talk.answer, talk.calls if wishes.tools else None, falls))
             return
         sys.stdout.write("".join(f"{said_call(call)}\n" for call in talk.calls) or "\n")
         sys.stdout.flush()
-        show_timings(talk.answer)
+        show_timings(talk.answer, falls)
 
 
-async def _converse(target: options.Target, wishes: Wishes, own: Mapping[str, bytes], repl: Repl) -> None:
+async def _converse(target: options.Target, wishes: Wishes, own: Mapping[str, bytes], repl: Repl, trace: bool) -> None:
     async with open_client(target.source(), target.credentials, _notify, own) as client:
         talk = _talk(client, wishes)
-        try:
-            await repl.run(client, talk)
-        finally:
-            await talk.close()
+        async with tracing(client, target, trace) as tracer:
+            try:
+                await repl.run(client, talk, tracer)
+            finally:
+                await talk.close()
 
 
 def _talk(client: Client, wishes: Wishes) -> Talk:
@@ -134,8 +149,8 @@ def _notify(message: str) -> None:
     console.print(f"\n{message}" if console.is_terminal else message, style="yellow")
 
 
-def _document(answer: Answer, calls: Sequence[ToolCall] | None) -> dict[str, Any]:
-    """The document of `chat --json`; `calls` only with --tools."""
+def _document(answer: Answer, calls: Sequence[ToolCall] | None, falls: tuple[Waterfall, ...] | None) -> dict[str, Any]:
+    """The document of `chat --json`; `calls` only with --tools, `falls` only with --trace."""
     told = [{"id": call.id, "name": call.name, "arguments": call.values} for call in calls or ()]
     return {
         "text": answer.text,
@@ -156,5 +171,6 @@ def _document(answer: Answer, calls: Sequence[ToolCall] | None) -> dict[str, Any
             "drafted": answer.drafted,
             "kept": answer.kept,
             "hops": list(answer.hops),
+            **({} if falls is None else {"trace": trace_document(falls)}),
         },
     }

@@ -51,6 +51,7 @@ COMMANDS = {
         Command("pull", "Fetch a model from the Hub without loading it.", "swarm pull mistralai/Mixtral-8x7B-Instruct-v0.1"),
         Command("chat", "Talk to the model; one answer with PROMPT or piped text.", 'swarm chat "What is the capital of France?"'),
         Command("score", "Log-probability of each token of a text, and its perplexity.", "swarm score notes.txt --json"),
+        Command("bench", "How fast the swarm is, and where a token's time goes.", "swarm bench --sessions 1,4 --new 32"),
         Command("status", "What the swarm holds, where, and how busy it is.", "swarm status --watch"),
         Command("experts", "What the routers chose, Block by Block, and where those experts are.", "swarm experts --block 3"),
         Command("plan", "Where everything would go, and why, without starting anything.", "swarm plan nano --device cpu=4GiB"),

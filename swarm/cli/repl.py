@@ -10,10 +10,12 @@ from pathlib import Path
 from swarm.cli import output
 from swarm.cli.talk import Talk
 from swarm.cli.terminal import Terminal
+from swarm.cli.tracer import Tracer, show_trace
 from swarm.client.answer import Answer
 from swarm.client.client import Client
 from swarm.client.conversation import Piece
 from swarm.client.messages import ToolCall
+from swarm.client.waterfall import Waterfall
 from swarm.errors import SwarmError
 
 PROMPT = "> "
@@ -25,9 +27,11 @@ class Repl:
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
         self._answering: asyncio.Task[None] | None = None
+        self._tracer: Tracer | None = None
 
-    async def run(self, client: Client, talk: Talk) -> None:
-        """Ask for lines and answer them. An error ends its answer, not the chat."""
+    async def run(self, client: Client, talk: Talk, tracer: Tracer | None = None) -> None:
+        """Ask for lines and answer them. An error ends its answer, not the chat. A tracer shows where each answer's time went."""
+        self._tracer = tracer
         output.stderr().print(f"{client.plan.model.name}: Ctrl-C stops an answer, Ctrl-D ends the chat", style="dim")
         while (line := await self._terminal.line(PROMPT)) is not None:
             if not line.strip():
@@ -41,7 +45,7 @@ class Repl:
         return self._answering is not None and self._answering.cancel()
 
     async def _show(self, talk: Talk, pieces: AsyncIterator[Piece]) -> None:
-        self._answering = asyncio.create_task(_show_answer(talk, pieces))
+        self._answering = asyncio.create_task(_show_answer(talk, pieces, self._tracer))
         # Waited for and not awaited: stopping the answer must not look like stopping the chat.
         await asyncio.wait({self._answering})
         done, self._answering = self._answering, None
@@ -74,15 +78,17 @@ class Repl:
         return None
 
 
-async def _show_answer(talk: Talk, pieces: AsyncIterator[Piece]) -> None:
+async def _show_answer(talk: Talk, pieces: AsyncIterator[Piece], tracer: Tracer | None) -> None:
     try:
+        if tracer:
+            await tracer.begin()
         async for piece in pieces:
             sys.stdout.write(piece.text)
             sys.stdout.flush()
     finally:
         sys.stdout.write("\n")
         sys.stdout.flush()
-    show_timings(talk.answer)
+    show_timings(talk.answer, await tracer.end(talk.answer) if tracer else None)
 
 
 def said_call(call: ToolCall) -> str:
@@ -90,8 +96,10 @@ def said_call(call: ToolCall) -> str:
     return f"{call.name} {call.arguments}"
 
 
-def show_timings(answer: Answer) -> None:
-    """Tokens a second and the time to the first token, for a person at a terminal."""
+def show_timings(answer: Answer, falls: tuple[Waterfall, ...] | None = None) -> None:
+    """Tokens a second and the time to the first token, for a person at a terminal; where it went, where that was asked for."""
+    if falls is not None:
+        show_trace(falls)
     console = output.stderr()
     if not console.is_terminal:
         return
