@@ -19,6 +19,10 @@ PAGE_POSITIONS = 32
 """Positions in one KV page."""
 CHUNK_ROWS = 256
 """The most prompt tokens in one Step, and rows in one micro-batch's prompt share."""
+PIECE_ROWS = 32
+"""Tokens of a prompt in one Step as a client sends it; the entry Stage makes chunks of pieces."""
+START_ROWS = 48
+"""See `Plan.start_rows`; of the CPUs that docs/performance.md is about."""
 MAX_ROWS = 512
 """The most rows in one micro-batch."""
 MESSAGE_BYTES = 64 * 2**20
@@ -175,6 +179,8 @@ class Plan:
     page_positions: int = PAGE_POSITIONS
     chunk_rows: int = CHUNK_ROWS
     max_rows: int = MAX_ROWS
+    start_rows: int = START_ROWS
+    """Rows of a prompt that take the slowest Stage or link as long as a micro-batch takes it however few its rows are."""
     in_flight: int = 0
     """Micro-batches of a Route in flight at once; 0: as many as keep every Stage busy."""
     objective: str = "balanced"

@@ -27,7 +27,7 @@ def problems(plan: Plan) -> Iterator[str]:
         yield "the model's shape contradicts itself (heads, windows or experts)"
     if plan.model.kv not in KV_DTYPES:
         yield f"keys and values are to be kept as {plan.model.kv}; known: {', '.join(KV_DTYPES[1:])}"
-    counts = (plan.sessions, plan.context, plan.page_positions, plan.chunk_rows, plan.max_rows)
+    counts = (plan.sessions, plan.context, plan.page_positions, plan.chunk_rows, plan.max_rows, plan.start_rows)
     if plan.frame_bytes > plan.message_bytes:
         yield f"{plan.max_rows} rows take {plan.frame_bytes} bytes and a message may have {plan.message_bytes}: lower max_rows"
     if plan.epoch < 1 or plan.in_flight < 0 or min(counts) < 1 or plan.chunk_rows > plan.max_rows:

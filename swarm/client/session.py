@@ -15,7 +15,7 @@ from swarm.client.route import Event
 from swarm.client.seat import Seat, Swarm
 from swarm.client.trouble import Trouble
 from swarm.errors import Expired, Gap, Lost, Moved, TooLong
-from swarm.plan import EMPTY_HASH, extend_hash
+from swarm.plan import EMPTY_HASH, PIECE_ROWS, extend_hash
 from swarm.wire.v1 import stage_pb2 as pb
 
 MAX_GAPS = 64
@@ -136,7 +136,7 @@ class Session:
         assert streams is not None
         begin, rows = min(self.held, start), len(self.tokens) - min(self.held, start)
         allowed = self._swarm.pace.allowed(rows)
-        headers = self._headers(begin, ask_for, allowed, streams.plan.chunk_rows)
+        headers = self._headers(begin, start, ask_for, allowed, streams.plan.chunk_rows)
         started = time.monotonic()
         for attempt in (1, 2):  # a lost answer costs one repetition, which every Stage answers from memory
             for header in headers:
@@ -155,16 +155,19 @@ class Session:
         self._swarm.pace.took(rows, self.traversal_s)
         return answers
 
-    def _headers(self, begin: int, ask_for: AskFor, seconds: float, chunk_rows: int) -> list[pb.StepHeader]:
-        headers = []
-        for at in range(begin, len(self.tokens), chunk_rows):
-            end = min(at + chunk_rows, len(self.tokens))
+    def _headers(self, begin: int, start: int, ask_for: AskFor, seconds: float, chunk_rows: int) -> list[pb.StepHeader]:
+        """A Step for each piece of what nothing is asked of, which the entry Stage makes chunks of; then chunks."""
+        headers, at = [], begin
+        while at < len(self.tokens):
+            rows = min(PIECE_ROWS if at + PIECE_ROWS <= start else chunk_rows, chunk_rows)
+            end = min(at + rows, len(self.tokens))
             self.serial += 1
             header = pb.StepHeader(
                 session=self.id, serial=self.serial, position=at, tokens=self.tokens[at:end],
                 prefix_hash=self._hashes[at], seconds_left=seconds, ask=ask_for(at, end),
             )  # fmt: skip
             headers.append(header)
+            at = end
         return headers
 
     async def _collect(self, headers: Sequence[pb.StepHeader]) -> list[pb.StepAnswer]:

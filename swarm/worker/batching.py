@@ -1,137 +1,116 @@
-"""Which waiting Steps become the next micro-batch: pure decisions, values in, values out.
+"""How much may be under way, and what the next micro-batch may have of it: pure decisions, values in, values out.
 
-The entry Stage keeps several micro-batches of its Route under way at once, so that no Stage waits for another.
+The entry Stage keeps several micro-batches of its Route under way at once, so that no Stage waits for another. Running
+answers have places of their own, prompts what is left of them, and one at least: so a prompt costs each running answer one
+chunk a token, and no more, whatever its length.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from swarm.plan import PIECE_ROWS
+
+STRETCH = 1.5
+"""How much longer the time between two tokens of a running answer may become because of a prompt, as a share of itself."""
+FIRST_ROWS = 2 * PIECE_ROWS
+"""Of a prompt beside running answers, before it was measured what prompts cost."""
+KEPT = 0.8
+"""How much of what was measured before counts beside a new micro-batch."""
 
 
-class Waiting(Protocol):
-    """A Step that waits at the entry Stage."""
+@dataclass(frozen=True)
+class Group:
+    """A micro-batch that is under way: of how many running answers, and whether with prompt."""
 
-    @property
-    def session(self) -> bytes: ...
-
-    @property
-    def serial(self) -> int: ...
-
-    @property
-    def num_rows(self) -> int: ...
+    answers: int
+    prompt: bool
 
 
-W = TypeVar("W", bound=Waiting)
+@dataclass(frozen=True)
+class Places:
+    """How many micro-batches may be under way with running answers, and how many with prompt; a micro-batch may have both."""
+
+    answers: int
+    prompts: int
+
+    @classmethod
+    def of(cls, answering: int, num_stages: int, fixed: int = 0) -> Places:
+        """For so many running answers.
+
+        Of answers: what the Plan says, or one for each Stage and one more, never more than there are. Of prompts: as many less
+        those of answers, and at least one for each Stage and one more, so that each has a chunk while the next comes to it.
+
+        Args:
+            fixed: the Plan's own number; 0 where it leaves it open. The one more is for the client.
+        """
+        answers = min(answering, fixed or num_stages + 1)
+        return cls(answers, max(1, max(fixed, num_stages + 1) - answers))
+
+    def next_answers(self, answering: int, under_way: Sequence[Group]) -> int:
+        """How many running answers the next micro-batch may have, so that all micro-batches differ by one at most."""
+        groups = [group.answers for group in under_way if group.answers]
+        if len(groups) >= self.answers:
+            return 0
+        floor, larger = divmod(answering, self.answers)
+        return max(1, floor + (sum(n > floor for n in groups) < larger))
+
+    def prompt_may_go(self, under_way: Sequence[Group]) -> bool:
+        return sum(group.prompt for group in under_way) < self.prompts
 
 
-def group_limit(active_sessions: int, num_stages: int, fixed: int = 0) -> int:
-    """How many micro-batches may be under way, never more than Sessions: what the Plan says, or one for each Stage and one more.
+def alone_rows(waiting: int, num_stages: int, start_rows: int, most: int) -> int:
+    """Rows of the next chunk of a prompt that no running answer waits for.
+
+    N rows in chunks of c take (N/c + S - 1) (a + b c) on S Stages, where a micro-batch takes a Stage `a` and each row `b` more:
+    least at c = sqrt(N a / (b (S - 1))). On one Stage a chunk is as large as it may be. All but `waiting` is the Plan's, so
+    that the same prompt on an idle swarm is always cut alike.
 
     Args:
-        fixed: the Plan's own number; 0 where it leaves it open. The one more is for the client.
+        waiting: rows that are still to go, N.
+        start_rows: a / b, in rows.
+        most: of the Plan.
     """
-    return max(1, min(active_sessions, fixed or num_stages + 1))
+    if num_stages == 1:
+        return most
+    return min(most, _whole(math.sqrt(waiting * start_rows / (num_stages - 1)) + PIECE_ROWS - 1))
 
 
-def fair_share(active_sessions: int, groups: int, under_way: Sequence[int]) -> int:
-    """How many Sessions the next micro-batch may have, so that all of `groups` differ by one at most.
+class BesideRows:
+    """Rows of a prompt's next chunk beside running answers: as many as make their tokens `STRETCH` longer, by what was measured.
 
-    Args:
-        under_way: the Sessions of each micro-batch that is under way.
-    """
-    floor, larger = divmod(active_sessions, groups)
-    return max(1, floor + (sum(n > floor for n in under_way) < larger))
-
-
-class EntryQueue(Generic[W]):
-    """Steps that wait at the entry Stage: one Step of a Session in a micro-batch, each Session's in order.
-
-    Single tokens (running answers) and prompts take turns: a running answer waits for one micro-batch with prompt at most,
-    a prompt for the tokens that waited before it. Among prompts, whose Session was served longest ago comes first.
+    Measured at the entry Stage, as its micro-batches come: seconds of one without prompt, and what a row of prompt adds.
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[W] = deque()
-        self._turn = 0
-        self._since: dict[bytes, int] = {}
-        """Waiting Session → the turn in which it came, or was last served."""
-        self._prompts_since = 0
-        """The turn in which the prompts that wait were last served, or the first of them came."""
+        self._plain_s = 0.0
+        self._row_s = 0.0
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    def took(self, prompt_rows: int, seconds: float) -> None:
+        """Note what the entry Stage took for a micro-batch with so many rows of prompt."""
+        if not prompt_rows:
+            self._plain_s = _mean(self._plain_s, seconds)
+        elif self._plain_s and seconds > self._plain_s:
+            self._row_s = _mean(self._row_s, (seconds - self._plain_s) / prompt_rows)
 
-    def push(self, step: W) -> None:
-        """Let a Step wait; one that waits already and is sent again waits once, in its old place."""
-        for at, other in enumerate(self._waiting):
-            if _same(other, step):
-                self._waiting[at] = step
-                return
-        self._waiting.append(step)
-        self._since.setdefault(step.session, self._turn)
+    def rows(self, num_stages: int, places: Places, most: int) -> int:
+        """The most rows of prompt in the next micro-batch.
 
-    def rows_with(self, step: W) -> int:
-        """Rows that would wait for a Step's Session with it: what a flood is measured by."""
-        return step.num_rows + sum(s.num_rows for s in self._waiting if s.session == step.session and s.serial != step.serial)
-
-    def remove(self, leave: Callable[[W], bool]) -> list[W]:
-        """Take out and return the Steps for which `leave` is true."""
-        gone = [s for s in self._waiting if leave(s)]
-        if gone:
-            self._waiting = deque(s for s in self._waiting if not leave(s))
-            self._forget_absent()
-        return gone
-
-    def sessions(self) -> set[bytes]:
-        return set(self._since)
-
-    def take(self, sessions: int, chunk_rows: int, max_rows: int) -> list[W]:
-        """The next micro-batch: a fair share of the waiting Sessions, and at most a chunk of prompt.
-
-        Args:
-            sessions: the most Sessions in it. Not all that wait: a group that took those of others would stay the larger one.
-            chunk_rows: the most prompt rows in one micro-batch, so that a long prompt never stalls running answers for
-                more than one chunk.
-            max_rows: the most rows in all. A Step that exceeds either goes alone, so that none waits for ever.
+        A running answer goes round in as many micro-batches' time as answers have places, or Stages, if those are more; on that
+        way it waits for a chunk of every place that prompts have.
         """
-        taken: list[W] = []
-        prompt_rows = rows = 0
-        for step in self._in_turn():
-            prompt = step.num_rows if step.num_rows > 1 else 0
-            fits = rows + step.num_rows <= max_rows and (prompt_rows + prompt <= chunk_rows or not prompt_rows)
-            if len(taken) < sessions and (fits or not taken):
-                taken.append(step)
-                rows += step.num_rows
-                prompt_rows += prompt
-        self._took(taken, prompt_rows > 0)
-        return taken
-
-    def _in_turn(self) -> list[W]:
-        """The first waiting Step of each Session, in the order in which they may go."""
-        heads: dict[bytes, W] = {}
-        for step in self._waiting:
-            heads.setdefault(step.session, step)
-        ordered = sorted(heads.values(), key=lambda s: self._since[s.session])
-        tokens = [s for s in ordered if s.num_rows == 1]
-        prompts = [s for s in ordered if s.num_rows > 1]
-        due = 1 if tokens and self._prompts_since < self._since[tokens[0].session] else 0
-        return [*prompts[:due], *tokens, *prompts[due:]]
-
-    def _took(self, taken: list[W], prompt: bool) -> None:
-        self._turn += 1
-        gone = {id(step) for step in taken}
-        self._waiting = deque(s for s in self._waiting if id(s) not in gone)
-        self._since.update((step.session, self._turn) for step in taken)
-        self._forget_absent()
-        if prompt or not any(s.num_rows > 1 for s in self._waiting):
-            self._prompts_since = self._turn
-
-    def _forget_absent(self) -> None:
-        present = {s.session for s in self._waiting}
-        self._since = {session: turn for session, turn in self._since.items() if session in present}
+        if not self._plain_s or not self._row_s:
+            return min(most, FIRST_ROWS)
+        round_s = max(places.answers, num_stages) * self._plain_s
+        return min(most, max(PIECE_ROWS, _whole(STRETCH * round_s / (places.prompts * self._row_s))))
 
 
-def _same(one: Waiting, other: Waiting) -> bool:
-    return (one.serial, one.session) == (other.serial, other.session)
+def _whole(rows: float) -> int:
+    """In whole pieces."""
+    return int(rows) // PIECE_ROWS * PIECE_ROWS
+
+
+def _mean(before: float, new: float) -> float:
+    return KEPT * before + (1 - KEPT) * new if before else new

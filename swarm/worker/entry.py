@@ -10,45 +10,19 @@ from dataclasses import dataclass, field
 from swarm.errors import Expired, Full, Refused, StepError
 from swarm.wire.status import to_step
 from swarm.wire.v1 import stage_pb2 as pb
-from swarm.worker.batching import EntryQueue, fair_share, group_limit
+from swarm.worker.batching import BesideRows, Group, Places, alone_rows
 from swarm.worker.candidates import check_ask
+from swarm.worker.entry_queue import EntryQueue
 from swarm.worker.epoch import Epoch
 from swarm.worker.flow import Flow
-from swarm.worker.outbox import Outbox
+from swarm.worker.frames import Batch, Outcome
+from swarm.worker.waiting_step import Reports, WaitingStep, is_answering
 
 RECENT_S = 0.25
-"""A Session whose last Step came within this time counts as active: its next one is about to come."""
+"""A Session whose last token is no older than this counts as answering: its next Step is about to come."""
 OVERDUE_S = 5.0
 """Beyond its Steps' own deadlines, how long a micro-batch may stay unreported before its place is given away."""
 MAX_WAIT_S = 86_400.0
-
-Reports = Outbox[pb.Report]
-"""What one client's stream is told."""
-
-
-@dataclass
-class WaitingStep:
-    """A Step that waits for its micro-batch."""
-
-    header: pb.StepHeader
-    frame: tuple[str, int, int]
-    """Model id, epoch and route that it was sent with."""
-    came_at: float
-    """Of time.monotonic, as is its deadline."""
-    deadline: float
-    reports: Reports
-
-    @property
-    def session(self) -> bytes:
-        return self.header.session
-
-    @property
-    def serial(self) -> int:
-        return self.header.serial
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.header.tokens)
 
 
 @dataclass
@@ -59,8 +33,11 @@ class _UnderWay:
     """Sessions whose next Step came: their clients have the answer, whether or not its report has come back yet."""
 
     @property
-    def over(self) -> bool:
-        return len(self.answered) == len(self.steps)
+    def group(self) -> Group:
+        """What of it is still under way. Its running answers count until the last of them is answered."""
+        running = [step for step in self.steps if step.answering]
+        open_now = [step for step in self.steps if step.session not in self.answered]
+        return Group(len(running) if any(s.answering for s in open_now) else 0, any(not s.answering for s in open_now))
 
     def follow(self, step: WaitingStep) -> None:
         """A client sends the Step behind one that it asked something of when it has the answer."""
@@ -77,7 +54,9 @@ class EntryStage:
         self._under_way: dict[int, _UnderWay] = {}
         self._next = 0
         self._computing = 0
-        self._seen: dict[bytes, float] = {}
+        self._beside = BesideRows()
+        self._answered_at: dict[bytes, float] = {}
+        """Session → when its last Step as a running answer came, or was done."""
         self._pump_planned = False
 
     async def submit(self, frames: AsyncIterable[pb.MicroBatch]) -> AsyncGenerator[pb.Report, None]:
@@ -92,19 +71,32 @@ class EntryStage:
             reader.cancel()
             self._queue.remove(lambda step: step.reports is reports)
 
-    def pump(self) -> None:
-        """Form micro-batches while the compute thread has none waiting and the Route has room."""
+    def pump(self, early: bool = False) -> None:
+        """Form micro-batches while the compute thread has none waiting and the Route has room.
+
+        Args:
+            early: the compute thread still has the end of one to do.
+        """
         self._pump_planned = False
         if self._flow.epochs.current is None:
             self._fail_all(lambda _: True, self._flow.epochs.moved())
         while self._queue and not self._computing:
-            if (epoch := self._flow.epochs.current) is None or not (steps := self._next_batch(epoch)):
+            if (epoch := self._flow.epochs.current) is None or not (steps := self._next_batch(epoch, early)):
                 return
             self._send(steps)
 
-    def computed(self) -> None:
-        """The compute thread has finished a micro-batch."""
+    def nearly(self) -> None:
+        """The compute thread is at the end of a micro-batch: the next one shall lie ready when it is there."""
         self._computing = max(0, self._computing - 1)
+        self.pump(early=True)
+
+    def computed(self, batch: Batch, outcome: Outcome) -> None:
+        """The compute thread has finished a micro-batch."""
+        if outcome.done and outcome.timing:
+            prompt_rows = sum(step.num_rows for step, _ in outcome.done if not is_answering(step.header))
+            self._beside.took(prompt_rows, outcome.timing.compute_s)
+        if not batch.nearly:
+            self._computing = max(0, self._computing - 1)
         self.pump()
 
     def sweep(self, now: float) -> None:
@@ -114,7 +106,7 @@ class EntryStage:
             late = Expired("no stage further down reported the step in time", self._flow.name)
             for step in self._under_way.pop(number).steps:
                 self._fail(step, late)
-        self._seen = {s: t for s, t in self._seen.items() if now - t < RECENT_S}
+        self._answered_at = {s: t for s, t in self._answered_at.items() if now - t < RECENT_S}
         self.pump()
 
     async def _read(self, frames: AsyncIterable[pb.MicroBatch], reports: Reports) -> None:
@@ -133,7 +125,10 @@ class EntryStage:
         except StepError as error:
             self._fail(step, error)
         else:
-            self._seen[step.session] = now
+            if step.answering:
+                self._answered_at[step.session] = now
+            else:
+                self._answered_at.pop(step.session, None)
             for under_way in self._under_way.values():
                 under_way.follow(step)
             self._queue.push(step)
@@ -149,14 +144,27 @@ class EntryStage:
         if self._queue.rows_with(step) > plan.context + plan.max_rows:
             raise Full("this session sends more than it has positions for", self._flow.name)
 
-    def _next_batch(self, epoch: Epoch) -> list[WaitingStep]:
-        recent = {s for s, t in self._seen.items() if time.monotonic() - t < RECENT_S}
-        active = self._queue.sessions() | recent | {s.session for u in self._under_way.values() for s in u.steps}
-        limit = group_limit(len(active), len(epoch.plan.routes[epoch.route].stages), epoch.plan.in_flight)
-        if sum(not u.over for u in self._under_way.values()) >= limit:
+    def _next_batch(self, epoch: Epoch, early: bool) -> list[WaitingStep]:
+        """Empty where nothing may go now, or would better wait for Steps that are about to come."""
+        plan, stages = epoch.plan, len(epoch.plan.routes[epoch.route].stages)
+        under_way = [u.group for u in self._under_way.values()]
+        waiting, answering = self._queue.answering(), len(self._answering(epoch))
+        places = Places.of(answering, stages, plan.in_flight)
+        answers = places.next_answers(answering, under_way)
+        if early and len(waiting) < answers:
             return []
-        share = fair_share(len(active), limit, [len(u.steps) for u in self._under_way.values() if not u.over])
-        return self._queue.take(share, epoch.plan.chunk_rows, epoch.plan.max_rows)
+        rows = 0
+        if places.prompt_may_go(under_way):
+            alone = alone_rows(self._queue.prompt_rows(), stages, plan.start_rows, plan.chunk_rows)
+            rows = self._beside.rows(stages, places, plan.chunk_rows) if answering else alone
+        return [WaitingStep.of(pieces) for pieces in self._queue.take(answers, rows, plan.max_rows)]
+
+    def _answering(self, epoch: Epoch) -> set[bytes]:
+        """Sessions whose answers run: a Step of theirs waits, is under way, or is about to come."""
+        now = time.monotonic()
+        recent = {s for s, t in self._answered_at.items() if now - t < RECENT_S and epoch.pool.table.is_open(s)}
+        under_way = {s.session for u in self._under_way.values() for s in u.steps if s.answering}
+        return self._queue.answering() | recent | under_way
 
     def _send(self, steps: list[WaitingStep]) -> None:
         """Send off one micro-batch for each epoch that its Steps name (two only while the Plan changes)."""
@@ -181,6 +189,8 @@ class EntryStage:
             if status.session in streams:
                 streams[status.session].put(pb.Report(failed=[status]))
         if done:
+            now = time.monotonic()
+            self._answered_at.update((s.session, now) for s in under_way.steps if s.session in self._answered_at)
             del self._under_way[number]
             asyncio.get_running_loop().call_soon(self.pump)
 

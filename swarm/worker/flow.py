@@ -32,7 +32,9 @@ class Flow:
         self.hops = hops
         self.rates = Rates()
         self.tokens = self.micro_batches = self.started = 0
-        self.on_computed: Callable[[], None] = lambda: None
+        self.on_nearly: Callable[[], None] = lambda: None
+        """Called when the compute thread comes to the last Block of a micro-batch."""
+        self.on_computed: Callable[[Batch, Outcome], None] = lambda batch, outcome: None
         """Called whenever the compute thread has finished a micro-batch."""
         self.on_freed: Callable[[], None] = lambda: None
         """Called whenever KV pages became free."""
@@ -112,10 +114,29 @@ class Flow:
         self._running[batch.epoch.number] += 1
 
         def job() -> None:
-            outcome = self.rates.batch(batch, lambda: run_batch(batch, batch.epoch.pool.lock, self._compute.serve_shards))
+            outcome = self.rates.batch(batch, lambda: run_batch(batch, batch.epoch.pool.lock, self._between_blocks(batch)))
             self._loop.call_soon_threadsafe(self._computed, batch, outcome)
 
         self._compute.submit(job)
+
+    def _between_blocks(self, batch: Batch) -> Callable[[], None]:
+        """What the compute thread does before each Block of a micro-batch."""
+        if not batch.epoch.is_first:
+            return self._compute.serve_shards
+        left = len(batch.epoch.blocks)
+
+        def between() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:  # what comes next is formed while this is computed
+                self._loop.call_soon_threadsafe(self._nearly, batch)
+            self._compute.serve_shards()
+
+        return between
+
+    def _nearly(self, batch: Batch) -> None:
+        batch.nearly = True
+        self.on_nearly()
 
     def _computed(self, batch: Batch, outcome: Outcome) -> None:
         if outcome.done:  # first of all: the next Stage waits for it
@@ -136,7 +157,7 @@ class Flow:
             if step.session.closing and not step.session.under_way and batch.epoch.pool.close_session(step.session.id):
                 self.on_freed()
         batch.ticket.part_done()
-        self.on_computed()
+        self.on_computed(batch, outcome)
 
     def _hand_on(self, epoch: Epoch, outcome: Outcome, timings: Sequence[pb.StageTiming], ticket: Ticket) -> None:
         if epoch.is_last:
@@ -161,10 +182,12 @@ class Flow:
             if answered.answer is not None:
                 self.answers.send(header.client, pb.Answer(steps=[answered.answer]))
             return
-        if answered.hidden is not None:
+        if answered.hidden is not None and answered.header is not None:
             model_id = epoch.plan.model.model_id
             hidden = to_wire(answered.hidden)
-            frame = pb.MicroBatch(model_id=model_id, epoch=epoch.number, route=epoch.route, steps=[header], hidden=hidden)
+            frame = pb.MicroBatch(model_id=model_id, epoch=epoch.number, route=epoch.route, hidden=hidden)
+            frame.steps.add().CopyFrom(answered.header)
+            frame.steps[0].seconds_left, frame.steps[0].client = header.seconds_left, header.client
             self._send_on(epoch, frame, ticket)
 
     def _send_on(self, epoch: Epoch, frame: pb.MicroBatch, ticket: Ticket) -> None:

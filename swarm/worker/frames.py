@@ -47,6 +47,8 @@ class Answered:
     """What a Stage answered for a Session's newest Step: kept for an equal serial."""
 
     hidden: Tensor | None = None
+    header: pb.StepHeader | None = None
+    """With `hidden`: whose rows they are. The Step that comes again may be of other pieces, with the same last one."""
     answer: pb.StepAnswer | None = None
     row: Tensor | None = None
     """Last Stage: the logits [vocab] of the last asked position."""
@@ -64,6 +66,8 @@ class Batch:
     timings: list[pb.StageTiming]
     ticket: Ticket
     received_at: float = field(default_factory=time.monotonic)
+    nearly: bool = False
+    """The compute thread has told that it is at the end of it."""
 
 
 @dataclass
@@ -144,7 +148,7 @@ def _forward(batch: Batch, live: list[Admitted], outcome: Outcome, between_block
     alone = len(live) == 1
     for step, segment in zip(live, segments, strict=True):
         part = hidden[segment.start : segment.end]
-        outcome.done.append((step, Answered(hidden=part if alone else part.clone())))
+        outcome.done.append((step, Answered(hidden=part if alone else part.clone(), header=step.header)))
     outcome.hidden = to_wire(hidden)
 
 

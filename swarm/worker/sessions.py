@@ -117,6 +117,10 @@ class SessionTable:
     def get(self, session: bytes) -> Session | None:
         return self._sessions.get(session)
 
+    def is_open(self, session: bytes) -> bool:
+        found = self._sessions.get(session)
+        return found is not None and not found.closing
+
     def find(self, session: bytes) -> Session:
         """The Session. Raises Gap with nothing held where it is unknown: never opened, closed, or its lease is over."""
         found = self._sessions.get(session)

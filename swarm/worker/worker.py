@@ -70,7 +70,7 @@ class Worker:
         self.entry = EntryStage(self.flow)
         self.shards = Shards(self.epochs, self.compute, self.flow.rates)
         self.opening = Opening(name, self.epochs, self.peers)
-        self.flow.on_computed = self.entry.computed
+        self.flow.on_nearly, self.flow.on_computed = self.entry.nearly, self.entry.computed
         self.flow.on_freed = self.opening.freed
         self._holdings = Holdings()
         self.stock = Stock(credentials)

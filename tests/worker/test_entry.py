@@ -21,7 +21,8 @@ from swarm.model.rows import Rows
 from swarm.model.stage import Stage
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
-from swarm.worker.entry import EntryStage, WaitingStep
+from swarm.worker.entry import EntryStage
+from swarm.worker.waiting_step import WaitingStep
 from swarm.worker.worker import Worker
 
 TEXT = list(range(400, 480))
@@ -97,12 +98,12 @@ async def test_a_step_that_waits_beyond_its_deadline_is_told_so_while_it_waits(m
         assert not swarm.go_on.is_set()
 
 
-async def test_sessions_stay_spread_over_the_micro_batches_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_running_answers_stay_spread_over_the_micro_batches_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     send = EntryStage._send
 
     def sent(entry: EntryStage, steps: list[WaitingStep]) -> None:
-        sizes.append(len(steps))
+        sizes.append(sum(step.answering for step in steps))
         send(entry, steps)
 
     monkeypatch.setattr(EntryStage, "_send", sent)
