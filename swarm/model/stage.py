@@ -61,7 +61,8 @@ class Stage:
         """Run the Blocks on `h` [R, H], to [R, H].
 
         Args:
-            between_blocks: called before each Block, so that the compute thread can do what is more urgent.
+            between_blocks: called before each Block, so that the compute thread can do what is more urgent; once where Steps are
+                recorded, which takes a few milliseconds.
         """
         h, rows = aligned(h), cache.laid(rows)
         if self.decoding is not None and rows.lanes is not None and self.decoding.takes(rows.lanes):
