@@ -64,7 +64,7 @@ def _own(span: Span) -> Iterator[Piece]:
 
 def _bar(at: float, share: float, style: str) -> Text:
     """Filled from its beginning to its end, at least one cell."""
-    start = min(BAR_CELLS - 1, int(at * BAR_CELLS))
+    start = min(BAR_CELLS - 1, round(at * BAR_CELLS))
     cells = max(1, min(BAR_CELLS, round((at + share) * BAR_CELLS)) - start)
     return Text(" " * start).append("█" * cells, style=style)
 
