@@ -7,7 +7,6 @@ chunk a token, and no more, whatever its length.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,10 +22,10 @@ KEPT = 0.8
 
 @dataclass(frozen=True)
 class Group:
-    """A micro-batch that is under way: of how many running answers, and whether with prompt."""
+    """A micro-batch that is under way: of how many running answers, and how many rows of prompt."""
 
     answers: int
-    prompt: bool
+    prompt_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,24 +57,30 @@ class Places:
         return max(1, floor + (sum(n > floor for n in groups) < larger))
 
     def prompt_may_go(self, under_way: Sequence[Group]) -> bool:
-        return sum(group.prompt for group in under_way) < self.prompts
+        return sum(group.prompt_rows > 0 for group in under_way) < self.prompts
 
 
-def alone_rows(waiting: int, num_stages: int, start_rows: int, most: int) -> int:
+def alone_rows(waiting: int, before: int, num_stages: int, start_rows: int, most: int) -> int:
     """Rows of the next chunk of a prompt that no running answer waits for.
 
-    N rows in chunks of c take (N/c + S - 1) (a + b c) on S Stages, where a micro-batch takes a Stage `a` and each row `b` more:
-    least at c = sqrt(N a / (b (S - 1))). On one Stage a chunk is as large as it may be. All but `waiting` is the Plan's, so
-    that the same prompt on an idle swarm is always cut alike.
+    A chunk of c rows takes a Stage a + b c seconds. N rows in chunks of c are through S Stages after N/c (a + b c), and S - 1
+    times a chunk more, while the Stages fill and empty: least near c = sqrt(N a / (b (S - 1))). On one Stage a chunk is as large
+    as it may be. What is measured in a swarm is the Plan's, so that the same prompt on an idle swarm is always cut alike.
 
     Args:
         waiting: rows that are still to go, N.
+        before: of the largest chunk under way; the next one need not be smaller, for the Stages wait for that one anyhow.
         start_rows: a / b, in rows.
         most: of the Plan.
     """
     if num_stages == 1:
         return most
-    return min(most, _whole(math.sqrt(waiting * start_rows / (num_stages - 1)) + PIECE_ROWS - 1))
+
+    def rows_worth(chunk: int) -> int:  # the time beyond N b + (S - 1) a, in b
+        return -(-waiting // chunk) * start_rows + (num_stages - 1) * max(before, min(chunk, waiting))
+
+    sizes: list[int] = [*range(PIECE_ROWS, most, PIECE_ROWS), most]
+    return min(sizes, key=rows_worth)
 
 
 class BesideRows:

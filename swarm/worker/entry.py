@@ -37,7 +37,8 @@ class _UnderWay:
         """What of it is still under way. Its running answers count until the last of them is answered."""
         running = [step for step in self.steps if step.answering]
         open_now = [step for step in self.steps if step.session not in self.answered]
-        return Group(len(running) if any(s.answering for s in open_now) else 0, any(not s.answering for s in open_now))
+        prompt_rows = sum(step.num_rows for step in open_now if not step.answering)
+        return Group(len(running) if any(step.answering for step in open_now) else 0, prompt_rows)
 
     def follow(self, step: WaitingStep) -> None:
         """A client sends the Step behind one that it asked something of when it has the answer."""
@@ -155,7 +156,8 @@ class EntryStage:
             return []
         rows = 0
         if places.prompt_may_go(under_way):
-            alone = alone_rows(self._queue.prompt_rows(), stages, plan.start_rows, plan.chunk_rows)
+            before = max((g.prompt_rows for g in under_way), default=0)
+            alone = alone_rows(self._queue.prompt_rows(), before, stages, plan.start_rows, plan.chunk_rows)
             rows = self._beside.rows(stages, places, plan.chunk_rows) if answering else alone
         return [WaitingStep.of(pieces) for pieces in self._queue.take(answers, rows, plan.max_rows)]
 
