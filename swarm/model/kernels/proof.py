@@ -9,8 +9,8 @@ from swarm.model.kernels.bank import Bank, Packed
 from swarm.model.kernels.lanes import Lanes
 from swarm.model.kernels.port import Kernels, Plain
 
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
-"""Of the norm of the difference, beside the norm of the answer: orders of sums and roundings differ, no more."""
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+"""Of the norm of the difference, beside the norm of the answer: orders of sums and roundings differ. In fp32 less than tf32 errs."""
 EXPERTS, FFN, HIDDEN, GROUP = 3, 40, 96, 64
 
 
@@ -40,10 +40,8 @@ def _attention(kernels: Kernels, device: torch.device, dtype: torch.dtype, draw:
         lanes = Lanes.of(spans, pages, keys.shape[1], 4, positions)
         q = torch.randn(len(positions), 8, 32, generator=draw).to(device, dtype)
         for window in (0, 7):
-            if (
-                far(kernels.attend(q, keys, values, lanes, window), Plain().attend(q, keys, values, lanes, window))
-                > TOLERANCE[dtype]
-            ):
+            answer, truth = (which.attend(q, keys, values, lanes, window) for which in (kernels, Plain()))
+            if far(answer, truth) > TOLERANCE[dtype]:
                 return "attention over pages is wrong"
     return ""
 
