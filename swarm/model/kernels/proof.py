@@ -10,7 +10,7 @@ from swarm.model.kernels.lanes import Lanes
 from swarm.model.kernels.port import Kernels, Plain
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 2e-2}
-"""Of the norm of the difference, beside the norm of the answer: orders of sums and roundings differ. In fp32 less than tf32 errs."""
+"""Of the norm of the difference, beside the norm of the answer: orders of sums and roundings differ; less than tf32 errs."""
 EXPERTS, FFN, HIDDEN, GROUP = 3, 40, 96, 64
 
 
