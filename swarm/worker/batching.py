@@ -14,8 +14,6 @@ from swarm.plan import PIECE_ROWS
 
 STRETCH = 1.5
 """How much longer the time between two tokens of a running answer may become because of a prompt, as a share of itself."""
-FIRST_ROWS = 2 * PIECE_ROWS
-"""Of a prompt beside running answers, before it was measured what prompts cost."""
 KEPT = 0.8
 """How much of what was measured before counts beside a new micro-batch."""
 
@@ -100,16 +98,20 @@ class BesideRows:
         elif self._plain_s and seconds > self._plain_s:
             self._row_s = _mean(self._row_s, (seconds - self._plain_s) / prompt_rows)
 
-    def rows(self, num_stages: int, places: Places, most: int) -> int:
+    def rows(self, num_stages: int, places: Places, start_rows: int, most: int) -> int:
         """The most rows of prompt in the next micro-batch.
 
         A running answer goes round in as many micro-batches' time as answers have places, or Stages, if those are more; on that
         way it waits for a chunk of every place that prompts have.
+
+        Args:
+            start_rows, most: of the Plan. Fewer rows than `start_rows` would take more than half of their time to start.
         """
+        least = _whole(start_rows + PIECE_ROWS - 1)
         if not self._plain_s or not self._row_s:
-            return min(most, FIRST_ROWS)
+            return min(most, least)
         round_s = max(places.answers, num_stages) * self._plain_s
-        return min(most, max(PIECE_ROWS, _whole(STRETCH * round_s / (places.prompts * self._row_s))))
+        return min(most, max(least, _whole(STRETCH * round_s / (places.prompts * self._row_s))))
 
 
 def _whole(rows: float) -> int:

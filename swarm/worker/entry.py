@@ -158,7 +158,7 @@ class EntryStage:
         if places.prompt_may_go(under_way):
             before = max((g.prompt_rows for g in under_way), default=0)
             alone = alone_rows(self._queue.prompt_rows(), before, stages, plan.start_rows, plan.chunk_rows)
-            rows = self._beside.rows(stages, places, plan.chunk_rows) if answering else alone
+            rows = self._beside.rows(stages, places, plan.start_rows, plan.chunk_rows) if answering else alone
         return [WaitingStep.of(pieces) for pieces in self._queue.take(answers, rows, plan.max_rows)]
 
     def _answering(self, epoch: Epoch) -> set[bytes]:

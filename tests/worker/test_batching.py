@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.plan import PIECE_ROWS
-from swarm.worker.batching import FIRST_ROWS, STRETCH, BesideRows, Group, Places, alone_rows
+from swarm.worker.batching import STRETCH, BesideRows, Group, Places, alone_rows
 
 MOST = 256
 
@@ -83,7 +83,7 @@ def test_a_prompt_beside_answers_makes_their_tokens_no_more_than_so_much_longer(
     places, beside, rows = Places.of(8, stages), BesideRows(), 0
     for _ in range(80):
         beside.took(0, plain_s)
-        rows = beside.rows(stages, places, 10_000)
+        rows = beside.rows(stages, places, 1, 10_000)
         beside.took(rows, plain_s + start_s + rows * row_s)
     quiet_s = places.answers * plain_s
     assert 0.7 * STRETCH * quiet_s < start_s + rows * row_s <= 1.1 * STRETCH * quiet_s
@@ -91,9 +91,10 @@ def test_a_prompt_beside_answers_makes_their_tokens_no_more_than_so_much_longer(
 
 def test_a_prompt_beside_answers_goes_on_however_dear_it_is_and_never_beyond_the_plan() -> None:
     places, dear, cheap = Places.of(4, 2), BesideRows(), BesideRows()
-    assert dear.rows(2, places, MOST) == FIRST_ROWS
+    assert dear.rows(2, places, 48, MOST) == 64, "nothing is measured yet"
     for beside, seconds in ((dear, 10.0), (cheap, 0.0101)):
         beside.took(0, 0.01)
         beside.took(64, seconds)
-    assert dear.rows(2, places, MOST) == PIECE_ROWS
-    assert cheap.rows(2, places, MOST) == MOST
+    assert dear.rows(2, places, 1, MOST) == PIECE_ROWS
+    assert dear.rows(2, places, 48, MOST) == 64
+    assert cheap.rows(2, places, 48, MOST) == MOST
