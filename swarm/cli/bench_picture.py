@@ -51,7 +51,7 @@ def _runs(found: Found) -> Table:
 
 
 def _predicted(expected: Prediction, sessions: int) -> tuple[str, ...]:
-    rates = (f"{expected.tokens_per_s:.1f}", f"{expected.total_tokens_per_s:.1f} of {sessions}")
+    rates = (f"{expected.tokens_per_s:.1f}", f"{expected.total_tokens_per_s:.1f} for {sessions}")
     return ("the Plan", f"{expected.ttft_s:.2f} s", *rates)
 
 
@@ -85,14 +85,15 @@ def _share(run: Run, worker: str) -> Text:
     if share is None:
         return Text("did not say", style="dim")
     full = round(share * BUSY_CELLS)
-    return Text("█" * full, style="green").append("░" * (BUSY_CELLS - full), style="dim").append(f" {share:4.0%}", style="none")
+    return Text().append("█" * full, style="green").append("░" * (BUSY_CELLS - full), style="dim").append(f" {share:4.0%}")
 
 
 def _bandwidth(found: Found) -> str:
     share, why = found.bandwidth()
     if share is None:
         return f"share of the bandwidth limit: not known ({why})"
-    return f"{share:.0%} of what the measured bandwidths allow one stream"
+    doubt = " (its weights fit a cache, or others used the devices while they were measured)" if share > 1 else ""
+    return f"{share:.0%} of what the measured bandwidths allow one stream{doubt}"
 
 
 def _sessions(run: Run) -> str:

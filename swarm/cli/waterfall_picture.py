@@ -11,7 +11,7 @@ from rich.text import Text
 
 from swarm.client.waterfall import COUNTED, SHARED, Span, Waterfall
 
-BAR_CELLS = 32
+BAR_CELLS = 30
 LEAST_S = 5e-6
 """What is shorter is not shown: it rounds to nothing."""
 STYLES = {"compute": "green", "queue": "yellow", "shard wait": "magenta", "hop": "cyan", "client": "blue"}
@@ -31,7 +31,7 @@ def waterfall_picture(fall: Waterfall, title: str) -> RenderableType:
     """One way's mean token."""
     whole = fall.traversal_s + fall.client_s
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 0))
-    table.add_column(max_width=24, no_wrap=True, overflow="ellipsis")
+    table.add_column(max_width=30, no_wrap=True, overflow="ellipsis")
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
@@ -50,9 +50,7 @@ def pieces(fall: Waterfall) -> Iterator[Piece]:
         if at:
             yield Piece(f"{fall.stages[at - 1].worker} → {span.worker}", "hop", span.hop_s)
         yield from _own(span)
-    first, last = fall.stages[0], fall.stages[-1]
-    to_and_fro = f"client ⇄ {first.worker}" if first is last else f"client → {first.worker}, {last.worker} → client"
-    yield Piece(to_and_fro, "hop", first.hop_s)
+    yield Piece("client's two ways", "hop", fall.stages[0].hop_s)
     yield Piece("client", "client", fall.client_s)
 
 

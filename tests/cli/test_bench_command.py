@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import LIMIT_S, is_one_sentence, swarm
@@ -22,7 +24,7 @@ from swarm.cli.bench_picture import picture
 from swarm.client.bench import Work
 from swarm.client.bench_run import Figures
 from swarm.client.limit import least_s
-from swarm.client.waterfall import ONE_CLOCK, REST, Span, Waterfall
+from swarm.client.waterfall import COUNTED, ONE_CLOCK, REST, SHARED, Span, Waterfall
 from swarm.errors import UsageError
 from swarm.plan import Prediction
 
@@ -41,10 +43,15 @@ def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield serving.plan_file
 
 
-def test_the_document_has_its_keys_and_every_session_all_its_tokens(plan_file: Path) -> None:
+@pytest.fixture(scope="module")
+def document(plan_file: Path) -> dict[str, Any]:
+    """Of a run with one Session, and one with three."""
     ran = swarm("bench", "--json", "--plan-file", str(plan_file), *QUICK)
     assert ran.code == 0, ran.err
-    document = json.loads(ran.out)
+    return dict(json.loads(ran.out))
+
+
+def test_the_document_has_its_keys_and_every_session_all_its_tokens(document: dict[str, Any]) -> None:
     assert [(r["sessions"], r["prompt_tokens"], r["new_tokens"], r["cut"]) for r in document["runs"]] == [
         (1, 20, 6, False),
         (3, 20, 6, False),
@@ -59,14 +66,22 @@ def test_the_document_has_its_keys_and_every_session_all_its_tokens(plan_file: P
     assert "not measured" in document["bandwidth_why"]
 
 
-def test_a_tokens_pieces_add_up_to_its_time_and_each_stage_was_busy_for_a_share(plan_file: Path) -> None:
-    document = json.loads(swarm("bench", "--json", "--plan-file", str(plan_file), *QUICK).out)
+def test_a_tokens_pieces_add_up_to_its_time_and_each_stage_was_busy_for_a_share(document: dict[str, Any]) -> None:
     (way,) = document["runs"][0]["ways"]
     pieces = sum(s["compute_s"] + s["queue_s"] + s["shard_wait_s"] + s["hop_s"] for s in way["stages"])
     assert pieces == pytest.approx(way["traversal_s"])
     assert way["traversal_s"] + way["client_s"] == pytest.approx(1 / document["runs"][0]["tokens_per_s"], rel=0.5)
     assert [s["hop_by"] for s in way["stages"]] == [REST, ONE_CLOCK]
     assert [s["compute_s"] > 0 and 0 < s["busy"] <= 1 for s in document["stages"]] == [True, True]
+
+
+def test_a_hop_between_rigs_is_known_from_what_its_sender_counts(plan_file: Path, tmp_path: Path) -> None:
+    plan = json.loads(plan_file.read_text())
+    plan["workers"][1]["rig"] = "elsewhere"
+    (path := tmp_path / "apart.json").write_text(json.dumps(plan))
+    (way,) = json.loads(swarm("bench", "--json", "--plan-file", str(path), *QUICK).out)["runs"][0]["ways"]
+    assert [s["hop_by"] for s in way["stages"]] in ([REST, COUNTED], [SHARED, SHARED])  # the latter, should the count exceed it
+    assert all(0 < s["hop_s"] < way["traversal_s"] for s in way["stages"])
 
 
 def test_sessions_without_room_are_measured_when_their_turn_comes_and_that_is_said(plan_file: Path) -> None:
@@ -138,10 +153,10 @@ def test_the_picture_fits_80_columns_and_has_runs_prediction_waterfall_and_busy_
     lines = shown(found({"w0": 0.25, "w1": 1.0}))
     assert max(map(len, lines)) <= 80
     text = "\n".join(lines)
-    assert "the Plan" in text and "80.0 of 1" in text and "100%" in text and "25%" in text
-    bars = {line[:24].strip(): line for line in lines if "█" in line and " ms " in line}
+    assert "the Plan" in text and "80.0 for 1" in text and "100%" in text and "25%" in text
+    bars = {re.sub(r" +[0-9.]+ ms.*", "", line): line for line in lines if "█" in line and " ms " in line}
     assert list(bars) == [
-        "w0 queue", "w0 compute", "w0 shard wait", "w0 → w1", "w1 compute", "client → w0, w1 → client", "client",
+        "w0 queue", "w0 compute", "w0 shard wait", "w0 → w1", "w1 compute", "client's two ways", "client",
     ]  # fmt: skip
     assert bars["w1 compute"].count("█") > bars["w0 compute"].count("█") > bars["w0 → w1"].count("█") == 1
     assert bars["w0 compute"].rindex("█") <= bars["w1 compute"].index("█")
