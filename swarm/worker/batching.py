@@ -28,23 +28,29 @@ class Group:
 
 @dataclass(frozen=True)
 class Places:
-    """How many micro-batches may be under way with running answers, and how many with prompt; a micro-batch may have both."""
+    """How many micro-batches may be under way: with running answers, with prompt (one may have both), and in all."""
 
     answers: int
     prompts: int
+    all: int
 
     @classmethod
     def of(cls, answering: int, num_stages: int, fixed: int = 0) -> Places:
         """For so many running answers.
 
-        Of answers: what the Plan says, or one for each Stage and one more, never more than there are. Of prompts: as many less
-        those of answers, and at least one for each Stage and one more, so that each has a chunk while the next comes to it.
+        In all: what the Plan says, or one for each Stage and one more; where no answer runs at least that, so that each Stage has
+        a chunk while the next comes to it. Answers have as many as there are of them; prompts what is left, and at least one.
 
         Args:
             fixed: the Plan's own number; 0 where it leaves it open. The one more is for the client.
         """
-        answers = min(answering, fixed or num_stages + 1)
-        return cls(answers, max(1, max(fixed, num_stages + 1) - answers))
+        every = fixed or num_stages + 1
+        answers = min(answering, every)
+        every = every if answering else max(every, num_stages + 1)
+        return cls(answers, max(1, every - answers), every)
+
+    def free(self, under_way: Sequence[Group]) -> bool:
+        return sum(group.answers + group.prompt_rows > 0 for group in under_way) < self.all
 
     def next_answers(self, answering: int, under_way: Sequence[Group]) -> int:
         """How many running answers the next micro-batch may have, so that all micro-batches differ by one at most."""

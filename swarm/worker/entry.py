@@ -151,15 +151,18 @@ class EntryStage:
         under_way = [u.group for u in self._under_way.values()]
         waiting, answering = self._queue.answering(), len(self._answering(epoch))
         places = Places.of(answering, stages, plan.in_flight)
+        if not places.free(under_way):
+            return []
         answers = places.next_answers(answering, under_way)
         if early and len(waiting) < answers:
             return []
-        rows = 0
-        if places.prompt_may_go(under_way):
-            before = max((g.prompt_rows for g in under_way), default=0)
-            alone = alone_rows(self._queue.prompt_rows(), before, stages, plan.start_rows, plan.chunk_rows)
-            rows = self._beside.rows(stages, places, plan.start_rows, plan.chunk_rows) if answering else alone
-        return [WaitingStep.of(pieces) for pieces in self._queue.take(answers, rows, plan.max_rows)]
+        run_rows = prompt_rows = 0
+        if places.prompt_may_go(under_way) and answering:
+            run_rows = prompt_rows = self._beside.rows(stages, places, plan.start_rows, plan.chunk_rows)
+        elif places.prompt_may_go(under_way):
+            before, prompt_rows = max((group.prompt_rows for group in under_way), default=0), plan.chunk_rows
+            run_rows = alone_rows(self._queue.prompt_rows(), before, stages, plan.start_rows, plan.chunk_rows)
+        return [WaitingStep.of(pieces) for pieces in self._queue.take(answers, run_rows, prompt_rows, plan.max_rows)]
 
     def _answering(self, epoch: Epoch) -> set[bytes]:
         """Sessions whose answers run: a Step of theirs waits, is under way, or is about to come."""

@@ -65,6 +65,7 @@ class _Filling(Generic[W]):
     """A micro-batch while it is put together."""
 
     answers: int
+    run_rows: int
     prompt_rows: int
     max_rows: int
     taken: list[list[W]] = field(default_factory=list)
@@ -73,9 +74,12 @@ class _Filling(Generic[W]):
 
     def take(self, line: _Line[W]) -> bool:
         """Take what fits of a Session: a running answer's Step, or as many pieces of a prompt as fit. False where none does."""
-        answering, run = line.head.answering, list[W]()
+        answering, run, rows = line.head.answering, list[W](), 0
         for step in line.steps.values():
-            if (run and (answering or not step.goes_on(run[-1]))) or not self._fits(step.num_rows, answering, bool(run)):
+            rows += step.num_rows
+            if run and (answering or not step.goes_on(run[-1]) or rows > self.run_rows):
+                break
+            if not self._fits(step.num_rows, answering, bool(run)):
                 break
             run.append(step)
             self.rows += step.num_rows
@@ -133,15 +137,16 @@ class EntryQueue(Generic[W]):
         """Rows of prompts, those of all pieces."""
         return sum(line.rows for line in self._lines.values() if not line.head.answering)
 
-    def take(self, answers: int, prompt_rows: int, max_rows: int) -> list[list[W]]:
+    def take(self, answers: int, run_rows: int, prompt_rows: int, max_rows: int) -> list[list[W]]:
         """The next micro-batch, Session by Session: each one's next Step, or pieces of prompt that become one.
 
         Args:
             answers: the most running answers in it. Not all that wait: a group that took those of others would stay larger.
-            prompt_rows: the most rows of prompts, so that they never stall running answers for longer than that; 0: none.
+            run_rows: the most rows of pieces of one Session that become one Step.
+            prompt_rows: the most rows of prompts in all, so that they never stall running answers for longer than that; 0: none.
             max_rows: the most rows in all. A Step that exceeds either goes alone, so that none waits for ever.
         """
-        filling: _Filling[W] = _Filling(answers, prompt_rows, max_rows)
+        filling: _Filling[W] = _Filling(answers, run_rows, prompt_rows, max_rows)
         lines = sorted(self._lines.values(), key=lambda line: line.since)
         running = [line for line in lines if line.head.answering] if answers else []
         prompts = [line for line in lines if not line.head.answering] if prompt_rows else []

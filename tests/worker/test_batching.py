@@ -31,6 +31,13 @@ def test_a_prompt_has_one_chunk_under_way_where_answers_fill_all_places() -> Non
     assert not places.prompt_may_go([Group(0, 64), Group(3)])
 
 
+def test_where_answers_fill_all_places_a_prompt_goes_with_them_and_not_beside_them() -> None:
+    places = Places.of(8, 2, fixed=2)
+    assert not places.free([Group(4), Group(4)])
+    assert places.free([Group(4), Group(0)]), "what is answered has no place any more"
+    assert places.free([Group(4, 64)])
+
+
 def test_answers_wait_for_a_place_of_their_own_and_not_for_prompts() -> None:
     places = Places.of(2, 2)
     assert places.next_answers(2, [Group(0, 64), Group(0, 64), Group(1, 64)]) == 1

@@ -36,7 +36,7 @@ steps = st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"d"]), st.integer
 
 
 def taken_from(queue: EntryQueue[Step], answers: int = 9, prompt_rows: int = CHUNK) -> list[Step]:
-    return [step for run in queue.take(answers, prompt_rows, MOST) for step in run]
+    return [step for run in queue.take(answers, MOST, prompt_rows, MOST) for step in run]
 
 
 def queue_of(*drawn: tuple[bytes, int] | tuple[bytes, int, bool]) -> EntryQueue[Step]:
@@ -52,7 +52,7 @@ def test_every_step_is_taken_once_each_sessions_in_order_and_none_waits_for_ever
 ) -> None:
     queue, taken = queue_of(*drawn), list[Step]()
     while len(queue):
-        runs = queue.take(answers, CHUNK, MOST)
+        runs = queue.take(answers, MOST, CHUNK, MOST)
         batch = [step for run in runs for step in run]
         assert batch, "Steps wait, and none is taken"
         assert len({run[0].session for run in runs}) == len(runs), "two Steps of a Session in one micro-batch"
@@ -74,8 +74,13 @@ def test_running_answers_and_a_prompt_share_a_micro_batch() -> None:
 
 def test_pieces_of_a_prompt_go_together_as_far_as_they_may() -> None:
     queue = queue_of(*[(b"a", 2, True)] * 5, (b"a", 1))
-    assert [[s.number for s in run] for run in queue.take(9, 6, MOST)] == [[0, 1, 2]]
-    assert [[s.number for s in run] for run in queue.take(0, 6, MOST)] == [[3, 4, 5]]
+    assert [[s.number for s in run] for run in queue.take(9, MOST, 6, MOST)] == [[0, 1, 2]]
+    assert [[s.number for s in run] for run in queue.take(0, 6, MOST, MOST)] == [[3, 4, 5]]
+
+
+def test_prompts_of_several_sessions_go_together_though_each_is_cut() -> None:
+    queue = queue_of(*[(b"a", 2, True)] * 3, (b"b", 3), (b"c", 6))
+    assert [[s.number for s in run] for run in queue.take(0, 4, CHUNK, MOST)] == [[0, 1], [3]]
 
 
 def test_where_no_prompt_may_go_answers_go_alone_and_where_no_answer_may_a_prompt_does() -> None:
