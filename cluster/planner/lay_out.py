@@ -13,6 +13,8 @@ from dataclasses import replace
 from cluster.planner.block_names import BlockNames, Taken, name_blocks
 from cluster.planner.budget import Load, Prices, budget_of
 from cluster.planner.choice import Choice, Kind, StageChoice
+from cluster.planner.chunks import start_rows
+from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware
 from cluster.planner.held import Held
 from cluster.planner.predict import predict
@@ -48,7 +50,8 @@ def finished(plan: Plan, hardware: Hardware, load: Load) -> Plan:
     specs = {d.name: d.spec for d in hardware.devices}
     plan = replace(plan, workers=tuple(specs[w.name] for w in plan.workers))
     plan = replace(plan, workers=tuple(_budgeted(plan, w) for w in plan.workers))
-    return replace(plan, predicted=predict(plan, hardware, load))
+    cut_by = start_rows(plan, Costs(Prices.of(plan.model, load), hardware))
+    return replace(plan, start_rows=cut_by, predicted=predict(plan, hardware, load))
 
 
 def _budgeted(plan: Plan, worker: WorkerSpec) -> WorkerSpec:
