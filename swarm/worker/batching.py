@@ -60,8 +60,15 @@ class Places:
         floor, larger = divmod(answering, self.answers)
         return max(1, floor + (sum(n > floor for n in groups) < larger))
 
-    def prompt_may_go(self, under_way: Sequence[Group]) -> bool:
-        return sum(group.prompt_rows > 0 for group in under_way) < self.prompts
+    def prompt_may_go(self, under_way: Sequence[Group], turns: int) -> bool:
+        """Whether the next micro-batch may have prompt, so that each running answer has as many chunks a token as prompts places.
+
+        Args:
+            turns: micro-batches with running answers since the last chunk, the one that had it included.
+        """
+        chunks = sum(group.prompt_rows > 0 for group in under_way)
+        waits = any(group.answers for group in under_way) and turns * self.prompts < self.answers
+        return chunks < self.prompts and not waits
 
 
 def alone_rows(waiting: int, before: int, num_stages: int, start_rows: int, most: int) -> int:

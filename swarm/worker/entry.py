@@ -56,6 +56,8 @@ class EntryStage:
         self._next = 0
         self._computing = 0
         self._beside = BesideRows()
+        self._turns = 0
+        """Micro-batches with running answers since the last one with prompt, that one included."""
         self._answered_at: dict[bytes, float] = {}
         """Session → when its last Step as a running answer came, or was done."""
         self._pump_planned = False
@@ -157,12 +159,17 @@ class EntryStage:
         if early and len(waiting) < answers:
             return []
         run_rows = prompt_rows = 0
-        if places.prompt_may_go(under_way) and answering:
+        prompt_may_go = places.prompt_may_go(under_way, self._turns)
+        if prompt_may_go and answering:
             run_rows = prompt_rows = self._beside.rows(stages, places, plan.start_rows, plan.chunk_rows)
-        elif places.prompt_may_go(under_way):
+        elif prompt_may_go:
             before, prompt_rows = max((group.prompt_rows for group in under_way), default=0), plan.chunk_rows
             run_rows = alone_rows(self._queue.prompt_rows(), before, stages, plan.start_rows, plan.chunk_rows)
-        return [WaitingStep.of(pieces) for pieces in self._queue.take(answers, run_rows, prompt_rows, plan.max_rows)]
+        steps = [WaitingStep.of(pieces) for pieces in self._queue.take(answers, run_rows, prompt_rows, plan.max_rows)]
+        if any(not step.answering for step in steps):
+            self._turns = 0
+        self._turns += any(step.answering for step in steps)
+        return steps
 
     def _answering(self, epoch: Epoch) -> set[bytes]:
         """Sessions whose answers run: a Step of theirs waits, is under way, or is about to come."""

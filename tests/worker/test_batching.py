@@ -27,8 +27,14 @@ def test_prompts_alone_have_a_chunk_for_each_stage_and_one_on_its_way_whatever_i
 def test_a_prompt_has_one_chunk_under_way_where_answers_fill_all_places() -> None:
     places = Places.of(8, 2)
     assert places.prompts == 1
-    assert places.prompt_may_go([Group(2), Group(3)])
-    assert not places.prompt_may_go([Group(0, 64), Group(3)])
+    assert places.prompt_may_go([Group(2), Group(3)], turns=3)
+    assert not places.prompt_may_go([Group(0, 64), Group(3)], turns=3)
+
+
+def test_a_running_answer_has_one_chunk_a_token_though_the_chunk_before_is_through() -> None:
+    places = Places.of(8, 2)
+    assert not places.prompt_may_go([Group(2), Group(3)], turns=2)
+    assert places.prompt_may_go([Group(0)], turns=0), "nobody would wait for it"
 
 
 def test_where_answers_fill_all_places_a_prompt_goes_with_them_and_not_beside_them() -> None:
