@@ -75,9 +75,8 @@ def _experts(
     """Which experts each Worker of a kind holds, and the bytes that it and the owner lack for them."""
     total = before.sizes.config.num_experts
     holders = [owner] * (total - sum(n for _, n in kind.away)) + [worker for worker, n in kind.away for _ in range(n)]
-    prices = np.array(
-        [[_price(block, e, w, before, taken) + UNUSUAL * (e != i) for i, w in enumerate(holders)] for e in range(total)]
-    )
+    each = {w: [_price(block, e, w, before, taken) for e in range(total)] for w in set(holders)}
+    prices = np.array([each[w] for w in holders]).T + UNUSUAL * (1 - np.eye(total))
     try:
         rows, places = linear_sum_assignment(prices)
     except ValueError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from swarm.config import Sizes
 from swarm.plan import Model, Plan, Route
@@ -49,9 +50,13 @@ class Held:
     def of(self, worker: str) -> frozenset[Part]:
         return self.parts.get(worker, frozenset())
 
-    def bytes_of(self, parts: Iterable[Part]) -> int:
+    @cached_property
+    def _each(self) -> dict[str, int]:
         sizes = self.sizes
-        each = {"core": sizes.block_core, "expert": sizes.expert, "embedding": sizes.embedding, "head": sizes.head}
+        return {"core": sizes.block_core, "expert": sizes.expert, "embedding": sizes.embedding, "head": sizes.head}
+
+    def bytes_of(self, parts: Iterable[Part]) -> int:
+        each = self._each
         return sum(each[kind] for kind, _, _ in parts)
 
     def missing_bytes(self, worker: str, parts: Iterable[Part]) -> int:
