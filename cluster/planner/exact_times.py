@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
+from math import comb
 
 import numpy as np
 
-from cluster.planner.costs import Away, Costs, choices
+from cluster.planner.costs import Away, Costs
 from cluster.planner.exact_ground import Floats, Ground, Ints
 
 SMALL_SWARM = 4
@@ -54,6 +55,11 @@ class Kinds:
 
 def _compositions(parts: int, most: int) -> list[tuple[int, ...]]:
     return [c for c in product(range(1, most + 1), repeat=parts) if sum(c) <= most]
+
+
+def _shares(others: int, chosen: int) -> list[tuple[int, ...]]:
+    """How many experts of a row may be with the owner, and with each of so many others."""
+    return [(chosen - sum(c), *c) for c in product(range(chosen + 1), repeat=others) if sum(c) <= chosen]
 
 
 def _number(others: int, experts: int, width: int) -> int:
@@ -119,18 +125,19 @@ class Times:
 
     def _one_row(self) -> Floats:
         """The exact mean over which experts the row chooses."""
-        kinds = self.kinds
-        mean = np.zeros((len(self.ground.devices), 2 ** kinds.places.shape[1], len(kinds.places)))
+        kinds, total = self.kinds, self.ground.prices.num_experts
+        width, groups = kinds.places.shape[1], np.stack([total - kinds.away, *kinds.counts.T])
+        mean = np.zeros((len(self.ground.devices), 2**width, len(kinds.places)))
         asked = self._asked(self._top_k, 1.0, 1.0)
-        for counts in np.unique(kinds.counts, axis=0):
-            at = np.flatnonzero((kinds.counts == counts).all(axis=1))
-            groups = (self.ground.prices.num_experts - int(counts.sum()), *(int(c) for c in counts))
-            for chosen, chance in choices(groups, self._top_k):
-                longest = np.broadcast_to(chosen[0] * self.expert[:, None, None], mean[:, :, at].shape)
-                for i, n in enumerate(chosen[1:]):
-                    if n:
-                        longest = np.maximum(longest, asked[:, kinds.places[at, i], :, n][:, :, self._busy(i)].transpose(1, 2, 0))
-                mean[:, :, at] += chance * longest
+        ways = np.array([[comb(n, k) for k in range(self._top_k + 1)] for n in range(total + 1)], np.float64)
+        for chosen in _shares(width, self._top_k):
+            chance = ways[groups, np.array(chosen)[:, None]].prod(axis=0) / comb(total, self._top_k)
+            at = np.flatnonzero(chance)
+            longest = np.broadcast_to(chosen[0] * self.expert[:, None, None], mean[:, :, at].shape)
+            for i, n in enumerate(chosen[1:]):
+                if n:
+                    longest = np.maximum(longest, asked[:, kinds.places[at, i], :, n][:, :, self._busy(i)].transpose(1, 2, 0))
+            mean[:, :, at] += chance[at] * longest
         return mean
 
     @property
