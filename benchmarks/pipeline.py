@@ -3,7 +3,9 @@
     python -m benchmarks.pipeline [--prompt 2048] [--running 4] [--sessions 8] [--rounds 3] [--dtype auto] [--folder FOLDER]
 
 The 1.5B shape, real Worker processes of one thread each: one of them holding all Blocks, and two holding half each. Both stay
-up, and the rounds of what is compared alternate between them, so that a machine that drifts drifts for both.
+up, and the rounds of what is compared alternate between them, so that a machine that drifts drifts for both. Where others use
+its cores too, two threads are not twice one, and tokens/s say little: the share of the time that each Stage was computing says
+whether Stages overlap. The sum of the shares is what two Stages give over one where each has a core of its own.
 """
 
 from __future__ import annotations
@@ -77,12 +79,12 @@ async def traverse(session: Session) -> float:
     return time.monotonic() - started
 
 
-async def prefill(swarm: Swarm, prompt: int) -> float:
-    """Tokens/s of one prompt, alone."""
+async def prefill(swarm: Swarm, prompt: int) -> tuple[float, list[float]]:
+    """Tokens/s of one prompt, alone, and each Worker's share of that time that it computed."""
     session = await swarm.session(prompt)
-    rate = prompt / await traverse(session)
+    before, taken, after = await swarm.worked(), await traverse(session), await swarm.worked()
     await session.close()
-    return rate
+    return prompt / taken, [(after[n][0] - before[n][0]) / taken for n in after]
 
 
 async def answer(session: Session, until: asyncio.Event, gaps: list[tuple[float, float]]) -> None:
@@ -153,15 +155,22 @@ async def run(given: argparse.Namespace) -> None:
             await prefill(swarm, 256)
             await prefill(swarm, 256)
         for prompt in (256, given.prompt):
-            rates = [[await prefill(swarm, prompt) for swarm in (one, two)] for _ in range(given.rounds)]
-            alone, both = median(r[0] for r in rates), median(r[1] for r in rates)
-            spread = ", ".join(f"{r[1] / r[0]:.2f}" for r in rates)
-            print(f"prefill of {prompt}: one Stage {alone:.0f}, two {both:.0f} tok/s: {both / alone:.2f} times ({spread})", flush=True)
+            found = [[await prefill(swarm, prompt) for swarm in (one, two)] for _ in range(given.rounds)]
+            alone, both = (median(each[i][0] for each in found) for i in range(2))
+            shares = [median(each[1][1][i] for each in found) for i in range(2)]
+            print(
+                f"prefill of {prompt}: one Stage {alone:.0f}, two {both:.0f} tok/s: {both / alone:.2f} times; "
+                f"two Stages busy {shares[0]:.0%} and {shares[1]:.0%}: {sum(shares):.2f} at once",
+                flush=True,
+            )
         for swarm, name in ((one, "one Stage"), (two, "two Stages")):
             told([await stall(swarm, given.running, given.prompt) for _ in range(given.rounds)], name, given)
         for swarm, name in ((one, "one Stage"), (two, "two Stages")):
-            shares, rate = await busy(swarm, given.sessions, given.new)
-            print(f"{given.sessions} Sessions, {name}: busy {', '.join(f'{s:.1%}' for s in shares.values())}, {rate:.1f} tok/s", flush=True)
+            worked, rate = await busy(swarm, given.sessions, given.new)
+            print(
+                f"{given.sessions} Sessions, {name}: busy {', '.join(f'{s:.1%}' for s in worked.values())}, {rate:.1f} tok/s",
+                flush=True,
+            )
 
 
 def told(found: list[Stall], name: str, given: argparse.Namespace) -> None:
