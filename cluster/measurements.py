@@ -92,6 +92,14 @@ class Measurements:
         known = self._devices.get(key, {})
         return known[min(known, key=lambda s: _distance(s, shape))] if known else None
 
+    def newest(self, key: str) -> Figures | None:
+        """The last that was measured of a Device, for whichever shape."""
+        return max(self._devices.get(key, {}).values(), key=lambda f: f.at, default=None)
+
+    def newest(self, key: str) -> Figures | None:
+        """Of a Device, for the shape that was measured last; None where it was never measured."""
+        return next(reversed(self._devices.get(key, {}).values()), None)
+
     def exact(self, key: str, shape: Shape) -> Figures | None:
         """Of a Device, for just this shape."""
         return self._devices.get(key, {}).get(shape)

@@ -61,7 +61,7 @@ def _rig(rig: Rig) -> dict[str, Any]:
 
 def _measured(device: Device, plan: Plan | None, book: Measurements) -> dict[str, Any] | None:
     """What was measured of a Device, in the units that people know; for the Plan's model, or the newest before there is one."""
-    figures = book.figures(device.key, Shape.of(plan.model) if plan else Shape("", 0, 0))
+    figures = book.figures(device.key, Shape.of(plan.model)) if plan else book.newest(device.key)
     if figures is None:
         return None
     element = Sizes(plan.model.config, plan.model.dtype).weight_element if plan else 2.0
