@@ -93,10 +93,6 @@ class Measurements:
         return known[min(known, key=lambda s: _distance(s, shape))] if known else None
 
     def newest(self, key: str) -> Figures | None:
-        """The last that was measured of a Device, for whichever shape."""
-        return max(self._devices.get(key, {}).values(), key=lambda f: f.at, default=None)
-
-    def newest(self, key: str) -> Figures | None:
         """Of a Device, for the shape that was measured last; None where it was never measured."""
         return next(reversed(self._devices.get(key, {}).values()), None)
 
