@@ -62,7 +62,7 @@ class CoordinatorActor:
 
     async def _serve(self) -> None:
         settings = self._settings
-        credentials = Credentials(settings.key)
+        credentials = Credentials(settings.key, "coordinator")
         memo = Memo(Path(settings.memo))
         restarted = settings.restarted or ray.get_runtime_context().was_current_actor_reconstructed
         target = (memo.read() if restarted else None) or settings.target

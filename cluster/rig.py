@@ -75,7 +75,7 @@ class Rig:
         self.settings = settings
         self.ports = Ports.lay_out(settings.ports, len(settings.devices))
         self.bind = bind_host(settings.host)
-        self.credentials = Credentials(settings.key)
+        self.credentials = Credentials(settings.key, settings.name)
         self.workers: list[WorkerProcess] = []
         self.ray: RayNode | None = None
         self.name = settings.name

@@ -54,9 +54,10 @@ def main() -> int:
 
 
 async def _ask(address: str, key: str, swarm: subprocess.Popen[bytes]) -> None:
-    source = SwarmPlan(address, Credentials(key))
+    credentials = Credentials(key)
+    source = SwarmPlan(address, credentials)
     await _wait_for_plan(source, swarm)
-    async with open_client(source, Credentials(key)) as client:
+    async with open_client(source, credentials) as client:
         conversation = client.conversation()
         prompt = client.chat_format.prompt([Message("user", QUESTION)])
         print(f"\n> {QUESTION}", flush=True)

@@ -13,7 +13,6 @@ from swarm.cli import options, rig_options, settings
 from swarm.cli.install import need
 from swarm.cli.rig_watch import watching
 from swarm.cli.screen import Screen
-from swarm.wire.credentials import Credentials
 
 
 def join(
@@ -50,7 +49,7 @@ def join(
 
 
 async def _serve(rig: JoinedRig, screen: Screen) -> None:
-    credentials = Credentials(rig.settings.key)
+    credentials = rig.credentials
     screen.tell(f"joining the swarm at {rig.swarm} ...")
     async with rig:
         settings.remember(rig.swarm, rig.settings.key)

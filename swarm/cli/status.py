@@ -14,7 +14,7 @@ from rich.live import Live
 
 from swarm.cli import options, output
 from swarm.cli.status_table import Rates, picture
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import Expired, Lost, NoSwarm, SwarmError, UsageError
 from swarm.plan import Plan, WorkerSpec
 from swarm.wire.overview import overview
 from swarm.wire.status import from_rpc
@@ -84,9 +84,10 @@ async def _ask_worker(spec: WorkerSpec, target: options.Target) -> worker_pb2.Wo
         try:
             reply: worker_pb2.WorkerStatus = await stub.Status(worker_pb2.WorkerStatusRequest(), timeout=ANSWER_S)
         except grpc.aio.AioRpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            meant = from_rpc(error, f"worker {spec.name} at {spec.address}")
+            if isinstance(meant, NoSwarm | Expired | Lost):
                 return None
-            raise from_rpc(error, f"worker {spec.name} at {spec.address}") from None
+            raise meant from None
     return reply
 
 

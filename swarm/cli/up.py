@@ -19,7 +19,6 @@ from swarm.config import kv_dtype
 from swarm.errors import gib
 from swarm.weights.describe import describe
 from swarm.weights.source import NANO, local
-from swarm.wire.credentials import Credentials
 
 if TYPE_CHECKING:
     from cluster.head_rig import HeadRig
@@ -84,7 +83,7 @@ def up(
 
 
 async def _serve(rig: HeadRig, model: str, screen: Screen) -> None:
-    credentials = Credentials(rig.settings.key)
+    credentials = rig.credentials
     screen.tell(f"starting a swarm at {rig.address} ...")
     async with rig:
         settings.remember(rig.address, rig.settings.key)

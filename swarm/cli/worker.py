@@ -42,6 +42,6 @@ def worker(
             bar.stop()
             console.print(f"{name} serves at {address}")
 
-        credentials = Credentials(settings.explicit_key(key, key_file))
+        credentials = Credentials(settings.explicit_key(key, key_file), name)
         source = Source(settings.cache_dir(cache), tuple(weights_from or ()))
         asyncio.run(serve_plan(plan, name, credentials, source, serves, progress))

@@ -13,10 +13,10 @@ from typing import Any
 
 import grpc.aio
 
-from swarm.errors import Lost, StepError, SwarmError
+from swarm.errors import Lost, StepError, SwarmError, WrongKey
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
-from swarm.wire.status import from_rpc, from_step
+from swarm.wire.status import from_rpc, from_step, silence
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 
@@ -198,5 +198,7 @@ class RouteStreams:
     def _why(self, error: grpc.aio.AioRpcError, worker: str) -> SwarmError:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
             meant = from_rpc(error, f"worker {worker}")
-            return meant if isinstance(meant, StepError) else Lost(f"worker {worker} is gone ({error.details()})")
+            if isinstance(meant, StepError | WrongKey):
+                return meant
+            return Lost(f"worker {worker} is gone ({silence(error)})")
         return from_rpc(error, f"worker {worker}")

@@ -46,7 +46,7 @@ def to_rpc(error: SwarmError) -> tuple[grpc.StatusCode, str]:
     return code, json.dumps(details)
 
 
-def from_rpc(error: grpc.aio.AioRpcError, what: str) -> SwarmError:
+def from_rpc(error: grpc.RpcError, what: str) -> SwarmError:
     """The error that the other side meant, or the one that its silence means.
 
     Args:
@@ -54,20 +54,43 @@ def from_rpc(error: grpc.aio.AioRpcError, what: str) -> SwarmError:
         what: whom we talked to, for the message: `the swarm at 10.0.0.2:7700`, `worker rig-b/cuda:0`.
     """
     code, text = error.code(), error.details() or ""
-    if code == grpc.StatusCode.UNAUTHENTICATED:
-        return errors.WrongKey(f"{what} does not accept this key: give the one that `swarm up` printed with --key")
     try:
         details = json.loads(text)
         return _rebuild(details["error"], details)
     except (ValueError, KeyError, TypeError):
         pass  # not one of ours: gRPC itself speaks
     if code == grpc.StatusCode.UNAVAILABLE:
-        return errors.NoSwarm(f"{what} does not answer: check the address, and that `swarm up` runs there")
+        return _unavailable(text, what)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return Expired(f"{what} did not answer in time")
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return errors.NoSwarm(f"{what} does not speak swarm: check the address and the version there")
     return SwarmError(f"{what} failed ({code.name}): {text}")
+
+
+def _unavailable(text: str, what: str) -> SwarmError:
+    """What it means that no connection came about. gRPC has one code for all of it, and says why in words."""
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return errors.WrongKey(f"{what} does not accept this key: give the one that `swarm up` printed with --key")
+    if reason := _at_the_handshake(text):
+        return errors.NoSwarm(f"{what} cannot be talked to: {reason}")
+    return errors.NoSwarm(f"{what} does not answer: check the address, and that `swarm up` runs there")
+
+
+def silence(error: grpc.RpcError) -> str:
+    """Why somebody could not be talked to, for inside a message; gRPC's own words where those say it."""
+    text = str(error.details() or error.code().name)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "it does not accept this key"
+    return _at_the_handshake(text) or text
+
+
+def _at_the_handshake(text: str) -> str:
+    if "WRONG_VERSION_NUMBER" in text:
+        return "it does not speak TLS, as who has a swarm's key does; check the address, or give no key"
+    if "failed to connect" in text and ("Socket closed" in text or "Connection reset" in text):
+        return "it hangs up; it is ending, or wants a key (--key), or an invitation that has not expired"
+    return ""
 
 
 def _rebuild(name: str, details: dict[str, str | int]) -> SwarmError:

@@ -22,7 +22,7 @@ def main() -> int:
     given = parser.parse_args()
     key = sys.stdin.readline().strip()
     where, size = (given.name, given.listen, given.device), given.memory_bytes
-    return run_owned(WorkerSettings(*where, given.threads, size, Credentials(key), given.cache))
+    return run_owned(WorkerSettings(*where, given.threads, size, Credentials(key, given.name), given.cache))
 
 
 if __name__ == "__main__":

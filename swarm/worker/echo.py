@@ -15,9 +15,9 @@ from statistics import median
 import grpc
 import grpc.aio
 
-from swarm.errors import Full, Refused, SwarmError, Unreachable
+from swarm.errors import Full, NoSwarm, Refused, SwarmError, Unreachable
 from swarm.wire.credentials import Credentials
-from swarm.wire.status import from_rpc
+from swarm.wire.status import from_rpc, silence
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
 
@@ -78,9 +78,10 @@ async def measure_link(credentials: Credentials, here: str, address: str, budget
     except TimeoutError:
         raise Unreachable(_silent(here, address, f"no answer in {budget_s + CONNECT_S:.0f} s")) from None
     except grpc.aio.AioRpcError as error:
-        if error.code() == grpc.StatusCode.UNAVAILABLE:
-            raise Unreachable(_silent(here, address, error.details() or "no answer")) from None
-        raise from_rpc(error, f"the worker at {address}, asked from {here},") from None
+        meant = from_rpc(error, f"the worker at {address}, asked from {here},")
+        if isinstance(meant, NoSwarm):
+            raise Unreachable(_silent(here, address, silence(error))) from None
+        raise meant from None
     finally:
         await channel.close(None)
     return pb.LinkReply(rtt_s=rtt_s, bytes_per_s=bytes_per_s, took_s=time.monotonic() - began)

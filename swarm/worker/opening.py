@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import grpc.aio
 
-from swarm.errors import Full, Lost, Refused, TooLong
+from swarm.errors import Full, Lost, NoSwarm, Refused, TooLong
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
@@ -192,9 +192,10 @@ class Opening:
         try:
             return await call
         except grpc.aio.AioRpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            meant = from_rpc(error, f"worker {name}")
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED or isinstance(meant, NoSwarm):
                 raise Lost(f"worker {name} does not answer") from None
-            raise from_rpc(error, f"worker {name}") from None
+            raise meant from None
 
 
 def _closing(request: pb.OpenRequest) -> pb.CloseRequest:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import grpc
 
-from swarm.errors import CorruptWeights, MissingWeights
+from swarm.errors import CorruptWeights, MissingWeights, WrongKey
 from swarm.wire.credentials import Credentials
+from swarm.wire.status import from_rpc, silence
 from swarm.wire.v1 import weights_pb2 as pb
 from swarm.wire.v1.weights_pb2_grpc import WeightsServiceStub
 
@@ -47,7 +48,6 @@ class WeightsPeer:
         self.what = f"rig {rig} at {address}" if rig else f"the worker at {address}"
         self._channel = credentials.blocking_channel(address)
         self._stub = WeightsServiceStub(self._channel)
-        self._metadata = credentials.metadata
         self._resting_until = 0.0
         self._trouble = ""
         self._lock = threading.Lock()
@@ -55,9 +55,7 @@ class WeightsPeer:
     def outline(self, model_id: str) -> pb.OutlineReply:
         """What a model is made of."""
         try:
-            reply: pb.OutlineReply = self._stub.Outline(
-                pb.OutlineRequest(model_id=model_id), timeout=ASK_S, metadata=self._metadata
-            )
+            reply: pb.OutlineReply = self._stub.Outline(pb.OutlineRequest(model_id=model_id), timeout=ASK_S)
             return reply
         except grpc.RpcError as error:
             raise MissingWeights(f"{self.what} does not say what the model is made of ({_why(error)})") from None
@@ -69,14 +67,15 @@ class WeightsPeer:
         while at < len(buffer) or file_bytes < 0:
             before = at
             request = pb.ReadRequest(model_id=model_id, file=file, offset=offset + at, size=min(len(buffer) - at, REQUEST_BYTES))
-            answer = self._stub.Read(request, timeout=REQUEST_S, metadata=self._metadata)
+            answer = self._stub.Read(request, timeout=REQUEST_S)
             try:
                 for piece in answer:
                     at += _take(piece, buffer[at : before + request.size], f"{self.what}: {file}")
                     file_bytes = piece.file_bytes or file_bytes
                 trouble: Exception = MissingWeights(f"{self.what} gave fewer bytes of {file} than were asked for")
             except grpc.RpcError as error:
-                if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED):
+                final = error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
+                if final or isinstance(from_rpc(error, self.what), WrongKey):
                     raise MissingWeights(f"{self.what} does not give {file} ({_why(error)})") from None
                 trouble = MissingWeights(f"{self.what} broke off in {file} at byte {offset + at} ({_why(error)})")
             except CorruptWeights as error:
@@ -141,7 +140,7 @@ def _take(piece: pb.Piece, room: memoryview, what: str) -> int:
 
 
 def _why(error: grpc.RpcError) -> str:
-    text = error.details() or error.code().name
+    text = silence(error)
     try:
         return str(json.loads(text)["message"])
     except (ValueError, KeyError, TypeError):
