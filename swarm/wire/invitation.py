@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from datetime import UTC, datetime
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -40,11 +40,18 @@ def read(text: str) -> Papers:
         authority, certificate, key = (
             base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in text.removeprefix(START).split(".")
         )
-        shown = x509.load_der_x509_certificate(certificate)
-        pem = x509.load_der_x509_certificate(authority).public_bytes(Encoding.PEM)
-        private = load_der_private_key(key, None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    except (ValueError, TypeError, binascii.Error):
+        shown, issuer = x509.load_der_x509_certificate(certificate), x509.load_der_x509_certificate(authority)
+        shown.verify_directly_issued_by(issuer)
+        issuer.verify_directly_issued_by(issuer)
+        private = load_der_private_key(key, None)
+        if private.public_key() != shown.public_key():
+            raise ValueError("not the certificate's key")
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         raise WrongKey("the invitation is damaged: copy all of it again from what `swarm key invite` printed") from None
     if shown.not_valid_after_utc < datetime.now(UTC):
         raise WrongKey(f"the invitation was good until {shown.not_valid_after_utc:%Y-%m-%d %H:%M} UTC: ask for a new one")
-    return Papers(pem, shown.public_bytes(Encoding.PEM), private)
+    return Papers(
+        issuer.public_bytes(Encoding.PEM),
+        shown.public_bytes(Encoding.PEM),
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
