@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cluster.ports import Ports
 from swarm.errors import NoSwarm, PortInUse, UsageError
+from swarm.wire.authority import Papers
 
 NAMESPACE = "swarm"
 OBJECT_STORE_BYTES = 75 * 2**20
@@ -21,6 +22,7 @@ STOP_S = 15.0
 SOCKET_PATH_BYTES = 107
 """The longest path of a Unix socket on Linux (man 7 unix); Ray's own part of it takes up to 60 bytes."""
 RAY_PATH_BYTES = 64
+_TLS_FILES = {"RAY_TLS_CA_CERT": "authority.pem", "RAY_TLS_SERVER_CERT": "certificate.pem", "RAY_TLS_SERVER_KEY": "key.pem"}
 LABEL = "swarm-rig"
 """The Ray node label that has the Rig's id, by which the Coordinator finds the node."""
 
@@ -37,6 +39,7 @@ class RayNodeSettings:
         rig_id: goes into the node's label.
         head: host:port of the head's GCS; empty: this is the head.
         dashboard: whether to start it (head only).
+        papers: for TLS between Ray's processes, good for `addresses_of(host)`; None: they talk in plain text.
     """
 
     host: str
@@ -46,6 +49,12 @@ class RayNodeSettings:
     rig_id: str
     head: str = ""
     dashboard: bool = True
+    papers: Papers | None = None
+
+    @property
+    def tls_folder(self) -> Path:
+        """Where Ray reads certificates and private key."""
+        return self.folder / "tls"
 
     @property
     def session_folder(self) -> Path:
@@ -62,6 +71,11 @@ def ray_host(host: str) -> str:
     return "127.0.0.2" if host in ("127.0.0.1", "localhost") else host
 
 
+def addresses_of(host: str) -> tuple[str, ...]:
+    """Under which Ray's processes on this Rig dial each other and are dialled: their certificate must name all of them."""
+    return tuple(dict.fromkeys((ray_host(host), "127.0.0.1", host)))
+
+
 def has_dashboard() -> bool:
     """Whether what Ray's dashboard imports is installed (`ray[default]`)."""
     return all(find_spec(name) for name in ("aiohttp_cors", "opencensus", "prometheus_client"))
@@ -70,19 +84,30 @@ def has_dashboard() -> bool:
 def ray_environment(settings: RayNodeSettings, base: Mapping[str, str]) -> dict[str, str]:
     """What Ray's processes on this Rig see: token on, nothing sent home, no killing on full memory."""
     ours = {key: value for key, value in base.items() if not key.startswith("RAY_")}
-    return ours | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": settings.token,
-        "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_memory_monitor_refresh_ms": "0",
-        "RAY_prestart_worker_first_driver": "0",
-        "RAY_ROTATION_MAX_BYTES": str(2**20),
-        "RAY_ROTATION_BACKUP_COUNT": "1",
-        "RAY_DISABLE_IMPORT_WARNING": "1",
-        "DASHBOARD_METRIC_PORT": str(settings.ports.ray["dashboard_metrics"]),
-        "PYTHONUNBUFFERED": "1",
-    }
+    return (
+        ours
+        | _tls(settings)
+        | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": settings.token,
+            "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_memory_monitor_refresh_ms": "0",
+            "RAY_prestart_worker_first_driver": "0",
+            "RAY_ROTATION_MAX_BYTES": str(2**20),
+            "RAY_ROTATION_BACKUP_COUNT": "1",
+            "RAY_DISABLE_IMPORT_WARNING": "1",
+            "DASHBOARD_METRIC_PORT": str(settings.ports.ray["dashboard_metrics"]),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
+
+
+def _tls(settings: RayNodeSettings) -> dict[str, str]:
+    if settings.papers is None:
+        return {}
+    files = {variable: str(settings.tls_folder / file) for variable, file in _TLS_FILES.items()}
+    return {"RAY_USE_TLS": "1", **files}
 
 
 def start_command(settings: RayNodeSettings) -> list[str]:
@@ -146,6 +171,7 @@ class RayNode:
         """
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         self.settings.folder.chmod(0o700)
+        self._write_papers()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cluster.keeper", str(self.settings.folder), *start_command(self.settings),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=self._environment,
@@ -160,6 +186,15 @@ class RayNode:
             await self.stop()
             raise _failure(self.settings, said)
         self._reader = asyncio.create_task(self._read_on())
+
+    def _write_papers(self) -> None:
+        if (papers := self.settings.papers) is None:
+            return
+        self.settings.tls_folder.mkdir(mode=0o700, exist_ok=True)
+        for file, pem in zip(_TLS_FILES.values(), (papers.authority, papers.certificate, papers.private_key), strict=True):
+            path = self.settings.tls_folder / file
+            path.touch(mode=0o600)
+            path.write_bytes(pem)
 
     async def _started(self, said: list[str]) -> bool:
         assert self._process and self._process.stdout

@@ -23,7 +23,7 @@ from cluster.hardware import Device
 from cluster.identity import Identity
 from cluster.membership import Membership
 from cluster.ports import DEFAULT_PORTS, Ports
-from cluster.ray_node import RayNode, RayNodeSettings, has_dashboard
+from cluster.ray_node import RayNode, RayNodeSettings, addresses_of, has_dashboard
 from cluster.versions import own_versions
 from cluster.worker_process import WorkerOrder, WorkerProcess
 from swarm.errors import SwarmError
@@ -76,6 +76,7 @@ class Rig:
         self.ports = Ports.lay_out(settings.ports, len(settings.devices))
         self.bind = bind_host(settings.host)
         self.credentials = Credentials(settings.key, settings.name)
+        self.credentials.check_member()
         self.workers: list[WorkerProcess] = []
         self.ray: RayNode | None = None
         self.name = settings.name
@@ -157,7 +158,8 @@ class Rig:
 
     async def _start_ray(self, token: str, head: str) -> None:
         folder = Path(tempfile.mkdtemp(prefix="swarm-", dir="/tmp"))  # short: Ray's sockets lie in it
-        settings = RayNodeSettings(self.settings.host, self.ports, token, folder, self.rig_id, head, has_dashboard())
+        host, papers = self.settings.host, self.credentials.papers_at(addresses_of(self.settings.host))
+        settings = RayNodeSettings(host, self.ports, token, folder, self.rig_id, head, has_dashboard(), papers)
         self.ray = RayNode(settings, self.settings.environment)
         await self.ray.start()
 

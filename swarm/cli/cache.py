@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,9 +15,6 @@ from rich.table import Table
 from swarm.cli import options, output, settings
 from swarm.errors import UsageError, gib
 from swarm.weights.cache.folder import Kept, kept, prune
-
-SECONDS = {"h": 3600, "d": 86400, "w": 604800}
-AGE = re.compile(r"(\d{1,6})([hdw])")
 
 
 class Action(StrEnum):
@@ -47,7 +43,7 @@ def cache(
         raise UsageError("say what to delete: `swarm cache prune MODEL`, `--older-than 30d` or `--all`")
     if model and everything:
         raise UsageError(f"{model} and --all say two things: give one of them")
-    before = time.time() - _seconds(older_than)
+    before = time.time() - (options.seconds("--older-than", older_than) if older_than else 0)
     gone = prune(where, lambda k: _is_of(k, model) and k.last_used <= before)
     if model and not gone and not any(_is_of(k, model) for k in kept(where)):
         raise UsageError(f"{where} has nothing of {model}: see `swarm cache`")
@@ -59,14 +55,6 @@ def _is_of(found: Kept, model: str) -> bool:
     return (
         not model or found.model == model.rstrip("/").rsplit("/", 1)[-1] or (len(model) >= 6 and found.model_id.startswith(model))
     )
-
-
-def _seconds(age: str) -> int:
-    if not age:
-        return 0
-    if not (found := AGE.fullmatch(age)):
-        raise UsageError(f"--older-than {age} is no age: write hours, days or weeks, such as 12h, 30d or 4w")
-    return int(found[1]) * SECONDS[found[2]]
 
 
 def _show(where: Path, found: list[Kept], as_json: bool, done: str) -> None:

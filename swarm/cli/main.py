@@ -55,6 +55,7 @@ COMMANDS = {
         Command("status", "What the swarm holds, where, and how busy it is.", "swarm status --watch"),
         Command("experts", "What the routers chose, Block by Block, and where those experts are.", "swarm experts --block 3"),
         Command("plan", "Where everything would go, and why, without starting anything.", "swarm plan nano --device cpu=4GiB"),
+        Command("key", "An invitation for somebody who may chat and not join.", "swarm key invite --expires 7d"),
         Command("cache", "What this rig's disk keeps of quantized weights; prune deletes.", "swarm cache prune --older-than 30d"),
         Command("down", "Stop the swarm that this rig heads.", "swarm down"),
         Command("worker", "One Worker without Ray, from a Plan in a file.", "swarm worker --plan-file plan.json --name w0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -54,6 +55,9 @@ Cache = Annotated[
     typer.Option("--cache", metavar="DIR", help="Where downloads and quantized weights are kept. [default: the usual folders]"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+_SECONDS = {"h": 3600, "d": 86400, "w": 604800}
+_TIME = re.compile(r"(\d{1,4})([hdw])")
 
 
 def check_objective(given: str) -> None:
@@ -108,6 +112,13 @@ def target(swarm: str | None, key: str | None, key_file: Path | None, plan_file:
         return Target(Credentials(settings.explicit_key(key, key_file)), plan_file=plan_file)
     address = settings.resolve_swarm(swarm)
     return Target(Credentials(settings.resolve_key(key, key_file, address)), address=address)
+
+
+def seconds(option: str, given: str) -> int:
+    """Seconds of `12h`, `30d` or `4w`. Raises UsageError."""
+    if not (found := _TIME.fullmatch(given)):
+        raise UsageError(f"{option} {given} is no time: write hours, days or weeks, such as 12h, 30d or 4w")
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 def read_plan(path: Path) -> Plan:

@@ -69,7 +69,7 @@ class Authority:
             name: the rig, Worker or client that shows it.
             addresses: for programs that compare names with the address that they dialled (Ray); ours do not.
         """
-        names = [x509.DNSName(MEMBER), *(x509.IPAddress(ipaddress.ip_address(a)) for a in addresses)]
+        names = [x509.DNSName(MEMBER), *map(_at, addresses)]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._issue(name, names, usages, _EVER)
 
@@ -83,7 +83,7 @@ class Authority:
         self, name: str, names: list[x509.GeneralName], usages: list[x509.ObjectIdentifier], span: tuple[datetime, datetime]
     ) -> Papers:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64] or "unnamed")])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name.encode("ascii", "replace").decode()[:64] or "unnamed")])
         builder = (
             _builder(subject, key.public_key(), span)
             .add_extension(x509.BasicConstraints(False, None), critical=True)
@@ -97,6 +97,13 @@ class Authority:
         # With the issuer's key named, one authority's certificates are foreign to another of the same subject.
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return builder.add_extension(issuer, critical=False).sign(self._key, hashes.SHA256())
+
+
+def _at(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
 
 
 def _builder(subject: x509.Name, public: ec.EllipticCurvePublicKey, span: tuple[datetime, datetime]) -> x509.CertificateBuilder:

@@ -7,6 +7,7 @@ Keepalive is set on both ends: a server left at its default ping limit answers a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,10 +65,23 @@ class Credentials:
         if invitation.is_invitation(self.key):
             invitation.read(self.key)
 
+    def __getstate__(self) -> dict[str, str]:
+        """What goes to another process (an actor of Ray): not the papers, each process issues its own."""
+        return {"key": self.key, "name": self.name}
+
     @cached_property
     def papers(self) -> Papers:
         """Certificates and private key of this process. Derived when first asked for."""
-        return invitation.read(self.key) if invitation.is_invitation(self.key) else Authority.of(self.key).member(self.name)
+        return invitation.read(self.key) if invitation.is_invitation(self.key) else self._authority.member(self.name)
+
+    def papers_at(self, addresses: Sequence[str]) -> Papers:
+        """Papers that name addresses too, for programs that are not ours."""
+        self.check_member()
+        return self._authority.member(self.name, addresses)
+
+    @cached_property
+    def _authority(self) -> Authority:
+        return Authority.of(self.key)
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """A channel to host:port. Connects when first used."""
@@ -95,8 +109,7 @@ class Credentials:
             PortInUse: somebody else listens there, or the host is not ours.
             WrongKey: an invitation does not make a member.
         """
-        if invitation.is_invitation(self.key):
-            raise WrongKey("an invitation is for chatting: to join, give the swarm's key with --key")
+        self.check_member()
         try:
             port = server.add_secure_port(address, self._for_servers) if self.key else server.add_insecure_port(address)
         except RuntimeError:
@@ -106,6 +119,11 @@ class Credentials:
                 f"cannot listen on {address}: the port is in use or the address is not this machine's; choose other --ports"
             )
         return port
+
+    def check_member(self) -> None:
+        """Raise WrongKey for an invitation: it is for who chats, and makes no server."""
+        if invitation.is_invitation(self.key):
+            raise WrongKey("this is an invitation, which is for chatting: give the swarm's key with --key")
 
     @property
     def _for_channels(self) -> grpc.ChannelCredentials:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -108,7 +109,13 @@ async def test_who_has_the_key_is_let_in_and_no_address_is_named() -> None:
     assert shown.subject.rfc4514_string() == "CN=attic"
 
 
-async def test_a_key_is_the_same_authority_on_every_rig_and_in_every_version() -> None:
+def test_what_goes_to_another_process_is_the_key_and_no_papers() -> None:
+    assert MEMBERS.papers_at(["10.0.0.2"]).certificate != MEMBERS.papers.certificate
+    arrived = pickle.loads(pickle.dumps(MEMBERS))
+    assert arrived == MEMBERS and arrived.papers.private_key != MEMBERS.papers.private_key
+
+
+def test_a_key_is_the_same_authority_on_every_rig_and_in_every_version() -> None:
     public = x509.load_pem_x509_certificate(Authority.of(KEY).certificate).public_key()
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     assert hashlib.sha256(der).hexdigest() == "987eb4a3f7accda1f2859ebfe6ee75d538d6ea8cdbea71124ea7867b3365c0b1"
@@ -185,7 +192,7 @@ async def test_an_invitation_is_for_chatting_and_not_for_joining() -> None:
         stub = rpc.SwarmServiceStub(channel)
         assert (await stub.Join(pb.JoinRequest())).message == "joined"
         assert [p.message async for p in stub.Leave(pb.LeaveRequest())] == ["moving", "gone"]
-    with pytest.raises(WrongKey, match="to join, give the swarm's key"):
+    with pytest.raises(WrongKey, match="an invitation, which is for chatting: give the swarm's key"):
         friend.bind(friend.server(), "127.0.0.1:0")
 
 
