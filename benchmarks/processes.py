@@ -21,6 +21,8 @@ from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
 
 START_S = 300.0
+OPEN = Credentials()
+"""Plain text."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -47,7 +49,7 @@ def even_plan(model: Model, stages: int, threads: int, sessions: int, context: i
 
 
 @asynccontextmanager
-async def workers(plan: Plan, cache: Path | None = None) -> AsyncIterator[Path]:
+async def workers(plan: Plan, cache: Path | None = None, credentials: Credentials = OPEN) -> AsyncIterator[Path]:
     """The Plan's Workers, serving; yields the Plan's file. They end with the block, and so does what they cache by default."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.json"
@@ -55,10 +57,11 @@ async def workers(plan: Plan, cache: Path | None = None) -> AsyncIterator[Path]:
         command = [sys.executable, "-m", "swarm.cli.main", "worker", "--plan-file", str(path)]
         command += ["--cache", str(cache or folder), "--name"]
         quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
-        running = [await asyncio.create_subprocess_exec(*command, w.name, env=dict(os.environ), **quiet) for w in plan.workers]
+        env = {**os.environ, "SWARM_KEY": credentials.key} if credentials.key else dict(os.environ)
+        running = [await asyncio.create_subprocess_exec(*command, w.name, env=env, **quiet) for w in plan.workers]
         try:
             for worker, process in zip(plan.workers, running, strict=True):
-                await _started(worker, process, plan.epoch)
+                await _started(worker, process, plan.epoch, credentials)
             yield path
         finally:
             for process in running:
@@ -67,9 +70,9 @@ async def workers(plan: Plan, cache: Path | None = None) -> AsyncIterator[Path]:
             await asyncio.gather(*(process.wait() for process in running))
 
 
-async def _started(worker: WorkerSpec, process: asyncio.subprocess.Process, epoch: int) -> None:
+async def _started(worker: WorkerSpec, process: asyncio.subprocess.Process, epoch: int, credentials: Credentials) -> None:
     """Wait until a Worker serves. Raises RuntimeError where it ended, or takes too long."""
-    serves, ended = (asyncio.ensure_future(wait) for wait in (_serving(worker.address, epoch), process.wait()))
+    serves, ended = (asyncio.ensure_future(wait) for wait in (_serving(worker.address, epoch, credentials), process.wait()))
     await asyncio.wait((serves, ended), timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
     done = serves.done()
     serves.cancel()
@@ -78,8 +81,8 @@ async def _started(worker: WorkerSpec, process: asyncio.subprocess.Process, epoc
         raise RuntimeError(f"the worker {worker.name} does not serve: start it by hand with `swarm worker` to see why")
 
 
-async def _serving(address: str, epoch: int) -> None:
-    async with Credentials().channel(address) as channel:
+async def _serving(address: str, epoch: int, credentials: Credentials) -> None:
+    async with credentials.channel(address) as channel:
         while True:
             status = await WorkerServiceStub(channel).Status(pb.WorkerStatusRequest(), wait_for_ready=True)
             if status.epoch == epoch:
@@ -90,8 +93,9 @@ async def _serving(address: str, epoch: int) -> None:
 class BareClient:
     """What a Session needs of a client, without a tokenizer."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, credentials: Credentials = OPEN) -> None:
         self.source = FilePlan(path)
+        self._credentials = credentials
         self.pace = Pace()
         self._routes: Routes | None = None
 
@@ -100,7 +104,7 @@ class BareClient:
 
     async def routes(self) -> Routes:
         if self._routes is None:
-            self._routes = Routes(await self.source.plan(), Credentials(), os.urandom(16))
+            self._routes = Routes(await self.source.plan(), self._credentials, os.urandom(16))
         return self._routes
 
     async def close(self) -> None:

@@ -56,6 +56,17 @@ class RayNodeSettings:
         """Where Ray reads certificates and private key."""
         return self.folder / "tls"
 
+    def write_papers(self) -> None:
+        """Put them where Ray reads them, for this user only."""
+        if self.papers is None:
+            return
+        self.tls_folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        pems = (self.papers.authority, self.papers.certificate, self.papers.private_key)
+        for file, pem in zip(_TLS_FILES.values(), pems, strict=True):
+            path = self.tls_folder / file
+            path.touch(mode=0o600)
+            path.write_bytes(pem)
+
     @property
     def session_folder(self) -> Path:
         """What Ray is given. It opens that to everybody, so that it must lie in a folder that stays this user's."""
@@ -171,7 +182,7 @@ class RayNode:
         """
         self.settings.folder.mkdir(parents=True, exist_ok=True)
         self.settings.folder.chmod(0o700)
-        self._write_papers()
+        self.settings.write_papers()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cluster.keeper", str(self.settings.folder), *start_command(self.settings),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=self._environment,
@@ -186,15 +197,6 @@ class RayNode:
             await self.stop()
             raise _failure(self.settings, said)
         self._reader = asyncio.create_task(self._read_on())
-
-    def _write_papers(self) -> None:
-        if (papers := self.settings.papers) is None:
-            return
-        self.settings.tls_folder.mkdir(mode=0o700, exist_ok=True)
-        for file, pem in zip(_TLS_FILES.values(), (papers.authority, papers.certificate, papers.private_key), strict=True):
-            path = self.settings.tls_folder / file
-            path.touch(mode=0o600)
-            path.write_bytes(pem)
 
     async def _started(self, said: list[str]) -> bool:
         assert self._process and self._process.stdout

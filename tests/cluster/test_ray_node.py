@@ -20,8 +20,9 @@ import pytest
 
 from cluster.keeper import descendants
 from cluster.ports import Ports
-from cluster.ray_node import RayNode, RayNodeSettings, ray_environment, start_command
+from cluster.ray_node import RayNode, RayNodeSettings, addresses_of, ray_environment, start_command
 from swarm.errors import PortInUse, UsageError
+from swarm.wire.credentials import Credentials
 
 PORTS = Ports.lay_out("7700-7731", 3)
 SETTINGS = RayNodeSettings("10.0.0.2", PORTS, "token", Path("/tmp/x"), "rig-id")
@@ -38,6 +39,19 @@ def until(there: Callable[[], object]) -> None:
 def test_every_port_is_in_the_range_and_no_two_share_one() -> None:
     used = [PORTS.door, *PORTS.ray.values(), *PORTS.ray_workers, *PORTS.workers]
     assert sorted(used) == list(range(7700, 7732)) and len(PORTS.workers) == 3
+
+
+async def test_rays_private_key_is_a_file_of_this_user_alone_and_ray_is_told_of_it(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    papers = Credentials("secret", "attic").papers_at(addresses_of("10.0.0.2"))
+    settings = replace(SETTINGS, folder=folder, papers=papers)
+    told = ray_environment(settings, {"RAY_USE_TLS": "0"})
+    assert told["RAY_USE_TLS"] == "1" and "RAY_USE_TLS" not in ray_environment(SETTINGS, {"RAY_USE_TLS": "0"})
+    settings.write_papers()
+    for file, pem in (("SERVER_KEY", papers.private_key), ("SERVER_CERT", papers.certificate), ("CA_CERT", papers.authority)):
+        path = Path(told[f"RAY_TLS_{file}"])
+        assert path.read_bytes() == pem and path.is_relative_to(folder)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600 and stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("text", ["7700", "7731-7700", "80-120", "a-b", "7700-77000", ""])

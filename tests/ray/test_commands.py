@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands_harness import NOISE, Person, Running, join_words, wait_for
+from commands_harness import NOISE, NUM_PORTS, Person, Running, join_words, wait_for
+
+from cluster.ports import Ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
@@ -66,6 +70,28 @@ def test_up_prints_the_join_line_the_devices_and_the_plan_and_no_noise(person: P
     assert re.search(r"block \d: \d", up.out)  # a block has experts elsewhere
     assert not any(noise in up.out + up.err for noise in NOISE)
     assert f"starting a swarm at {person.address}" in up.err
+
+
+def heard(port: int, said: bytes) -> bytes:
+    """What a port of this machine answers to plain text; nothing where nobody listens, or hangs up."""
+    answer = b""
+    for host in ("127.0.0.1", "127.0.0.2"):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 2) as there:
+            there.settimeout(2)
+            there.sendall(said)
+            answer += there.recv(64)
+    return answer
+
+
+def test_no_port_answers_a_stranger_but_rays_pages(person: Person, up: Running) -> None:
+    first = int(person.address.rpartition(":")[2])
+    ports = Ports.lay_out(f"{first}-{first + NUM_PORTS - 1}", len(DEVICES) // 2)
+    pages = {ports.ray[name] for name in ("dashboard", "agent_http", "metrics", "runtime_env", "dashboard_metrics")}
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    answering = {port for port in range(first, first + NUM_PORTS) if heard(port, preface)}
+    assert answering <= pages and ports.ray["metrics"] in answering  # which shows that asking so is heard
+    told = {port for port in pages if b" 200 " in heard(port, b"GET / HTTP/1.0\r\n\r\n")}
+    assert told <= {ports.ray["metrics"], ports.ray["dashboard_metrics"]}
 
 
 def test_an_answer_is_all_that_standard_output_holds(person: Person, up: Running) -> None:
