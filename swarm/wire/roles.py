@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -43,8 +44,9 @@ def _guarded(handler: Handler) -> Handler:
 
         async def streaming(request: Any, context: Context) -> None:
             await _check(context)
-            async for reply in stream(request, context):
-                await context.write(reply)
+            async with aclosing(stream(request, context)) as replies:
+                async for reply in replies:
+                    await context.write(reply)
 
         return make(streaming, handler.request_deserializer, handler.response_serializer)
     make_unary = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
