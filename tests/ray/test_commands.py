@@ -90,7 +90,7 @@ def test_no_port_answers_a_stranger_but_rays_pages(person: Person, up: Running) 
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
     answering = {port for port in range(first, first + NUM_PORTS) if heard(port, preface)}
     assert answering <= pages and ports.ray["metrics"] in answering  # which shows that asking so is heard
-    told = {port for port in pages if b" 200 " in heard(port, b"GET / HTTP/1.0\r\n\r\n")}
+    told = {port for port in pages if b" 200 " in heard(port, b"GET /metrics HTTP/1.0\r\n\r\n")}
     assert told <= {ports.ray["metrics"], ports.ray["dashboard_metrics"]}
 
 
