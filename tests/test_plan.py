@@ -60,7 +60,7 @@ def shards(*shards: tuple[str, int, tuple[int, ...]]) -> dict[str, Any]:
     [
         ({"workers": (*PLAN.workers, PLAN.workers[0])}, "two workers have the same name"),
         ({"workers": (replace(PLAN.workers[0], kv_bytes=301), *PLAN.workers[1:])}, "w0 is planned for 1001 bytes and has 1000"),
-        ({"model": replace(PLAN.model, dtype="int3")}, "unknown dtype int3"),
+        ({"model": replace(PLAN.model, dtype="int3")}, "int3 is no way to keep weights"),
         ({"epoch": -1}, "out of range"),
         ({"sessions": 0}, "out of range"),
         ({"context": 0}, "out of range"),
