@@ -67,16 +67,21 @@ class Supplying:
         everyone = {d.name: d for d in sorted(devices, key=lambda d: d.rig_id != self._head) if d.agent}
         surveys = await self._ask(plan, everyone)
         try:
-            while True:
-                order = _decided(surveys, everyone)
-                if order.lines:
-                    self.lines = order.lines
-                    report(f"loading {plan.model.name}", 0.0, order.lines)
-                if not order.fetches:
-                    return _peers(plan, surveys)
+            order = _decided(surveys, everyone)
+            self._say(plan, order, report)
+            while order.fetches:
                 surveys = await self._fetch(plan, order, surveys, everyone, report)
+                order = _decided(surveys, everyone)
+                if order.fetches:  # somebody could not; else all was said
+                    self._say(plan, order, report)
+            return _peers(plan, surveys)
         finally:
             self.coming = []
+
+    def _say(self, plan: Plan, order: FetchPlan, report: Report) -> None:
+        if order.lines:
+            self.lines = order.lines
+            report(f"loading {plan.model.name}", 0.0, order.lines)
 
     async def _ask(self, plan: Plan, everyone: Mapping[str, Device]) -> list[Survey]:
         """All Workers of the Plan, and one of each other Rig; the first who knows the model is who others ask for it."""

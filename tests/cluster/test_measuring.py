@@ -35,8 +35,8 @@ def worker(swarm: Swarm, rig: str, place: int = 0) -> FakeWorker:
     return swarm.agents.workers.setdefault(f"{rig}:{7700 + place}", FakeWorker(name, swarm.agents.orders))
 
 
-def entry(swarm: Swarm, name: str) -> dict[str, object]:
-    found: dict[str, object] = next(w for w in swarm.coordinator.status()["workers"] if w["name"] == name)
+def entry(swarm: Swarm, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(w for w in swarm.coordinator.status()["workers"] if w["name"] == name)
     return found
 
 
@@ -73,6 +73,12 @@ async def test_a_device_is_measured_once_in_the_models_dtype_before_it_is_planne
     assert swarm.stages() == {"a/cpu": (0, 8)} and one.measured == ["fp32"]
     await swarm.coordinator.join(offer("a", NEED + MIB))
     assert one.measured == ["fp32"]
+
+
+async def test_status_says_what_was_measured_while_the_model_does_not_fit_yet(swarm: Swarm) -> None:
+    published = await swarm.coordinator.join(offer("a", NEED // 2))
+    assert published.plan is None
+    assert entry(swarm, "a/cpu")["measured"]["bandwidth_gb_s"] == round(SPEED.bandwidth / 1e9, 2)
 
 
 async def test_a_join_waits_for_nobody_elses_measuring(swarm: Swarm) -> None:

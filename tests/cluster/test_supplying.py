@@ -66,6 +66,7 @@ async def test_while_files_come_the_status_says_how_far_each_rig_is(swarm: Swarm
     a.hold_fetch.set()
     await loading
     assert swarm.coordinator.status()["fetching"] == []
+    assert "a fetches 2 files, 2.0 GiB, from the Hub into /hub (100.0 GiB free)" in swarm.coordinator.status()["sources"]
 
 
 async def test_what_a_rig_could_not_fetch_after_all_another_fetches(swarm: Swarm) -> None:
