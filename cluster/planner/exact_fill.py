@@ -61,6 +61,18 @@ class Stages:
     fixed: Floats
     link: Floats
 
+    def of(self, sets: Ints) -> Stages:
+        """Of some of the sets."""
+        return replace(
+            self,
+            owner=self.owner[sets],
+            most=self.most[sets],
+            plenty=self.plenty[sets],
+            ends=self.ends[sets],
+            fixed=self.fixed[sets],
+            link=self.link[sets],
+        )
+
 
 @dataclass(frozen=True)
 class Filled:

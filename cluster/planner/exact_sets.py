@@ -13,7 +13,7 @@ import numpy as np
 
 from cluster.planner.exact_best import LONGER, Found
 from cluster.planner.exact_fill import Stages, Weights, fill
-from cluster.planner.exact_ground import Ends, Floats, Ground, Ints
+from cluster.planner.exact_ground import Ends, Flags, Floats, Ground, Ints
 from cluster.planner.exact_paths import Counts, Path, Paths
 from cluster.planner.exact_program import UNNOTICED, Program, Solved
 from cluster.planner.exact_times import Kinds, Times, least_prices
@@ -96,12 +96,17 @@ class Sets:
             stages = self.stages(owner, number, fixed[:, [0, 1 + row]], link * self.many[number].rows, split)
             bounds = fill(stages, self.ground.prices.num_blocks, number, weights, most).seconds
             if away:
-                free = replace(stages, dearer=np.stack([stages.alone, stages.many]))
-                cheapest = fill(free, self.ground.prices.num_blocks, number, weights, most).seconds
-                first = np.where(owner == 1, self._first_away, np.inf).min(axis=1)
-                bounds = np.maximum(bounds, cheapest + self.weights.alone * first)
+                bounds = np.maximum(bounds, self._with_one_away(stages, number, weights, most, np.isfinite(bounds)))
             found += [(float(b), c, row) for b, c in zip(bounds, sets, strict=True) if np.isfinite(b)]
         return sorted(found, key=lambda f: (f[0], sum(f[1]), f[2]))
+
+    def _with_one_away(self, stages: Stages, number: int, weights: Weights, most: float, of: Flags) -> Floats:
+        """[X] bounds of the sets `of`, were no Block dearer for want of room, and one has experts elsewhere all the same."""
+        at, found = np.flatnonzero(of), np.zeros(len(of))
+        free = replace(stages, dearer=np.stack([stages.alone, stages.many])).of(at)
+        first = np.where(free.owner == 1, self._first_away, np.inf).min(axis=1)
+        found[at] = fill(free, self.ground.prices.num_blocks, number, weights, most).seconds + self.weights.alone * first
+        return found
 
     @cached_property
     def _first_away(self) -> Floats:

@@ -16,7 +16,7 @@ import numpy as np
 
 from cluster.planner.budget import Load, Prices
 from cluster.planner.choice import Choice
-from cluster.planner.exact import RouteSearch
+from cluster.planner.exact import EFFORT, RouteSearch
 from cluster.planner.exact_best import Best, Found
 from cluster.planner.exact_choice import choice_of
 from cluster.planner.exact_fill import Weights
@@ -39,8 +39,10 @@ QUICKEST = Weights(TIE, 1.0)
 """Of all Sessions' seconds alone."""
 LOOSE = 1 + 1e-6
 """Of a bound, for what rounding and ties add."""
-EFFORT = Effort(columns=100_000, programs=2, proofs=1)
+PAIR_EFFORT = Effort(columns=60_000, programs=1, proofs=1)
 """For one of two Routes of many Blocks."""
+GLANCE = Effort(columns=30_000, programs=1, proofs=0)
+"""For what is only said about a Plan, and decides nothing."""
 PARTINGS = 12
 """Of more than four Devices between two Routes, the most promising that are solved."""
 ROUTES = 2
@@ -48,23 +50,29 @@ ROUTES = 2
 
 
 def optimum(
-    model: Model, hardware: Hardware, load: Load, must: frozenset[str] = frozenset(), routes: int = ROUTES
+    model: Model,
+    hardware: Hardware,
+    load: Load,
+    must: frozenset[str] = frozenset(),
+    routes: int = ROUTES,
+    effort: Effort = EFFORT,
 ) -> Choice | None:
     """The Choice with the least `objective_s`; to spread, of those with most Devices. None where nothing fits.
 
     Args:
         must: names of Devices that are to be used whatever it costs.
         routes: at most.
+        effort: for a Route of many Blocks with experts elsewhere.
     """
     usable = replace(hardware, devices=able(hardware, Prices.of(model, load)))
     free = Ground(model, usable, load, must=must)
     if not load.spread:
-        return _best(free, routes)
+        return _best(free, routes, effort)
     for size in range(len(usable.devices), 0, -1):
-        if size == len(usable.devices) - 1 and not _best(free, routes):
+        if size == len(usable.devices) - 1 and not _best(free, routes, effort):
             return None
         parts = (Ground(model, part, load, must=frozenset(d.name for d in part.devices)) for part in _parts(usable, size))
-        found = [choice for ground in parts if (choice := _best(ground, routes))]
+        found = [choice for ground in parts if (choice := _best(ground, routes, effort))]
         if found:
             return min(found, key=lambda c: c.seconds)
     return None
@@ -93,14 +101,14 @@ def _parts(hardware: Hardware, size: int) -> Iterator[Hardware]:
             yield replace(hardware, devices=tuple(d for i, d in enumerate(hardware.devices) if i in kept))
 
 
-def _best(ground: Ground, routes: int) -> Choice | None:
+def _best(ground: Ground, routes: int, effort: Effort) -> Choice | None:
     if not ground.devices:
         return None
     weights = WEIGHTS[ground.load.objective]
-    one = RouteSearch(ground, weights, _in_flights(ground)).best()
+    one = RouteSearch(ground, weights, _in_flights(ground), effort).best()
     found, least = one.found, one.least
     if ground.load.sessions >= routes > 1 and not ground.load.standby:
-        pair = Pair(replace(ground, routes=routes), weights)
+        pair = Pair(replace(ground, routes=routes), weights, min(effort, PAIR_EFFORT, key=lambda e: e.columns))
         two = pair.best(found.value * (1 - BETTER) if found else np.inf)
         least = min(least, pair.least)
         if two:
@@ -127,6 +135,7 @@ class Pair:
 
     ground: Ground
     weights: Weights
+    effort: Effort
 
     def best(self, cutoff: float) -> Pairing | None:
         """None where nothing is better than `cutoff`; what no pair can be better than is in `least`."""
@@ -254,7 +263,7 @@ class Pair:
             devices = tuple(d for i, d in enumerate(self.ground.devices) if i in kept)
             ground = replace(self.ground, hardware=replace(self.ground.hardware, devices=devices))
             times = self._times.setdefault(kept, {})
-            best = RouteSearch(ground, weights, (number,), EFFORT, times).best(cutoff)
+            best = RouteSearch(ground, weights, (number,), self.effort, times).best(cutoff)
             self._known[key] = cutoff, best
         self._exact = self._exact and best.exact
         return best

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cluster.planner.budget import Load, Prices
 from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware, Measured
-from cluster.planner.optimum import able, in_reach, optimum
+from cluster.planner.optimum import GLANCE, able, in_reach, optimum
 from cluster.planner.predict import alone_s, objective_s
 from cluster.planner.twins import alike
 from swarm.plan import Plan, WorkerSpec
@@ -110,7 +110,7 @@ def _forced(plan: Plan, fresh: Plan, hardware: Hardware, load: Load) -> dict[str
 
 def _price(plan: Plan, device: Measured, hardware: Hardware, load: Load) -> str:
     assert plan.predicted, "a laid out Plan has a prediction"
-    choice = optimum(plan.model, hardware, load, frozenset({device.name}), len(plan.routes))
+    choice = optimum(plan.model, hardware, load, frozenset({device.name}), len(plan.routes), GLANCE)
     if choice is None:
         return "no block is left to give it"
     streams = load.sessions if load.objective == "throughput" else 1
