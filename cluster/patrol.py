@@ -84,8 +84,7 @@ class Patrol:
         if before is not None and not restarted and status.up_s > before.up_s:
             device.tokens_per_s = (status.tokens - before.tokens) / (status.up_s - before.up_s)
         slowed = device.pace.slowed
-        if not device.shares_cores:
-            device.pace = device.pace.seen(status.epoch, _work(status))
+        device.pace = device.pace.seen(status.epoch, _work(status), device.sharers)
         if before is None or restarted or device.silent:
             device.epochs = set(status.epochs)
         if device.silent or (restarted and device.out):

@@ -81,8 +81,8 @@ class Device:
     epochs: set[int] = field(default_factory=set)
     """Epochs that its Worker may still hold, served or only prepared; empty while nothing is known of it."""
     tokens_per_s: float = 0.0
-    shares_cores: bool = False
-    """Its Rig has other CPU Devices: they slow each other down, which says nothing of anybody else."""
+    sharers: int = 1
+    """CPU Devices of its Rig, itself included: they slow each other down, which says nothing of anybody else."""
     room_bytes: int | None = None
     """What a card truly has for its Worker, as it was measured last; None: not known, or no card."""
     pace: Pace = field(default_factory=Pace)
@@ -167,7 +167,7 @@ class Roster:
         self._promised.pop(offer.rig_id, None)
         cpus = sum(device.device == "cpu" for device in offer.devices)
         rig.devices = [
-            Device(f"{rig.name}/{label}", offer.rig_id, rig.name, device, shares_cores=device.device == "cpu" and cpus > 1)
+            Device(f"{rig.name}/{label}", offer.rig_id, rig.name, device, sharers=cpus if device.device == "cpu" else 1)
             for label, device in zip(_labels(offer.devices), offer.devices, strict=True)
         ]
         self.rigs[offer.rig_id] = rig

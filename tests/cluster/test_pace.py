@@ -11,15 +11,15 @@ BYTES = 10**9
 class Serving:
     """A Device that serves, and a Coordinator that looks."""
 
-    def __init__(self) -> None:
-        self.pace, self.work, self.epoch = Pace(), Work(), 1
-        self.pace = self.pace.seen(self.epoch, self.work)
+    def __init__(self, sharers: int = 1) -> None:
+        self.pace, self.work, self.epoch, self.sharers = Pace(), Work(), 1, sharers
+        self.pace = self.pace.seen(self.epoch, self.work, sharers)
 
     def round(self, times: float, rows: int = ROWS) -> float:
         """One look after so many rows, each so many times slower than normal; returns `slowed`."""
         w = self.work
         self.work = Work(w.count + rows, w.seconds + rows * BYTES * NORMAL_S * times, w.num_bytes + rows * BYTES)
-        self.pace = self.pace.seen(self.epoch, self.work)
+        self.pace = self.pace.seen(self.epoch, self.work, self.sharers)
         return self.pace.slowed
 
     def rounds(self, *times: float) -> list[float]:
@@ -73,3 +73,19 @@ def test_a_measurement_while_nobody_talks_decides() -> None:
     serving.rounds(1, 2, 2, 2)
     serving.pace = serving.pace.measured(1.0)
     assert serving.rounds(1, 1, 1) == [1, 1, 1]
+
+
+def test_three_cpu_devices_of_a_rig_that_take_turns_are_not_slowed_and_one_that_somebody_else_uses_is() -> None:
+    serving = Serving(sharers=3)
+    assert set(serving.rounds(1, 3, 3, 3, 3.9, 3.9, 3.9)) == {1}
+    assert serving.rounds(6, 6, 6)[-1] == 2
+    assert serving.rounds(3, 3, 3)[-1] == 1
+
+
+def test_cpu_devices_that_were_slowed_under_another_plan_are_told_again_when_they_are_quick() -> None:
+    serving = Serving(sharers=2)
+    serving.rounds(1, 6, 6, 6)
+    serving.epoch = 2
+    serving.round(6)
+    assert serving.rounds(6, 6, 6)[-1] == 3
+    assert serving.rounds(1, 1, 1)[-1] == 1
