@@ -89,6 +89,8 @@ def local(model: str) -> Path | None:
 def hub_id(model: str) -> HubId:
     """Raises UsageError where it is none."""
     found = HubId.of(model)
-    if found is None or Path(model).suffix == SUFFIX:
+    if Path(model).suffix == SUFFIX:
+        raise UsageError(f"there is no file {model}: give a GGUF file that is here, or one of the Hub as owner/name:KIND")
+    if found is None:
         raise UsageError(f"there is no folder {model}, and it is not a Hub id (owner/name) either: give one of them, or `nano`")
     return found

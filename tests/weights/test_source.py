@@ -36,7 +36,9 @@ def test_a_folder_is_named_by_its_last_part_and_found_by_its_absolute_path(write
 def test_what_is_neither_folder_nor_hub_id_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no folder no-such-model"):
         resolve("no-such-model")
-    with pytest.raises(UsageError, match="--dtype fp8 is not known"):
+    with pytest.raises(UsageError, match=r"no file models/x\.gguf"):
+        resolve("models/x.gguf")
+    with pytest.raises(UsageError, match="fp8 is no way to keep weights"):
         describe("nano", "fp8")
 
 

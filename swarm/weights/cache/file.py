@@ -83,7 +83,10 @@ def read(path: Path) -> Mapped:
         MissingWeights, OSError: it cannot be read.
         CorruptWeights: it is truncated, damaged, or no file of the cache.
     """
-    header = read_header(path)
+    try:
+        header = read_header(path)
+    except CorruptWeights:  # which says to fetch it again
+        raise CorruptWeights(f"{path} is cut or damaged") from None
     pages = _mapped(path, header.file_bytes)
     end = header.entries.get(CHECKSUM)
     if end is None or end.num_bytes != DIGEST_BYTES or end.offset + DIGEST_BYTES != len(pages) or end.offset % ALIGNMENT:
