@@ -21,9 +21,8 @@ from swarm.weights.layouts import Mxfp4, Rearranged
 from swarm.weights.mxfp4 import read_mxfp4_codes, read_mxfp4_into
 from swarm.weights.packed import PackedEntry
 from swarm.weights.rearrange import read_rearranged_into
+from swarm.weights.torch_dtypes import TORCH
 from swarm.weights.unpack import read_packed_codes, read_packed_into
-
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def form_of(entry: AnyEntry) -> Form | None:
@@ -72,7 +71,7 @@ def read_codes(entry: AnyEntry, part: int | None = None) -> Codes | None:
 
 
 def _read_floats_into(out: Tensor, entry: Entry, part: int | None) -> None:
-    shape, dtype = entry.shape if part is None else entry.shape[1:], DTYPES[entry.dtype]
+    shape, dtype = entry.shape if part is None else entry.shape[1:], TORCH[entry.dtype]
     offset = entry.offset + (part or 0) * prod(shape) * dtype.itemsize
     if out.dtype == dtype and out.device.type == "cpu" and out.is_contiguous():
         fill(out, entry.file, offset)

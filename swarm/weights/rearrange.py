@@ -10,8 +10,7 @@ from torch import Tensor
 from swarm.weights.fill import fill
 from swarm.weights.header import ITEM_BYTES, Entry
 from swarm.weights.layouts import Rearranged
-
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8}
+from swarm.weights.torch_dtypes import TORCH
 
 
 def read_rearranged_into(out: Tensor, entry: Rearranged, part: int | None = None) -> None:
@@ -27,7 +26,7 @@ def read_rearranged_into(out: Tensor, entry: Rearranged, part: int | None = None
 def read_part(entry: Entry, part: int | None = None) -> Tensor:
     """One tensor as its file has it, or its `part` along the first dimension."""
     shape = entry.shape if part is None else entry.shape[1:]
-    found = torch.empty(shape, dtype=DTYPES[entry.dtype])
+    found = torch.empty(shape, dtype=TORCH[entry.dtype])
     fill(found, entry.file, entry.offset + (part or 0) * prod(shape) * ITEM_BYTES[entry.dtype])
     return found
 

@@ -15,8 +15,8 @@ from swarm.weights.codes import Codes
 from swarm.weights.fill import fill
 from swarm.weights.header import Entry
 from swarm.weights.packed import GPTQ, PackedEntry
+from swarm.weights.torch_dtypes import TORCH
 
-DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
 AWQ_ORDER = [0, 4, 1, 5, 2, 6, 3, 7]
 """In which of a word's eight codes each of eight neighbours is."""
 CHUNK_WEIGHTS = 1 << 19
@@ -95,6 +95,6 @@ def _spread(words: Tensor, bits: int, awq: bool) -> Tensor:
 
 
 def _read(entry: Entry) -> Tensor:
-    tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+    tensor = torch.empty(entry.shape, dtype=TORCH[entry.dtype])
     fill(tensor, entry.file, entry.offset)
     return tensor

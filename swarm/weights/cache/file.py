@@ -23,15 +23,12 @@ from swarm.errors import CorruptWeights
 from swarm.model.memory import ALIGNMENT
 from swarm.weights.cache.checksum import DIGEST_BYTES, checksum
 from swarm.weights.header import Entry, Header, read_header
+from swarm.weights.torch_dtypes import TORCH
 
 UNFINISHED = ".unfinished-"
 """How the names of files begin that somebody is writing, or was writing when he ended."""
 CHECKSUM = "checksum"
 PAD = "pad."
-TORCH = {
-    "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8, "I8": torch.int8,
-    "I16": torch.int16, "I32": torch.int32, "I64": torch.int64, "BOOL": torch.bool,
-}  # fmt: skip
 POPULATE_READ = 22
 """MADV_POPULATE_READ of Linux 5.14 and newer, which Python 3.11 has no name for."""
 SAFETENSORS = {dtype: name for name, dtype in TORCH.items()}

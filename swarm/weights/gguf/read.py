@@ -13,8 +13,8 @@ from swarm.weights.fill import fill
 from swarm.weights.gguf.blocks import DECODERS, Block
 from swarm.weights.gguf.entry import GgufEntry
 from swarm.weights.gguf.kinds import FLOATS
+from swarm.weights.torch_dtypes import TORCH
 
-TORCH_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 CHUNK_WEIGHTS = 1 << 19
 """Weights decoded at once: what comes between the file and what is kept stays at a few MB."""
 
@@ -76,7 +76,7 @@ def _dense(entry: GgufEntry, blocks: Tensor) -> Tensor:
     """The weights of blocks, any shape: in fp32, or in the dtype that they are in."""
     name = entry.kind.name
     if name in FLOATS:
-        return blocks.view(TORCH_DTYPES[name])
+        return blocks.view(TORCH[name])
     if entry.kind.form is not None:
         return _line(DECODERS[name](blocks), MIDDLE[entry.kind.form.kind])
     # Only these kinds need it, and it takes half a second to import.
