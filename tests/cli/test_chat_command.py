@@ -269,6 +269,7 @@ def test_a_person_types_what_a_tool_gave_or_names_a_file_and_the_answer_goes_on(
         typist.see("result of get_weather (or @file)> ")
         typist.type("\nHello?\n")
         typist.see(ANSWER)
+        typist.see("> ")  # a Ctrl-D before there is a line to end would be lost
         typist.type(CTRL_D)
         assert typist.leave()[0] == 0
 
