@@ -127,6 +127,8 @@ class Standby:
     worker: str
     first: int
     end: int
+    ends: bool = False
+    """With the embedding where it has Block 0 and the head where it has the last: it could serve them."""
 
     @property
     def blocks(self) -> range:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from swarm.config import Sizes
@@ -94,13 +95,15 @@ class Prices:
         """A Block with its KV and all its experts."""
         return self.core + self.num_experts * self.expert
 
-    def budget(self, blocks: range, remote: int, held: int, standing_by: int = 0) -> Budget:
+    def budget(self, blocks: range, remote: int, held: int, standing_by: int = 0, copied: Set[int] = frozenset()) -> Budget:
         """Of a Worker with that Stage (empty: none), `remote` experts of it elsewhere, and `held` experts of others.
 
         Args:
             standing_by: Blocks that it keeps a copy of, with room for their KV.
+            copied: those of them that it could serve: with them come the ends of the model.
         """
-        first, last = blocks.start == 0 and bool(blocks), blocks.stop == self.num_blocks and bool(blocks)
+        first = 0 in copied or (blocks.start == 0 and bool(blocks))
+        last = self.num_blocks - 1 in copied or (blocks.stop == self.num_blocks and bool(blocks))
         ends = first * self.sizes.embedding + last * self.sizes.head
         experts = len(blocks) * self.num_experts - remote + held
         return Budget(
@@ -128,8 +131,9 @@ def budget_of(plan: Plan, name: str) -> Budget:
     blocks = stage.blocks if stage else range(0)
     remote = sum(len(plan.remote_experts(name, b)) for b in blocks)
     standing_by = {b for s in plan.standbys if s.worker == name for b in s.blocks}
+    copied = {b for s in plan.standbys if s.worker == name and s.ends for b in s.blocks}
     held = {(s.block, e) for s in plan.shards_of(name) for e in s.experts if s.block not in standing_by}
-    return prices.budget(blocks, remote, len(held), len(standing_by))
+    return prices.budget(blocks, remote, len(held), len(standing_by), copied)
 
 
 def needed_bytes(model: Model, load: Load) -> int:

@@ -75,6 +75,8 @@ def _parts(plan: Plan) -> dict[str, frozenset[Part]]:
     for standby in plan.standbys:
         for block in standby.blocks:
             found[standby.worker] |= whole(block, plan.model.config.num_experts)
+            found[standby.worker] |= {EMBEDDING} if standby.ends and block == 0 else set()
+            found[standby.worker] |= {HEAD} if standby.ends and block == plan.model.config.num_blocks - 1 else set()
     return {worker: frozenset(parts) for worker, parts in found.items()}
 
 

@@ -18,6 +18,7 @@ from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware
 from cluster.planner.held import Held
 from cluster.planner.predict import predict
+from cluster.planner.standing import gathered
 from cluster.planner.twins import relabelled
 from swarm.plan import ExpertShard, Model, Plan, Route, Stage, Standby, WorkerSpec
 
@@ -46,9 +47,10 @@ def loaded_bytes(plan: Plan, before: Held) -> int:
 
 
 def finished(plan: Plan, hardware: Hardware, load: Load) -> Plan:
-    """A Plan with its Workers' Devices and budgets, in the order of the Stages, and what it will do."""
+    """A Plan with its Workers' Devices and budgets, copies brought together, and what it will do."""
     specs = {d.name: d.spec for d in hardware.devices}
     plan = replace(plan, workers=tuple(specs[w.name] for w in plan.workers))
+    plan = gathered(plan, load.spread) if plan.standbys else plan
     plan = replace(plan, workers=tuple(_budgeted(plan, w) for w in plan.workers))
     cut_by = start_rows(plan, Costs(Prices.of(plan.model, load), hardware))
     return replace(plan, start_rows=cut_by, predicted=predict(plan, hardware, load))

@@ -10,6 +10,7 @@ from cluster.planner.costs import Costs
 from cluster.planner.hardware import Hardware, Measured
 from cluster.planner.optimum import GLANCE, able, in_reach, optimum
 from cluster.planner.predict import alone_s, objective_s
+from cluster.planner.standing import taken_over
 from cluster.planner.twins import alike
 from swarm.plan import Plan, WorkerSpec
 
@@ -67,7 +68,9 @@ def notes(plan: Plan, fresh: Plan, hardware: Hardware, load: Load) -> Iterator[s
     yield from _of_each_route(plan, hardware, load)
     if plan.standbys:
         copies = sum(len(s.blocks) for s in plan.standbys)
-        yield f"{copies} blocks have a standby copy on another rig"
+        lacking = [w.name for w in plan.workers if taken_over(plan, w.name) is None]
+        without = f"; without {' or '.join(lacking)} something has to be loaded all the same" if lacking else ""
+        yield f"{copies} blocks have a standby copy on another rig{without}"
 
 
 def _of_each_route(plan: Plan, hardware: Hardware, load: Load) -> Iterator[str]:

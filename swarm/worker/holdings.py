@@ -54,6 +54,9 @@ def parts_of(plan: Plan, name: str) -> list[Part]:
     parts += [
         Part(model, "expert", s.block, e) for s in plan.shards_of(name) for e in s.experts if plan.model.config.experts_in(s.block)
     ]
+    copied = {b for s in plan.standbys if s.worker == name and s.ends for b in s.blocks}
+    parts += [Part(model, "embedding")] if 0 in copied else []
+    parts += [Part(model, "head")] if plan.model.config.num_blocks - 1 in copied else []
     for block in (b for s in plan.standbys if s.worker == name for b in s.blocks):
         parts.append(Part(model, "core", block))
         parts += [Part(model, "expert", block, e) for e in plan.local_experts(name, block)]
