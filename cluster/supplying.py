@@ -12,7 +12,7 @@ from cluster.changeover import WorkerFailed
 from cluster.fetch_plan import Fetch, FetchPlan, Survey, Unobtainable, plan_fetches
 from cluster.roster import Device
 from cluster.weights_orders import FetchOrder, PeerAt, SurveyOrder
-from swarm.errors import NoSwarm, SwarmError
+from swarm.errors import NoSwarm, SwarmError, gib
 from swarm.plan import Plan
 
 REPORT_S = 0.5
@@ -43,7 +43,7 @@ class Coming:
 
     def __str__(self) -> str:
         total = self.total_bytes or self.fetch.num_bytes
-        return f"{self.fetch.rig} {self.done_bytes / 2**30:.1f} of {total / 2**30:.1f} GiB, {self.bytes_per_s / 1e6:.1f} MB/s"
+        return f"{self.fetch.rig} {gib(self.done_bytes)} of {gib(total)}, {self.bytes_per_s / 1e6:.1f} MB/s"
 
 
 class Supplying:

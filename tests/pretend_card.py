@@ -35,6 +35,14 @@ WAITING = (torch.bincount, torch.unique, Tensor.unique, torch.nonzero, Tensor.no
 """What a card cannot do without telling the host how much came out."""
 
 
+@dataclass(frozen=True)
+class Again:
+    """What records nothing: it does the work again (`swarm.model.kernels.replay.Recorder`)."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return work
+
+
 @dataclass
 class Waits:
     """What made the host wait: the names of the operations, in order."""

@@ -58,7 +58,7 @@ async def test_while_files_come_the_status_says_how_far_each_rig_is(swarm: Swarm
     a, _ = await two_rigs(swarm, of_the_hub("1", "2"), of_the_hub("3"))
     a.hold_fetch.clear()
     loading = asyncio.create_task(load(swarm))
-    await swarm.seen(lambda: "a 2.0 of 2.0 GiB, 1.0 MB/s" in swarm.coordinator.status()["activity"])
+    await swarm.seen(lambda: "a 2.0 GiB of 2.0 GiB, 1.0 MB/s" in swarm.coordinator.status()["activity"])
     (coming,) = [c for c in swarm.coordinator.status()["fetching"] if c["rig"] == "a"]
     assert (coming["files"], coming["done_bytes"], coming["total_bytes"]) == (["1", "2"], 2 * GIB, 2 * GIB)
     assert (coming["folder"], coming["free_bytes"], coming["bytes_per_s"]) == ("/hub", 100 * GIB, 1_000_000)

@@ -7,12 +7,11 @@ from collections.abc import Callable
 import pretend_card
 import pytest
 import torch
-from pretend_card import Launching, pretended
+from pretend_card import Again, Launching, pretended
 from stages import A_CONVERSATION, Loaded
 
 from swarm.model.kernels import choice
 from swarm.model.kernels.port import Plain
-from swarm.model.kernels.replay import Again
 
 BLOCKS = (0, 5)
 

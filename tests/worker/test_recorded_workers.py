@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 from plans import Shards, odd_experts_on, plan_of
+from pretend_card import Again
 from questions import ask_all, questions
 from swarm_processes import InMemory, workers_here
 
 from swarm.client.client import open_client
 from swarm.model.kernels.port import FEW_ROWS, Plain
-from swarm.model.kernels.replay import Again
 from swarm.wire.credentials import Credentials
 
 LAYOUTS: dict[str, tuple[Sequence[int], Shards]] = {

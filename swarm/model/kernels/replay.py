@@ -33,15 +33,6 @@ class Recorder(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Again:
-    """The twin without a card: it does the work again."""
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See `Recorder.record`."""
-        return work
-
-
 class Graphs:
     """CUDA graphs, which share their memory: they never run at once."""
 
