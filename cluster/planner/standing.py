@@ -24,7 +24,8 @@ def gathered(plan: Plan, spread: bool = False) -> Plan:
     if len(plan.routes) != 1:
         return plan
     for stage in sorted(plan.routes[0].stages, key=lambda s: (-len(s.blocks), s.first)):
-        if _covers(plan, stage) is None:
+        copied = {b for s in plan.standbys for b in s.blocks}
+        if copied >= set(stage.blocks) and _covers(plan, stage) is None:
             found = (_with(plan, stage, runs) for runs in ([_there(plan, stage)] if spread else _ways(plan, stage)))
             plan = next((p for p in found if _covers(p, stage) is not None and _fits(p)), plan)
     return _without_idle(plan)

@@ -37,7 +37,7 @@ def laid_out(found: Choice, model: Model, hardware: Hardware, load: Load) -> Pla
     return plan
 
 
-@settings(max_examples=12, deadline=20000)
+@settings(max_examples=6, deadline=20000)
 @given(st.randoms(use_true_random=False), st.integers(11, 20), st.sampled_from(OBJECTIVES), st.integers(1, 6))
 def test_what_is_found_is_a_plan_no_better_than_its_bound(random: Random, count: int, objective: str, sessions: int) -> None:
     model, hardware, load = mixtral(), cards(random, count), Load(sessions, 4096, objective=objective)
@@ -48,7 +48,7 @@ def test_what_is_found_is_a_plan_no_better_than_its_bound(random: Random, count:
     assert 0 < bound_s <= choice.seconds
 
 
-@settings(max_examples=8, deadline=20000)
+@settings(max_examples=3, deadline=20000)
 @given(st.randoms(use_true_random=False), st.sampled_from(OBJECTIVES))
 def test_one_more_device_or_a_faster_link_is_never_worse(random: Random, objective: str) -> None:
     model, hardware, load = mixtral(), cards(random, 13), Load(3, 4096, objective=objective)
@@ -76,9 +76,10 @@ def test_a_small_swarm_is_between_the_bound_and_the_optimum(random: Random, coun
         assert found[0].seconds <= optimum_s * 1.25
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_64_devices_give_the_same_choice_in_whichever_order_they_come(objective: str) -> None:
-    model, hardware, load = mixtral(56, 6144, 16384), cards(Random(5), 64), Load(4, 8192, objective=objective)
+@pytest.mark.parametrize(("count", "objective"), [(64, "latency"), (32, "throughput"), (32, "balanced")])
+def test_many_devices_give_the_same_choice_in_whichever_order_they_come(count: int, objective: str) -> None:
+    blocks = 7 * count // 8
+    model, hardware, load = mixtral(blocks, 6144, 16384), cards(Random(5), count), Load(4, 8192, objective=objective)
     found = search(model, hardware, load, None)
     again = search(model, replace(hardware, devices=hardware.devices[::-1]), load, None)
     assert found is not None and found == again

@@ -78,7 +78,7 @@ shapes = st.fixed_dictionaries({"blocks": st.integers(1, 14), "experts": st.samp
 loads = st.builds(Load, sessions=st.integers(1, 6), context=st.sampled_from([100, 2048, 8192]), spread=st.booleans())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(swarms, shapes, loads)
 def test_every_plan_holds_its_invariants_and_a_refusal_states_true_sums(
     swarm: list[tuple[int, str]], shape: dict[str, int], load: Load
@@ -275,7 +275,7 @@ def test_another_model_is_planned_from_nothing() -> None:
     check(after)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(swarms, swarms, loads)
 def test_whatever_was_before_the_new_plan_holds_its_invariants(
     old: list[tuple[int, str]], new: list[tuple[int, str]], load: Load

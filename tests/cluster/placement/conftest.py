@@ -11,10 +11,10 @@ sys.path.append(str(Path(__file__).parents[3]))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--regret-swarms", type=int, default=4000, help="swarms on which make_plan is held against brute force")
+    parser.addoption("--regret-swarms", type=int, default=600, help="swarms on which make_plan is held against brute force")
 
 
 @pytest.fixture
 def regret_swarms(request: pytest.FixtureRequest) -> int:
-    count: int = request.config.getoption("--regret-swarms", default=4000)  # unknown where all tests run
+    count: int = request.config.getoption("--regret-swarms", default=600)  # unknown where all tests run
     return count

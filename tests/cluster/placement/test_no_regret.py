@@ -42,7 +42,7 @@ def hold_against_brute_force(asked: Swarm, what: object) -> None:
     assert seconds == pytest.approx(best[0], rel=1e-9, abs=0), f"{what}: {seconds / best[0] - 1:+.2e}, best is {best[1].routes}"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_no_plan_is_better_than_the_one_that_is_made(random: Random) -> None:
     hold_against_brute_force(swarm(random, MIDDLE), "drawn by hypothesis")
@@ -50,7 +50,7 @@ def test_no_plan_is_better_than_the_one_that_is_made(random: Random) -> None:
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize(("size", "share"), [(SMALL, 0.5), (MIDDLE, 0.4), (LARGE, 0.1)], ids=["two", "three", "four"])
-def test_no_plan_is_better_on_thousands_of_swarms(size: Size, share: float, part: int, regret_swarms: int) -> None:
+def test_no_plan_is_better_on_many_swarms(size: Size, share: float, part: int, regret_swarms: int) -> None:
     count = int(regret_swarms * share / PARTS)
     for seed in range(part * count, (part + 1) * count):
         hold_against_brute_force(swarm(Random(seed), size), f"{size} seed {seed}")

@@ -12,6 +12,7 @@ from cluster.planner import Load, budget_of, make_plan
 from cluster.planner.hardware import Hardware
 from cluster.planner.predict import objective_s, predict
 from swarm.plan import Model, Plan
+from swarm.plan_check import OBJECTIVES
 
 LONGER = 1 + 1e-9
 """What rounding may make of equal seconds."""
@@ -21,8 +22,7 @@ def seconds(plan: Plan, hardware: Hardware, load: Load) -> float:
     return objective_s(predict(plan, hardware, load), load)
 
 
-@pytest.mark.parametrize("objective", ["latency", "throughput", "balanced"])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("seed", "objective"), list(enumerate(OBJECTIVES * 2)))
 def test_ours_is_never_worse_and_fits_wherever_a_peers_does(seed: int, objective: str) -> None:
     home = home_swarm(Random(seed))
     load = home.for_objective(objective)
@@ -35,7 +35,7 @@ def test_ours_is_never_worse_and_fits_wherever_a_peers_does(seed: int, objective
             assert ours <= seconds(plan, home.hardware, load) * LONGER, name
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(15))
 def test_a_peers_plan_is_a_plan(seed: int) -> None:
     home: HomeSwarm = home_swarm(Random(seed))
     for policy in POLICIES.values():
@@ -46,8 +46,8 @@ def test_a_peers_plan_is_a_plan(seed: int) -> None:
 
 
 def test_each_policy_splits_by_what_it_says() -> None:
-    fitting = [home for seed in range(60) if all(p(*_ask(home := home_swarm(Random(seed)))) for p in POLICIES.values())]
-    assert len(fitting) >= 5
+    fitting = [home for seed in range(30) if all(p(*_ask(home := home_swarm(Random(seed)))) for p in POLICIES.values())]
+    assert len(fitting) >= 3
     for home in fitting:
         plans = {name: policy(*_ask(home)) for name, policy in POLICIES.items()}
         counts = {name: [len(s.blocks) for s in plan.routes[0].stages] for name, plan in plans.items() if plan}
