@@ -18,7 +18,7 @@ class Chat:
 
     def __init__(self, client: Client, prompt: list[int]) -> None:
         self.tokens: list[int] = []
-        self._task = asyncio.create_task(self._read(client.conversation(), prompt))
+        self._task = asyncio.create_task(self._read(client.conversation(speculate=False), prompt))
 
     async def _read(self, conversation: Conversation, prompt: list[int]) -> None:
         async for piece in conversation.generate(prompt, Sampling(temperature=0.0)):

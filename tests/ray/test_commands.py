@@ -21,7 +21,14 @@ from cluster.ports import Ports
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
 DEVICES = ("--device", "cpu=52MiB", "--device", "cpu=34MiB", "--device", "cpu=27MiB")
-LONG = ("chat", "--raw", "--temperature", "0", "The sky is blue. The grass is green. The sky is blue. The grass is green.")
+LONG = (
+    "chat",
+    "--raw",
+    "--no-speculate",
+    "--temperature",
+    "0",
+    "The sky is blue. The grass is green. The sky is blue. The grass is green.",
+)
 TOKENS = 600
 
 

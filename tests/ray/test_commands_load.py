@@ -15,7 +15,14 @@ from commands_harness import Person, Running, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
-LONG = ("chat", "--raw", "--temperature", "0", "The sky is blue. The grass is green. The sky is blue. The grass is green.")
+LONG = (
+    "chat",
+    "--raw",
+    "--no-speculate",
+    "--temperature",
+    "0",
+    "The sky is blue. The grass is green. The sky is blue. The grass is green.",
+)
 MIB = 2**20
 BLOCKS = 40
 """Five times the embedded model."""

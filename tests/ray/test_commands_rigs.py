@@ -10,7 +10,14 @@ from commands_harness import NOISE, Person, Ran, Running, join_words, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
-LONG = ("chat", "--raw", "--temperature", "0", "The sky is blue. The grass is green. The sky is blue. The grass is green.")
+LONG = (
+    "chat",
+    "--raw",
+    "--no-speculate",
+    "--temperature",
+    "0",
+    "The sky is blue. The grass is green. The sky is blue. The grass is green.",
+)
 TOKENS = 1000
 BUDGET = ("--dtype", "fp32", "--sessions", "2", "--context", "2048")
 TOO_LITTLE, ENOUGH = ("--device", "cpu=60MiB"), ("--device", "cpu=70MiB")
