@@ -26,8 +26,8 @@ LONG = (
 MIB = 2**20
 BLOCKS = 40
 """Five times the embedded model."""
-SLACK_BYTES = 24 * MIB
-"""What an allocator may keep of what it was given back."""
+SLACK_BYTES = 48 * MIB
+"""What the allocators of both Workers may keep of what they were given back: a third of the larger model."""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_another_model_and_back_gives_the_memory_back(person: Person, up: Runnin
     assert answers(person)
     wait_for(lambda: held(person) == weights, "weights of before", instead=lambda: (held(person), weights))
     wait_for(
-        lambda: all(after - memory[name] < SLACK_BYTES for name, after in resident(person).items()),
+        lambda: sum(resident(person).values()) - sum(memory.values()) < SLACK_BYTES,
         "memory given back",
         instead=lambda: (memory, resident(person)),
     )
