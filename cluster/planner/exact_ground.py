@@ -130,3 +130,8 @@ def _interchangeable(a: Measured, b: Measured, hardware: Hardware, devices: Sequ
     others = {d.rig for d in devices} - {a.rig, b.rig} | ({hardware.client} if hardware.client else set())
     between = hardware.links.between
     return hardware.client not in (a.rig, b.rig) and all(between(a.rig, r) == between(b.rig, r) for r in others)
+
+
+def in_flights_of(ground: Ground) -> tuple[int, ...]:
+    """The numbers of micro-batches under way that could be best; to one stream all are the same."""
+    return tuple(ground.in_flights)[-1 if ground.load.objective == "latency" else 0 :]
