@@ -3,6 +3,7 @@
 PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
 PYTHON312 ?= python3.12
+PROCESSES ?= 3
 TORCH := torch==2.13.0
 BIN := .venv/bin
 PIP := -m pip --quiet --disable-pip-version-check
@@ -20,7 +21,7 @@ demo: .venv/ready
 test: lint test-client unit
 
 unit: .venv/ready
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 
 lint: .venv/ready
 	@$(BIN)/ruff check .

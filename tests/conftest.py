@@ -12,6 +12,14 @@ if shutil.which("nvidia-smi") is None:  # Triton asks when it is imported: witho
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the distribution reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Over several processes a file stays whole, for its fixtures, and one process alone runs Ray, whose port ranges are few."""
+    for item in items:
+        alone = item.get_closest_marker("ray") or item.get_closest_marker("hosts")
+        item.add_marker(pytest.mark.xdist_group("ray" if alone else item.path.name))
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own for each test, so that none reads or writes the user's swarms and keys."""

@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,8 +27,9 @@ LONG = (
 MIB = 2**20
 BLOCKS = 40
 """Five times the embedded model."""
-SLACK_BYTES = 48 * MIB
-"""What the allocators of both Workers may keep of what they were given back: a third of the larger model."""
+ROUNDS = 2
+SLACK_BYTES = 120 * MIB
+"""What the allocators of both Workers may keep of what they were given back: less than the larger model, however many rounds."""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,19 @@ def perplexity(person: Person) -> float:
 def test_another_model_and_back_gives_the_memory_back(person: Person, up: Running, other: Path) -> None:
     assert answers(person)
     before, weights, memory, score = person.status(), held(person), resident(person), perplexity(person)
+    for _ in range(ROUNDS):
+        the_other_and_back(person, other, before, weights)
+    wait_for(lambda: held(person) == weights, "weights of before", instead=lambda: (held(person), weights))
+    wait_for(
+        lambda: sum(resident(person).values()) - sum(memory.values()) < SLACK_BYTES,
+        "memory given back",
+        instead=lambda: (memory, resident(person)),
+    )
+    assert perplexity(person) == pytest.approx(score)
+
+
+def the_other_and_back(person: Person, other: Path, before: dict[str, Any], weights: dict[str, int]) -> None:
+    score = perplexity(person)
     ran = person.run("load", str(other))
     assert (ran.code, ran.out) == (0, "other-moe is loaded\n"), ran.err
     between = person.status()
@@ -84,13 +99,6 @@ def test_another_model_and_back_gives_the_memory_back(person: Person, up: Runnin
     ran = person.run("load", "nano")
     assert (ran.code, ran.out) == (0, "nano is loaded\n"), ran.err
     assert answers(person)
-    wait_for(lambda: held(person) == weights, "weights of before", instead=lambda: (held(person), weights))
-    wait_for(
-        lambda: sum(resident(person).values()) - sum(memory.values()) < SLACK_BYTES,
-        "memory given back",
-        instead=lambda: (memory, resident(person)),
-    )
-    assert perplexity(person) == pytest.approx(score)
 
 
 def test_a_chat_that_streams_while_the_model_changes_ends_in_one_sentence(person: Person, up: Running, other: Path) -> None:
