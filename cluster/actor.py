@@ -6,18 +6,20 @@ python -m cluster.actor < settings.json      prints `ready`, and ends; the actor
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
 import time
-import traceback
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.chronicle import tell
 from cluster.coordinator import Coordinator
 from cluster.coordinator_settings import CoordinatorSettings
 from cluster.door import Door, RayDoor
@@ -25,9 +27,11 @@ from cluster.memo import Memo
 from cluster.ray_agents import RayAgents
 from cluster.ray_node import NAMESPACE, ray_host
 from swarm.errors import SwarmError
+from swarm.logs.file import LogFile
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2_grpc
 
+_LOG = logging.getLogger(__name__)
 NAME = "swarm-coordinator"
 START_S = 60.0
 
@@ -49,13 +53,18 @@ class CoordinatorActor:
         return True
 
     def _run(self) -> None:
+        settings = self._settings
+        with LogFile(Path(settings.logs), settings.rig, "coordinator") if settings.logs else nullcontext():
+            self._run_logged()
+
+    def _run_logged(self) -> None:
         try:
             asyncio.run(self._serve())
         except (SwarmError, OSError, RuntimeError) as error:
             if not self._ready.done():
                 self._ready.set_exception(RuntimeError(str(error)))
                 return
-            traceback.print_exc()
+            _LOG.exception("the coordinator ends")
         finally:
             if self._ready.done() and not self._ready.exception():
                 os._exit(1)  # Ray makes it anew, and it adopts what the Workers serve
@@ -75,8 +84,12 @@ class CoordinatorActor:
         credentials.bind(server, settings.listen)
         await coordinator.start()
         await server.start()
+        chronicle = asyncio.create_task(tell(coordinator))
         self._ready.set_result(None)
-        await coordinator.failed()
+        try:
+            await coordinator.failed()
+        finally:
+            chronicle.cancel()
 
 
 def start(settings: CoordinatorSettings) -> None:

@@ -20,6 +20,7 @@ class CoordinatorSettings:
         target: what `up` asks for.
         memo: the file that keeps what the swarm was last asked to hold.
         restarted: the same `up` goes on: what it was last asked to hold counts; else `target` does.
+        rig: the head Rig's name, and `logs`: the folder of its logs; empty: none are kept.
     """
 
     listen: str
@@ -31,6 +32,8 @@ class CoordinatorSettings:
     target: Target
     memo: str
     restarted: bool = False
+    rig: str = ""
+    logs: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,7 @@ from swarm.wire.status import to_rpc
 from swarm.wire.v1 import assets_pb2, swarm_pb2_grpc
 from swarm.wire.v1 import swarm_pb2 as pb
 
+_LOG = logging.getLogger(__name__)
 PROBE_S = 3.0
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -66,6 +68,7 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
         offer = RigOffer(request.rig_id, request.rig_name, devices, versions, request.spread, request.ram_bytes)
         async with _errors(context):
             check_versions(versions, self._versions, request.rig_name)
+            _LOG.info("%s joins with %s", request.rig_name, ", ".join(d.device for d in devices))
             published = await self._coordinator.join(offer)
         if published.plan is None:
             return pb.JoinReply(message=published.waiting)
@@ -133,6 +136,7 @@ async def _errors(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except SwarmError as error:
+        _LOG.warning("refused %s: %s", _peer(context.peer()), error)
         await context.abort(*to_rpc(error))
 
 

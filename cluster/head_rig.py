@@ -24,6 +24,8 @@ class HeadRig(Rig):
         token: Ray's token.
     """
 
+    process = "up"
+
     def __init__(self, settings: RigSettings, target: Target, token: str) -> None:
         super().__init__(settings)
         self.target, self.token = target, token
@@ -67,6 +69,8 @@ class HeadRig(Rig):
             target=self.target,
             memo=str(self._identity.folder / "target.json"),
             restarted=restarted,
+            rig=self.name,
+            logs=str(self._identity.folder / "logs"),
         )
         starter = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cluster.actor",

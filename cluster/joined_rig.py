@@ -18,6 +18,8 @@ from swarm.wire.v1 import swarm_pb2 as pb
 class JoinedRig(Rig):
     """A Rig that contributes its Devices to a swarm at host:port until it leaves."""
 
+    process = "join"
+
     def __init__(self, settings: RigSettings, swarm: str) -> None:
         super().__init__(settings)
         self.swarm = swarm
@@ -27,7 +29,7 @@ class JoinedRig(Rig):
     async def _enter(self) -> None:
         self._open_membership(self.swarm, self._come_back)
         door = await self._knock()
-        self.name = door.rig_name
+        self.name = self.log.rig = door.rig_name
         async with FirstFailure() as tasks:
             tasks.create_task(self._start_workers())
             if door.ray_address:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from cluster.ports import Ports
 from swarm.errors import NoSwarm, PortInUse, UsageError
 from swarm.wire.authority import Papers
 
+_LOG = logging.getLogger(__name__)
 NAMESPACE = "swarm"
 OBJECT_STORE_BYTES = 75 * 2**20
 """The least that Ray accepts; nothing of ours goes through it."""
@@ -207,10 +209,11 @@ class RayNode:
         return False
 
     async def _read_on(self) -> None:
-        """Keep the pipe empty: a full one would stop Ray."""
+        """Keep the pipe empty: a full one would stop Ray. What comes through it is when its processes die, and why."""
         assert self._process and self._process.stdout
-        async for _ in self._process.stdout:
-            pass
+        async for line in self._process.stdout:
+            if said := line.decode(errors="replace").strip():
+                _LOG.info("%s", said)
 
     async def ended(self) -> int:
         """Wait until the node ends by itself; returns the exit code."""

@@ -8,11 +8,13 @@ async with HeadRig(settings, target) as rig:      # or JoinedRig(settings, "10.0
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,10 +28,13 @@ from cluster.ports import DEFAULT_PORTS, Ports
 from cluster.ray_node import RayNode, RayNodeSettings, addresses_of, has_dashboard
 from cluster.versions import own_versions
 from cluster.worker_process import WorkerOrder, WorkerProcess
+from swarm import __version__
 from swarm.errors import SwarmError
+from swarm.logs.file import LogFile
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2 as pb
 
+_LOG = logging.getLogger(__name__)
 RAY_AGAIN_S = 2.0
 RAY_AGAIN_MOST_S = 60.0
 """The pause before Ray is started again doubles up to this."""
@@ -70,9 +75,12 @@ class Rig:
     """What a head and a joined Rig have in common. An async context: leaving it ends everything that it started."""
 
     membership: Membership
+    process = ""
+    """What its process is, for its log."""
 
     def __init__(self, settings: RigSettings) -> None:
-        self.settings = settings
+        self.settings = replace(settings, notify=self._say)
+        self._tell = settings.notify
         self.ports = Ports.lay_out(settings.ports, len(settings.devices))
         self.bind = bind_host(settings.host)
         self.credentials = Credentials(settings.key, settings.name)
@@ -86,15 +94,19 @@ class Rig:
         self.ports.check_free(self.bind)
         self._identity = Identity(self.settings.state_dir)
         self._stack.callback(self._identity.close)
+        self.log = self._stack.enter_context(LogFile(self._identity.folder / "logs", self.name, self.process))
+        _LOG.info("swarm %s begins at %s, process %d", __version__, self.settings.host, os.getpid())
         self._stack.push_async_callback(self._stop_ray)
         try:
             await self._enter()
-        except BaseException:
+        except BaseException as error:
+            _log_end(error)
             await self._stack.aclose()
             raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _log_end(error)
         await self._stack.aclose()
 
     async def _enter(self) -> None:
@@ -144,11 +156,17 @@ class Rig:
                 log=self._identity.folder / f"worker-{device.name.replace(':', '-')}.log",
                 environment=s.environment,
                 cache=s.cache,
+                logs=self._identity.folder / "logs",
             )
             self.workers.append(WorkerProcess(order, self._restarted, s.notify))
         async with FirstFailure() as tasks:
             for worker in self.workers:
                 tasks.create_task(worker.start())
+
+    def _say(self, message: str) -> None:
+        """To the person in front of this rig, and into its log."""
+        _LOG.info("%s", message)
+        self._tell(message)
 
     async def _restarted(self, address: str) -> None:
         await self.membership.restarted(address)
@@ -214,3 +232,13 @@ class Rig:
     def _open_membership(self, address: str, come_back: Callable[[], Awaitable[None]] | None = None) -> None:
         self.membership = Membership(self.credentials, address, self.settings.notify, come_back, self.rig_id)
         self._stack.push_async_callback(self.membership.close)
+
+
+def _log_end(error: BaseException | None) -> None:
+    """Why a Rig ends: somebody stopped it, an error that is a sentence, or a bug."""
+    if error is None or isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+        _LOG.info("ends: it was stopped")
+    elif isinstance(error, SwarmError):
+        _LOG.error("ends: %s", error)
+    else:
+        _LOG.error("ends", exc_info=error)

@@ -29,6 +29,7 @@ class WorkerOrder:
         address: host:port that others dial.
         cache: the folder of quantized weights; None: nothing is cached.
         log: where its standard error goes; that of the latest one before it that served is kept as `.1`.
+        logs: the folder of this Rig's logs, where it writes what it says in order; None: nowhere.
     """
 
     command: Sequence[str]
@@ -42,11 +43,13 @@ class WorkerOrder:
     log: Path
     environment: Mapping[str, str]
     cache: Path | None = None
+    logs: Path | None = None
 
     def argv(self) -> list[str]:
         options = ["--name", self.name, "--listen", self.listen, "--device", self.device]
         options += ["--threads", str(self.threads), "--memory-bytes", str(self.memory_bytes)]
-        return [*self.command, *options, *(["--cache", str(self.cache)] if self.cache else [])]
+        options += ["--cache", str(self.cache)] if self.cache else []
+        return [*self.command, *options, *(["--logs", str(self.logs)] if self.logs else [])]
 
 
 class WorkerProcess:

@@ -14,7 +14,16 @@ from swarm.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 RIG = ("torch", "ray", "numpy", "safetensors", "huggingface_hub", "psutil", "scipy")
-VOCABULARY = ("swarm.plan", "swarm.plan_check", "swarm.config", "swarm.bits", "swarm.errors", "swarm.wire", "swarm.__version__")
+VOCABULARY = (
+    "swarm.plan",
+    "swarm.plan_check",
+    "swarm.config",
+    "swarm.bits",
+    "swarm.errors",
+    "swarm.logs",
+    "swarm.wire",
+    "swarm.__version__",
+)
 
 
 def modules(package: str) -> Iterator[tuple[str, Path]]:
@@ -82,7 +91,7 @@ def test_the_planner_is_made_of_the_vocabulary_the_standard_library_and_a_solver
         assert foreign == []
 
 
-@pytest.mark.parametrize("module", ["swarm.plan", "swarm.config", "swarm.errors"])
+@pytest.mark.parametrize("module", ["swarm.plan", "swarm.config", "swarm.errors", "swarm.logs"])
 def test_the_vocabulary_needs_the_standard_library_only(module: str) -> None:
     for _, path in modules(module):
         foreign = [t for t in imports(path) if t.partition(".")[0] not in (*sys.stdlib_module_names, "swarm")]

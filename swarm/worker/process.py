@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from swarm.errors import SwarmError
+from swarm.logs.file import LogFile
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import weights_pb2 as pb
+from swarm.wire.v1.rig_pb2_grpc import add_RigServiceServicer_to_server
 from swarm.wire.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
 from swarm.wire.v1.weights_pb2_grpc import add_WeightsServiceServicer_to_server
 from swarm.wire.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
 from swarm.worker.control_servicer import ControlServicer
+from swarm.worker.rig_servicer import RigServicer
 from swarm.worker.stage_servicer import StageServicer
 from swarm.worker.weights_servicer import WeightsServicer
 from swarm.worker.worker import Worker
 
 GRACE_S = 1.0
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class WorkerSettings:
     credentials: Credentials
     cache: Path | None = None
     """The folder of quantized weights; None: nothing is cached."""
+    logs: Path | None = None
+    """The folder of this rig's logs; None: it keeps none."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,7 @@ async def serving(settings: WorkerSettings) -> AsyncIterator[tuple[Worker, str]]
         add_StageServiceServicer_to_server(StageServicer(worker), server)
         add_WorkerServiceServicer_to_server(ControlServicer(worker, address, settings.credentials), server)
         add_WeightsServiceServicer_to_server(WeightsServicer(worker), server)
+        add_RigServiceServicer_to_server(RigServicer(s.logs, s.cache), server)
         await server.start()
         yield worker, address
     finally:
@@ -144,9 +152,21 @@ def _stop_on_end_of_input(stop: asyncio.Event) -> None:
 
 def run_owned(settings: WorkerSettings) -> int:
     """A Worker process that its rig owns; the exit code."""
-    try:
-        asyncio.run(serve_until_stopped(settings, lambda address: print(f"ready {address}", flush=True)))
-    except SwarmError as error:
-        print(f"swarm: {error}", file=sys.stderr)
-        return error.exit_code
+    rig, _, device = settings.name.rpartition("/")
+    with LogFile(settings.logs, rig, f"worker {device}") if settings.logs else nullcontext():
+        try:
+            asyncio.run(serve_until_stopped(settings, _ready))
+        except SwarmError as error:
+            _LOG.error("%s", error)
+            print(f"swarm: {error}", file=sys.stderr)
+            return error.exit_code
+        except BaseException:
+            _LOG.exception("%s ends", settings.name)
+            raise
+        _LOG.info("%s ends", settings.name)
     return 0
+
+
+def _ready(address: str) -> None:
+    _LOG.info("serves at %s, process %d", address, os.getpid())
+    print(f"ready {address}", flush=True)
