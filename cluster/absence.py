@@ -33,6 +33,10 @@ class Absence:
         finally:
             self._watching[rig_id] -= 1
 
+    def is_here(self, rig_id: str) -> bool:
+        """Whether the Rig's own process is there."""
+        return self._watching[rig_id] > 0
+
     def gone(self, rigs: Iterable[Rig]) -> list[Rig]:
         """The Rigs that have been absent for `GONE_S`, as often as one looks."""
         now = self._clock()

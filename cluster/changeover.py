@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster.agents import Agent, PrepareOrder
 from cluster.parts import release_first
@@ -17,7 +17,8 @@ from swarm.plan import Plan
 DRAIN_S = 10.0
 """How long frames in flight may take once their epoch is retired."""
 LOOK_S = 0.2
-"""How often a change looks whether a Worker that prepares was found silent."""
+"""How often a change looks whether a Worker that carries an order out was found silent."""
+T = TypeVar("T")
 Report = Callable[[str, float], None]
 """Takes a message for people and the fraction done, 0 to 1."""
 
@@ -65,16 +66,10 @@ class Changeover:
 
     async def _prepare_one(self, order: PrepareOrder) -> None:
         device = self._devices[order.name]
-        loading = asyncio.ensure_future(self._load(device, order))
         try:
-            while not (await asyncio.wait([loading], timeout=LOOK_S))[0]:
-                if device.out:
-                    raise WorkerFailed(device, Expired(f"worker {device.name} stopped answering while it loaded"))
-            loading.result()
+            await while_it_answers(device, self._load(device, order))
         except SwarmError as error:
-            raise error if isinstance(error, WorkerFailed) else WorkerFailed(device, error) from None
-        finally:
-            loading.cancel()
+            raise WorkerFailed(device, error) from None
 
     async def _load(self, device: Device, order: PrepareOrder) -> None:
         async for loaded, total in _agent(device).prepare(order):
@@ -85,7 +80,7 @@ class Changeover:
     async def _commit_one(self, name: str) -> None:
         device = self._devices[name]
         try:
-            await _agent(device).commit(self.new.epoch)
+            await while_it_answers(device, _agent(device).commit(self.new.epoch))
         except SwarmError as error:
             raise WorkerFailed(device, error) from None
 
@@ -103,10 +98,22 @@ async def drain(devices: Iterable[Device], keep: int) -> None:
 
 async def _drain_one(device: Device, epoch: int) -> None:
     try:
-        await _agent(device).drain(epoch, DRAIN_S)
+        await while_it_answers(device, _agent(device).drain(epoch, DRAIN_S))
     except SwarmError:
         return
     device.epochs.discard(epoch)
+
+
+async def while_it_answers(device: Device, order: Coroutine[Any, Any, T]) -> T:
+    """What an order gives. Raises Expired as soon as its Worker is found silent: nobody waits for the order's own deadline."""
+    task = asyncio.ensure_future(order)
+    try:
+        while not (await asyncio.wait([task], timeout=LOOK_S))[0]:
+            if device.out:
+                raise Expired(f"worker {device.name} stopped answering: {device.out}")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 async def _all_or_first_failure(steps: Sequence[Coroutine[Any, Any, None]]) -> None:

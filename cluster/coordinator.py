@@ -17,6 +17,7 @@ from cluster.naming import Naming
 from cluster.patrol import Patrol
 from cluster.replanning import Replanning
 from cluster.roster import Device, Rig, RigOffer, Roster
+from cluster.returning import Returning
 from cluster.second_look import SecondLook
 from cluster.status import status_document
 from cluster.target import Progress, Published, Target
@@ -56,7 +57,9 @@ class Coordinator:
         self._measuring = Measuring(self._roster, agents, book, clock, self._say, lambda: self._replanning.want())
         self._deciding = Deciding(self._roster, self._measuring, head, clock)
         adoption = Adoption(self._roster, clock, restarted)
-        self._replanning = Replanning(self._roster, target, head, self._deciding, self._measuring, remember, adoption)
+        self._absence = Absence(clock)
+        returning = Returning(self._roster, self._absence)
+        self._replanning = Replanning(self._roster, target, head, self._deciding, self._measuring, remember, adoption, returning)
         self._naming = Naming(self._roster, agents, self._replanning.holding, self._replanning.bell, self._replanning.ordering)
         self._patrol = Patrol(lambda: list(self._roster.devices()), self._replanning.want)
         self._second_look = SecondLook(
@@ -66,7 +69,7 @@ class Coordinator:
             lambda plan, counts: self._deciding.would_change(plan, self.target, counts),
             self._replanning.want,
         )
-        self._absence = Absence(clock)
+        self._flapping = Flapping(clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._going: set[asyncio.Task[None]] = set()  # Rigs that leave
 
@@ -166,7 +169,7 @@ class Coordinator:
 
     def report_failure(self, worker: str) -> None:
         """A client saw a Worker fail: look at once."""
-        self._patrol.look_now()
+        self._patrol.suspect(worker)
 
     async def watch(self, rig_id: str = "") -> AsyncIterator[Published]:
         """What is published now, and everything that is published later. A Rig that watches is there."""

@@ -100,20 +100,25 @@ class Deciding:
 
     async def decide(self, target: Target, model: Model, before: Plan | None) -> Plan:
         """In a thread: a large swarm takes seconds. Raises DoesNotFit."""
-        self.epoch = max(self.epoch + 1, int(self._clock()))
+        epoch = self.next_epoch()
         load, hardware, notes = self._load(target), self.hardware(model), list(self._notes(model))
         try:
-            plan = await asyncio.to_thread(make_plan, model, hardware, load, self.epoch, before)
+            plan = await asyncio.to_thread(make_plan, model, hardware, load, epoch, before)
         except DoesNotFit as error:
             if not load.standby:
                 raise
-            plan = await asyncio.to_thread(make_plan, model, hardware, replace(load, standby=False), self.epoch, before)
+            plan = await asyncio.to_thread(make_plan, model, hardware, replace(load, standby=False), epoch, before)
             notes.append(f"no standby copies: {error}")
         if target.dtype == AUTO:
             why = await asyncio.to_thread(why_fewer, self._parted(model)[0], load)
             notes += [why] if why else []
         plan = await self._refined(plan, hardware, load, self.counts(before, model))
         return replace(plan, notes=(*plan.notes, *notes))
+
+    def next_epoch(self) -> int:
+        """One that was never used: it grows, and is no smaller than the seconds since 1970, which other Coordinators began with."""
+        self.epoch = max(self.epoch + 1, int(self._clock()))
+        return self.epoch
 
     def counts(self, plan: Plan | None, model: Model) -> dict[int, list[int]]:
         """What routers chose under the Plan in force, by Block; nothing where that is of another model."""

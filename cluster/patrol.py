@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 
 from cluster.pace import Work
@@ -14,7 +15,8 @@ ROUND_S = 1.0
 ANSWER_S = 1.0
 MISSES = 3
 """Rounds that a Worker may miss before it counts as hung."""
-AGAIN_S = 0.2
+AGAIN_S = 0.1
+"""Between the two looks at a Worker that hung up: a connection may break for other reasons."""
 
 
 class Patrol:
@@ -27,26 +29,27 @@ class Patrol:
 
     def __init__(self, devices: Callable[[], Iterable[Device]], changed: Callable[[], object]) -> None:
         self._devices, self._changed = devices, changed
-        self._soon = asyncio.Event()
+        self._suspected: dict[str, asyncio.Task[None]] = {}
 
-    def look_now(self) -> None:
-        """Start the next round at once."""
-        self._soon.set()
+    def suspect(self, name: str) -> None:
+        """Somebody waited for that Worker in vain: look at all at once, and take one silent answer of it for enough."""
+        for device in self._devices():
+            if not device.silent and device.name not in self._suspected:
+                look = self.look(device, misses=1 if device.name == name else MISSES)
+                self._suspected[device.name] = task = asyncio.get_running_loop().create_task(look)
+                task.add_done_callback(self._looked)
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        self._suspected = {name: other for name, other in self._suspected.items() if other is not task}
 
     async def run(self) -> None:
         """Go on until cancelled."""
         while True:
             await asyncio.gather(*(self.look(device) for device in self._devices()))
-            try:
-                async with asyncio.timeout(ROUND_S):
-                    await self._soon.wait()
-            except TimeoutError:
-                continue
-            finally:
-                self._soon.clear()
+            await asyncio.sleep(ROUND_S)
 
-    async def look(self, device: Device) -> None:
-        """Ask one Worker; a process that is gone is asked once more, a silent one gets `MISSES` rounds."""
+    async def look(self, device: Device, misses: int = MISSES) -> None:
+        """Ask one Worker; a process that is gone is asked once more, a silent one counts as hung after so many misses."""
         agent = device.agent
         if agent is None:
             return
@@ -56,8 +59,8 @@ class Patrol:
             await self._look_again(device)
         except Expired:
             device.misses += 1
-            if device.misses >= MISSES:
-                self._lose(device, f"its worker did not answer for {device.misses} rounds")
+            if device.misses >= misses:
+                self._lose(device, "its worker does not answer, though its process may be there")
         except SwarmError as error:
             self._lose(device, str(error))
         else:
@@ -70,6 +73,7 @@ class Patrol:
         try:
             self._answered(device, await device.agent.status(ANSWER_S))
         except SwarmError:
+            device.ended_at = time.monotonic()
             self._lose(device, "its worker is gone")
 
     def _lose(self, device: Device, why: str) -> None:

@@ -9,13 +9,17 @@ from dataclasses import replace
 from cluster.adoption import Adoption, answers
 from cluster.agents import Description
 from cluster.bell import Bell
-from cluster.changeover import Changeover, WorkerFailed, drain
+from cluster.changeover import Changeover, WorkerFailed
 from cluster.deciding import Deciding
+from cluster.known_plans import KnownPlans
 from cluster.measuring import Measuring
 from cluster.parts import holding, same_assignment
+from cluster.recovery import Recovery, recovery
+from cluster.returning import Returning
 from cluster.roster import Device, Roster
 from cluster.supplying import Supplying
 from cluster.target import Progress, Published, Target, Wish
+from cluster.waiting_for import waiting_for
 from swarm.errors import DoesNotFit, SwarmError
 from swarm.plan import Model, Plan
 
@@ -38,13 +42,14 @@ class Replanning:
         measuring: Measuring,
         remember: Callable[[Target], None],
         adoption: Adoption,
+        returning: Returning,
     ) -> None:
         self.published = Published(waiting="is starting")
         self.target = target
         self.activity = Progress("")
         self.problem: SwarmError | None = None
         self._roster, self._head, self._deciding = roster, head, deciding
-        self._measuring, self._remember, self._adoption = measuring, remember, adoption
+        self._measuring, self._remember, self._adoption, self._returning = measuring, remember, adoption, returning
         self.bell = Bell()
         self.ordering = asyncio.Lock()  # held while orders are under way: no Agent is given up meanwhile
         self.supplying = Supplying(head)
@@ -54,7 +59,7 @@ class Replanning:
         self._last: Plan | None = None  # what the Workers hold, published or withdrawn
         self._reported = 0.0
         self._adopting = False  # waits for the Workers of a Plan that was found
-        self._known: dict[int, Plan] = {}  # the Plans whose epochs some Worker may hold
+        self._known = KnownPlans(roster)
 
     # What others ask for.
 
@@ -134,6 +139,10 @@ class Replanning:
         wish = self._wish if self._wish and not (self._wish.made or self._wish.error) else None
         if (adopted := await self._adopt(patient=wish is None)) is not None:
             return adopted
+        if self._last and self.published.plan and (way := recovery(self._last, {d.name: d for d in self._roster.usable()})):
+            return await self._recover(way)
+        if not wish and self._returning.soon(self._last, self.want):
+            return True
         target = wish.target if wish else self.target
         description, kept = None, None if wish else self._last
         try:
@@ -171,11 +180,19 @@ class Replanning:
             return True
         return False
 
-    async def _change(self, plan: Plan, description: Description, target: Target, wish: Wish | None) -> bool:
+    async def _recover(self, way: Recovery) -> bool:
+        """Serve again at once. What is best with what is left is decided later, while that serves."""
+        epoch, description = self._deciding.next_epoch(), self.published.description
+        assert description, "what is published is described"
+        self._returning.later(self.want)
+        return await self._change(replace(way.plan, epoch=epoch), description, self.target, None, way.loads)
+
+    async def _change(self, plan: Plan, description: Description, target: Target, wish: Wish | None, loads: bool = True) -> bool:
         await self._drain()  # what Workers hold that came back from silence or from another Coordinator
-        change = Changeover(self._known, plan, {d.name: d for d in self._roster.usable()}, self._report)
+        change = Changeover(self._known.plans, plan, {d.name: d for d in self._roster.usable()}, self._report)
         try:
-            await change.prepare(await self.supplying.supply(change.new, self._roster.usable(), self._report))
+            peers = await self.supplying.supply(change.new, self._roster.usable(), self._report) if loads else {}
+            await change.prepare(peers)
             await change.commit()
         except WorkerFailed as failure:
             if wish and not failure.silent:
@@ -184,10 +201,10 @@ class Replanning:
                 failure.device.fail(str(failure.cause), failure.silent, failure.cause)
             if change.releases:
                 self._publish(Published(None, f"lost its plan while changing it ({failure}): plans again", description))
-            self._ordered(plan)
+            self._known.ordered(plan)
             await self._drain()
             return False
-        self._ordered(plan)
+        self._known.ordered(plan)
         self._hold(target)
         self._last, self.problem = plan, None
         if wish:
@@ -197,19 +214,15 @@ class Replanning:
 
     async def _give_up(self, error: SwarmError, wish: Wish | None, description: Description | None) -> bool:
         """No Plan can be made: refuse the wish, or wait for what is missing with the old Plan withdrawn."""
+        if self._roster.let_all_in():
+            return False  # rather a Rig that may drop again than none
         if wish:
             wish.error = error
             return False
-        refusals = [d for d in self._roster.devices() if d.out and not d.silent]
-        self.problem = next((d.refusal for d in refusals if d.refusal and d.rig_id == self._head), error)
-        text = f"cannot load {self.target.source}: {error}"
-        if not self._roster.usable():
-            text = "has no worker that answers: waiting for one"
-        if isinstance(error, DoesNotFit):
-            text = self._deciding.shortage(self.target, description, error)
-            if under_way := self._measuring.names_under_way:
-                text = f"is measuring {', '.join(under_way)}: the rest is too little ({text})"
-        text = "; ".join([text, *(f"{d.name} is left out: {d.out}" for d in refusals)])
+        refusals = [d.refusal for d in self._roster.devices() if d.refusal and d.rig_id == self._head]
+        self.problem = next(iter(refusals), error)
+        shortage = self._deciding.shortage(self.target, description, error) if isinstance(error, DoesNotFit) else ""
+        text = waiting_for(error, self.target.source, shortage, self._measuring.names_under_way, list(self._roster.devices()))
         self._publish(Published(None, text, description))
         if isinstance(error, DoesNotFit) and description:
             hints = await self._deciding.hints(self.target, description.model)
@@ -234,7 +247,7 @@ class Replanning:
         if self._adopting:
             self._publish(Published(None, "waits for its rigs to come back"))
             return True
-        self._last = self._known[plan.epoch] = plan
+        self._last = self._known.plans[plan.epoch] = plan
         if not complete:
             return None
         try:
@@ -258,21 +271,9 @@ class Replanning:
             and all(self._last.epoch in here[w.name] for w in plan.workers)
         )
 
-    def _ordered(self, plan: Plan) -> None:
-        """Its Workers may hold it from now on, those too that joined again or did not finish."""
-        self._known[plan.epoch] = plan
-        names = {w.name for w in plan.workers}
-        for device in self._roster.devices():
-            if device.name in names and not device.silent:
-                device.epochs.add(plan.epoch)
-
     async def _drain(self) -> None:
         """Have the Workers give back all that is neither in force nor withdrawn only for now."""
-        devices = list(self._roster.devices())
-        keep = self._last.epoch if self._last else 0
-        await drain(devices, keep)
-        held = {keep}.union(*(d.epochs for d in devices))
-        self._known = {epoch: plan for epoch, plan in self._known.items() if epoch in held}
+        await self._known.drain(self._last.epoch if self._last else 0)
 
     def _publish(self, published: Published) -> None:
         self.published = published

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from math import inf
 
 from cluster.pace import Pace
 from swarm.errors import SwarmError
@@ -78,6 +79,8 @@ class Device:
     """Its Worker does not answer; one that does again is planned on again."""
     refusal: SwarmError | None = None
     """What it answered when it did not load its part."""
+    ended_at: float = -inf
+    """When its Worker's process was found gone, on the monotonic clock."""
     epochs: set[int] = field(default_factory=set)
     """Epochs that its Worker may still hold, served or only prepared; empty while nothing is known of it."""
     tokens_per_s: float = 0.0

@@ -34,7 +34,7 @@ def gathered(plan: Plan, spread: bool = False) -> Plan:
 def taken_over(plan: Plan, lost: str) -> Plan | None:
     """A Plan without that Worker that serves with what the others hold already; None where its copies do not suffice.
 
-    Its budgets, epoch and prediction are the old ones.
+    Copies that are not needed for it stay. Its epoch and prediction are the old ones.
     """
     stages: list[Stage] = []
     for stage in plan.routes[0].stages if len(plan.routes) == 1 else ():
@@ -51,14 +51,30 @@ def taken_over(plan: Plan, lost: str) -> Plan | None:
         workers=tuple(w for w in plan.workers if w.name != lost),
         routes=(Route(tuple(stages)),),
         shards=tuple(_shards(plan, lost)),
-        standbys=(),
+        standbys=tuple(_still_standing(plan, lost, stages)),
     )
-    left = _without_idle(left)
+    left = _budgeted(_without_idle(left))
     try:
         left.check()
     except PlacementError:
         return None
     return left
+
+
+def _still_standing(plan: Plan, lost: str, stages: Sequence[Stage]) -> Iterator[Standby]:
+    """The copies that stay copies: of Blocks that their Worker does not serve now."""
+    serves = {(s.worker, b) for s in stages for b in s.blocks}
+    for standby in plan.standbys:
+        if standby.worker != lost and not any((standby.worker, b) in serves for b in standby.blocks):
+            yield standby
+
+
+def _budgeted(plan: Plan) -> Plan:
+    counted = ((w, budget_of(plan, w.name)) for w in plan.workers)
+    workers = (
+        replace(w, weights_bytes=b.weights_bytes, kv_bytes=b.kv_bytes, workspace_bytes=b.workspace_bytes) for w, b in counted
+    )
+    return replace(plan, workers=tuple(workers))
 
 
 def _without_idle(plan: Plan) -> Plan:

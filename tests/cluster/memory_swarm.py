@@ -26,11 +26,11 @@ def offer(rig: str, *sizes: int, spread: bool = False) -> RigOffer:
 class Swarm:
     """A Coordinator and its Workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: Target = TARGET) -> None:
         self.agents = FakeAgents()
         self.now = 1000.0
         self.remembered: list[Target] = []
-        self.coordinator = Coordinator(TARGET, self.agents, "a", lambda: self.now, self.remembered.append)
+        self.coordinator = Coordinator(target, self.agents, "a", lambda: self.now, self.remembered.append)
 
     async def again(self, target: Target, restarted: bool) -> None:
         """Another Coordinator for the same Workers."""

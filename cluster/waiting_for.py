@@ -1,0 +1,26 @@
+"""What a swarm without a Plan waits for, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cluster.roster import Device
+from swarm.errors import DoesNotFit, SwarmError
+
+NO_WORKER = "has no worker that answers: waiting for one"
+
+
+def waiting_for(error: SwarmError, source: str, shortage: str, under_way: Sequence[str], devices: Sequence[Device]) -> str:
+    """Goes on where "the swarm" was said.
+
+    Args:
+        error: why there is no Plan.
+        source: the model that is asked for.
+        shortage: what it needs beyond what there is, where it does not fit.
+        under_way: Devices that are being measured, which may change it.
+        devices: all of the swarm; those that answer and are left out are named.
+    """
+    text = NO_WORKER if all(d.out or d.agent is None for d in devices) else f"cannot load {source}: {error}"
+    if isinstance(error, DoesNotFit):
+        text = f"is measuring {', '.join(under_way)}: the rest is too little ({shortage})" if under_way else shortage
+    return "; ".join([text, *(f"{d.name} is left out: {d.out}" for d in devices if d.out and not d.silent)])
