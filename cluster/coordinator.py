@@ -11,6 +11,7 @@ from cluster.absence import Absence
 from cluster.adoption import Adoption
 from cluster.agents import Agents
 from cluster.deciding import Deciding
+from cluster.flapping import Flapping
 from cluster.measurements import Measurements
 from cluster.measuring import Measuring
 from cluster.naming import Naming
@@ -70,6 +71,7 @@ class Coordinator:
             self._replanning.want,
         )
         self._flapping = Flapping(clock)
+        self._flapping = Flapping(clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._going: set[asyncio.Task[None]] = set()  # Rigs that leave
 
@@ -111,6 +113,8 @@ class Coordinator:
             ModelError: the head Rig cannot use the model that the swarm is asked to hold.
         """
         rig, before = self._roster.admit(offer)
+        if offer.rig_id != self._head:
+            self._flapping.hold_back(rig, self.published.plan, self._replanning.want)
         await asyncio.gather(*(self._admit(device) for device in rig.devices))
         await asyncio.gather(*(d.agent.close() for d in before if d.agent), return_exceptions=True)
         await self._measure(rig)
@@ -174,8 +178,12 @@ class Coordinator:
     async def watch(self, rig_id: str = "") -> AsyncIterator[Published]:
         """What is published now, and everything that is published later. A Rig that watches is there."""
         with self._absence.watching(rig_id):
-            async for published in self._replanning.watch():
-                yield published
+            try:
+                async for published in self._replanning.watch():
+                    yield published
+            finally:
+                if (rig := self._roster.rigs.get(rig_id)) and not rig.leaving:
+                    self._flapping.dropped(rig_id)
 
     def status(self) -> dict[str, Any]:
         """The document of `swarm status --json`."""
@@ -205,7 +213,8 @@ class Coordinator:
 
     def _unfit(self) -> dict[str, str]:
         plan = self.published.plan
-        return self._deciding.unfit(plan.model if plan else None)
+        held = {d.name: r.held for r in self._roster.rigs.values() if r.held for d in r.devices}
+        return self._deciding.unfit(plan.model if plan else None) | held
 
     async def _measure(self, rig: Rig) -> None:
         """What was never measured of a Rig; without a model there is nothing to measure in, and planning says why."""

@@ -135,6 +135,8 @@ class Rig:
     name: str
     devices: list[Device] = field(default_factory=list)
     leaving: bool = False
+    held: str = ""
+    """Why it is not planned on for a while though it is there; empty: it is. See `cluster.flapping`."""
 
 
 class Roster:
@@ -182,7 +184,15 @@ class Roster:
 
     def usable(self) -> list[Device]:
         """The Devices that may be planned on."""
-        return [d for r in self.rigs.values() if not r.leaving for d in r.devices if not d.out and d.agent is not None]
+        rigs = [r for r in self.rigs.values() if not r.leaving and not r.held]
+        return [d for r in rigs for d in r.devices if not d.out and d.agent is not None]
+
+    def let_all_in(self) -> bool:
+        """Plan with those again that are held back; whether there were any."""
+        held = [r for r in self.rigs.values() if r.held]
+        for rig in held:
+            rig.held = ""
+        return bool(held)
 
 
 def _labels(offers: tuple[DeviceOffer, ...]) -> Iterator[str]:
