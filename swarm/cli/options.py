@@ -56,8 +56,8 @@ Cache = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
-_SECONDS = {"h": 3600, "d": 86400, "w": 604800}
-_TIME = re.compile(r"(\d{1,4})([hdw])")
+_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}
+_TIME = re.compile(r"(\d{1,4})([mhdw])")
 
 
 def check_objective(given: str) -> None:
@@ -115,9 +115,9 @@ def target(swarm: str | None, key: str | None, key_file: Path | None, plan_file:
 
 
 def seconds(option: str, given: str) -> int:
-    """Seconds of `12h`, `30d` or `4w`. Raises UsageError."""
+    """Seconds of `30m`, `12h`, `30d` or `4w`. Raises UsageError."""
     if not (found := _TIME.fullmatch(given)):
-        raise UsageError(f"{option} {given} is no time: write hours, days or weeks, such as 12h, 30d or 4w")
+        raise UsageError(f"{option} {given} is no time: write minutes, hours, days or weeks, such as 30m, 12h, 30d or 4w")
     return int(found[1]) * _SECONDS[found[2]]
 
 

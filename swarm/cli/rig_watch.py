@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc.aio
 
+from swarm.cli.rigs_asked import note_rigs
 from swarm.cli.screen import Screen
 from swarm.cli.tables import plan_picture
 from swarm.plan import Plan
@@ -27,7 +28,7 @@ async def watching(screen: Screen, address: str, credentials: Credentials) -> As
     """Show what the swarm is doing, and the picture of each Plan that comes into force, until the block ends."""
     channel = credentials.channel(address)
     stub = SwarmServiceStub(channel)
-    tasks = [asyncio.create_task(_show_activity(screen, stub)), asyncio.create_task(_show_plans(screen, stub))]
+    tasks = [asyncio.create_task(_show_activity(screen, address, stub)), asyncio.create_task(_show_plans(screen, stub))]
     try:
         yield
     finally:
@@ -37,8 +38,8 @@ async def watching(screen: Screen, address: str, credentials: Credentials) -> As
         await channel.close(None)
 
 
-async def _show_activity(screen: Screen, stub: SwarmServiceStub) -> None:
-    """And what each Rig takes from where, once."""
+async def _show_activity(screen: Screen, address: str, stub: SwarmServiceStub) -> None:
+    """And what each Rig takes from where, once; where the rigs answer is noted, for when the swarm cannot be asked."""
     said: list[str] = []
     try:
         while True:
@@ -46,6 +47,7 @@ async def _show_activity(screen: Screen, stub: SwarmServiceStub) -> None:
             with contextlib.suppress(grpc.aio.AioRpcError):
                 reply = await stub.GetStatus(pb.StatusRequest(), timeout=AGAIN_S)
                 document = json.loads(reply.json)
+                note_rigs(address, document)
             if (lines := document.get("sources", said)) != said:
                 said = lines
                 for line in lines:
