@@ -51,13 +51,17 @@ class Flapping:
         return max(0.0, drops.at + drops.hold_s - self._clock())
 
     def hold_back(self, rig: Rig, plan: Plan | None, look: Callable[[], object]) -> None:
-        """Plan without a Rig that drops again and again, but not where the Plan in force has it; `look` is called when it is let in."""
-        seconds = self.held_s(rig.offer.rig_id)
+        """Plan without a Rig that drops again and again, but not where the Plan in force has it.
+
+        Args:
+            look: called when it is let in.
+        """
+        seconds, count = self.held_s(rig.offer.rig_id), self._row(rig.offer.rig_id).count
         if not seconds or (plan and {w.rig for w in plan.workers} & {rig.name}):
             return
         rig.held = (
-            f"its rig dropped {self._row(rig.offer.rig_id).count} times in a row and is held back for {seconds:.0f} s, so that it does not "
-            "move everybody's blocks each time; it is let in by itself: look at its network and its power meanwhile"
+            f"its rig dropped {count} times in a row and is held back for {seconds:.0f} s, so that it does not move everybody's "
+            "blocks each time; it is let in by itself: look at its network and its power meanwhile"
         )
 
         def let_in() -> None:
