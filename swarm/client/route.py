@@ -31,7 +31,7 @@ class Event:
     serial: int
     answer: pb.StepAnswer | None = None
     timings: tuple[pb.StageTiming, ...] = ()
-    error: StepError | None = None
+    error: SwarmError | None = None
 
 
 class RouteStreams:
@@ -46,7 +46,8 @@ class RouteStreams:
     def __init__(self, plan: Plan, route: int, credentials: Credentials, client: bytes) -> None:
         self.plan = plan
         self.route = route
-        self.broken: StepError | None = None
+        self.broken: SwarmError | None = None
+        """Why no Step goes through any more; a WrongKey, Full or Refused for good."""
         self._client = client
         self._entry = plan.worker(plan.routes[route].entry)
         self._last = plan.worker(plan.routes[route].last)
@@ -160,17 +161,18 @@ class RouteStreams:
 
     async def _guard(self, stream: Any, worker: str) -> None:
         """Run one side of a stream; its end, however it came, breaks the Route."""
-        why = "it closed the stream"
+        why: SwarmError = Lost(f"worker {worker} is gone (it closed the stream)")
         try:
             await stream
         except grpc.aio.AioRpcError as error:
-            why = error.details() or error.code().name
+            meant = self._why(error, worker)
+            why = meant if isinstance(meant, StepError | WrongKey) else Lost(f"worker {worker} is gone ({meant})")
         except asyncio.InvalidStateError:
-            why = "the stream is closed"
+            why = Lost(f"worker {worker} is gone (the stream is closed)")
         finally:
-            self._break(Lost(f"worker {worker} is gone ({why})"))
+            self._break(why)
 
-    def _break(self, why: StepError) -> None:
+    def _break(self, why: SwarmError) -> None:
         if self.broken is None:
             self.broken = why
             for queue in self._sessions.values():

@@ -6,7 +6,7 @@ import functools
 from collections.abc import AsyncGenerator
 
 from swarm.wire.v1 import stage_pb2 as pb
-from swarm.worker.outbox import Outbox
+from swarm.worker.outbox import Outbox, Pile
 
 
 class Answers:
@@ -18,9 +18,9 @@ class Answers:
     def __init__(self) -> None:
         self._streams: dict[bytes, Outbox[pb.Answer]] = {}
 
-    async def listen(self, client: bytes) -> AsyncGenerator[pb.Answer, None]:
-        """What this client is answered from now on; the first, empty, message says that it listens."""
-        outbox = Outbox[pb.Answer](functools.partial(self._streams.pop, client, None))
+    async def listen(self, client: bytes, pile: Pile | None = None) -> AsyncGenerator[pb.Answer, None]:
+        """What this client is answered from now on; the first, empty, message says that it listens. For `pile` see Outbox."""
+        outbox = Outbox[pb.Answer](functools.partial(self._streams.pop, client, None), pile)
         if (older := self._streams.get(client)) is not None:
             older.end()
         self._streams[client] = outbox
@@ -28,6 +28,7 @@ class Answers:
             yield pb.Answer()
             async for answer in outbox:
                 yield answer
+            outbox.check()
         finally:
             if self._streams.get(client) is outbox:
                 del self._streams[client]

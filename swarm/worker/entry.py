@@ -11,6 +11,7 @@ from swarm.errors import Expired, Full, Refused, StepError
 from swarm.wire.status import to_step
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.batching import BesideRows, Group, Places, alone_rows
+from swarm.worker.callers import Caller
 from swarm.worker.candidates import check_ask
 from swarm.worker.entry_queue import EntryQueue
 from swarm.worker.epoch import Epoch
@@ -62,14 +63,15 @@ class EntryStage:
         """Session → when its last Step as a running answer came, or was done."""
         self._pump_planned = False
 
-    async def submit(self, frames: AsyncIterable[pb.MicroBatch]) -> AsyncGenerator[pb.Report, None]:
-        """One client's stream: its Steps in, reports of those that fail out."""
-        reports = Reports(lambda: reader.cancel())
-        reader = asyncio.get_running_loop().create_task(self._read(frames, reports))
+    async def submit(self, frames: AsyncIterable[pb.MicroBatch], caller: Caller) -> AsyncGenerator[pb.Report, None]:
+        """One client's stream: its Steps in, reports of those that fail out. For what it raises see `Outbox.check`."""
+        reports = Reports(lambda: reader.cancel(), caller.pile)
+        reader = asyncio.get_running_loop().create_task(self._read(frames, reports, caller))
         reader.add_done_callback(lambda _: reports.end())
         try:
             async for report in reports:
                 yield report
+            reports.check(reader)
         finally:
             reader.cancel()
             self._queue.remove(lambda step: step.reports is reports)
@@ -112,12 +114,13 @@ class EntryStage:
         self._answered_at = {s: t for s, t in self._answered_at.items() if now - t < RECENT_S}
         self.pump()
 
-    async def _read(self, frames: AsyncIterable[pb.MicroBatch], reports: Reports) -> None:
+    async def _read(self, frames: AsyncIterable[pb.MicroBatch], reports: Reports, caller: Caller) -> None:
         async for frame in frames:
             now = time.monotonic()
             for header in frame.steps:
                 where = (frame.model_id, frame.epoch, frame.route)
-                self._push(WaitingStep(header, where, now, now + header.seconds_left, reports), now)
+                deadline, size = now + header.seconds_left, header.ByteSize()
+                self._push(WaitingStep(header, where, now, deadline, reports, caller, size), now)
             if not self._pump_planned:  # what arrives in one go shall be one micro-batch
                 self._pump_planned = True
                 asyncio.get_running_loop().call_soon(self.pump)
@@ -137,13 +140,16 @@ class EntryStage:
             self._queue.push(step)
 
     def _check(self, step: WaitingStep) -> None:
-        """What would fail the whole micro-batch, or wait for ever, never gets into one. Raises Moved, Refused or Full."""
-        plan = self._flow.epochs.serving(step.frame[1], step.frame[0]).plan
+        """What would fail the whole micro-batch, or wait for ever or for nothing, never gets into one. Raises StepError."""
+        epoch = self._flow.epochs.serving(step.frame[1], step.frame[0])
+        plan = epoch.plan
         if not 0 < step.num_rows <= plan.max_rows:
             raise Refused(f"a step of {step.num_rows} rows; the plan allows 1 to {plan.max_rows}", self._flow.name)
         if not 0 <= step.header.seconds_left <= MAX_WAIT_S:
             raise Refused(f"a step that waits {step.header.seconds_left} s; 0 to {MAX_WAIT_S:.0f} are allowed", self._flow.name)
         check_ask(step.header.ask, step.num_rows, plan.model.config.vocab)
+        epoch.pool.table.find(step.session)
+        step.caller.check_waiting(step.num_rows, step.num_bytes)
         if self._queue.rows_with(step) > plan.context + plan.max_rows:
             raise Full("this session sends more than it has positions for", self._flow.name)
 

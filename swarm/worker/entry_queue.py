@@ -32,6 +32,10 @@ class Waiting(Protocol):
         """Whether it may be one Step with the one before it."""
         ...
 
+    def counts(self, times: int) -> None:
+        """Told when it waits (1), and when it waits no more (-1)."""
+        ...
+
 
 W = TypeVar("W", bound=Waiting)
 
@@ -51,13 +55,17 @@ class _Line(Generic[W]):
 
     def put(self, step: W) -> None:
         self.rows += step.num_rows - self.rows_of(step.serial)
+        if step.serial in self.steps:
+            self.steps[step.serial].counts(-1)
         self.steps[step.serial] = step
+        step.counts(1)
 
     def rows_of(self, serial: int) -> int:
         return self.steps[serial].num_rows if serial in self.steps else 0
 
     def take(self, step: W) -> None:
         self.rows -= self.steps.pop(step.serial).num_rows
+        step.counts(-1)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from swarm.errors import Full, Lost, NoSwarm, Refused, TooLong
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
+from swarm.worker.callers import Caller
 from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.peers import Peers
 
@@ -26,10 +27,14 @@ QUEUE_LENGTH = 1024
 RETRY_S = 1.0
 """How often the first in the queue asks again; pages given back here wake it at once."""
 CALL_S = 10.0
+MOST_LEASE_S = 3600.0
 
 
-def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str) -> pb.ReserveReply:
+def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str, owner: Caller | None = None) -> pb.ReserveReply:
     """Reserve a Session's positions on this Stage.
+
+    Args:
+        owner: the client, where this is the entry Stage.
 
     Raises:
         Moved: the epoch is not served here.
@@ -39,23 +44,18 @@ def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str) -> pb.Reser
     epoch = epochs.serving(request.epoch, request.model_id)
     if request.route != epoch.route or epoch.model is None:
         raise Refused(f"route {request.route} does not lead here", name)
-    if len(request.session) != 16 or not 0 < request.lease_s <= 86_400:
-        raise Refused("a session is named by 16 bytes and has a lease of up to a day", name)
+    if len(request.session) != 16 or not 0 < request.lease_s <= MOST_LEASE_S:
+        raise Refused(f"a session is named by 16 bytes and has a lease of up to {MOST_LEASE_S:.0f} s", name)
     if not 0 < request.positions <= epoch.plan.context:
         raise TooLong(
             f"{request.positions} positions were asked for, the plan has {epoch.plan.context} a session: "
             "shorten the prompt or --max-tokens, or start the swarm with a larger --context",
             name,
         )
-    table = epoch.pool.table
-    before = table.get(request.session)
-    if not epoch.cache.reserve(request.session, request.positions):
-        return pb.ReserveReply(full=True)
-    positions = max(request.positions, before.positions if before else 0)
-    session = table.open(request.session, positions, request.lease_s, time.monotonic())
-    with epoch.pool.lock:  # the compute thread may be failing a Step of it
-        held = min(session.held_over(epoch.blocks), session.common_prefix(request.prefix_hashes))
-    return pb.ReserveReply(held=held)
+    held = epoch.pool.open_session(
+        request.session, request.positions, request.prefix_hashes, epoch.blocks, request.lease_s, time.monotonic()
+    )
+    return pb.ReserveReply(full=True) if held is None else pb.ReserveReply(held=held)
 
 
 @dataclass(order=True)
@@ -63,6 +63,7 @@ class _Turn:
     """One who waits, by when it came."""
 
     arrival: int
+    owner: Caller = field(compare=False)
     woken: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
 
 
@@ -83,33 +84,33 @@ class Opening:
         if self._queue:
             self._queue[0].woken.set()
 
-    async def open(self, request: pb.OpenRequest) -> AsyncIterator[pb.OpenReply]:
+    async def open(self, request: pb.OpenRequest, caller: Caller) -> AsyncIterator[pb.OpenReply]:
         """QUEUED with the place as often as it changes, then OPENED. Raises what `reserve_here` does, Full and Lost."""
+        self._check_share(request, caller)
         if len(self._queue) >= QUEUE_LENGTH:
             raise Full(f"{QUEUE_LENGTH} sessions wait already: try again later", self._name)
         arrival = next(self._arrivals)
         # Nobody waits: there may be room for all who come now. Or back after a loss: those who wait want its pages, too.
         if not self._queue or self._is_open(request.session):
-            if (held := await self._reserve_all(request)) is not None:
+            if (held := await self._reserve_all(request, caller)) is not None:
                 yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)
                 return
             self.freed()  # two who came together may have stood in each other's way
-        turn = _Turn(arrival)
+        turn = _Turn(arrival, caller)
         insort(self._queue, turn)
-        self._wake(self._queue[self._queue.index(turn) + 1 :])  # they have another place now
+        self._wake(self._queue[self._place(turn) + 1 :])  # they have another place now
         told = 0
         try:
             while True:
-                place = self._queue.index(turn)
-                if place == 0 and (held := await self._reserve_all(request)) is not None:
+                if self._place(turn) == 0 and (held := await self._reserve_all(request, caller)) is not None:
                     yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)
                     return
-                if (place := self._queue.index(turn)) + 1 != told:
+                if (place := self._place(turn)) + 1 != told:
                     told = place + 1
                     yield pb.OpenReply(state=pb.OpenReply.QUEUED, place=told)
-                await self._wait(turn.woken)
+                await self._wait(turn.woken, RETRY_S if place == 0 else None)
         finally:
-            self._queue.remove(turn)
+            del self._queue[self._place(turn)]
             self._wake(self._queue)
 
     async def close(self, request: pb.CloseRequest) -> None:
@@ -119,6 +120,21 @@ class Opening:
         if epoch is not None:
             await self._release_all(epoch, request)
             self.freed()
+
+    def close_soon(self, request: pb.CloseRequest) -> None:
+        """The same, for a client that is gone."""
+        self._afterwards.add(task := asyncio.get_running_loop().create_task(self.close(request)))
+        task.add_done_callback(self._afterwards.discard)
+
+    def take_back(self, now: float) -> None:
+        """Close the Sessions whose lease is over: on all Stages where they were opened here."""
+        for pool in self._epochs.pools():
+            pool.table.shorten(now)
+            for session in pool.table.expired(now):
+                pool.close_session(session.id)
+                self.freed()
+                if session.owner is not None and (epoch := self._epochs.current) is not None:
+                    self.close_soon(pb.CloseRequest(session=session.id, epoch=epoch.number, route=epoch.route))
 
     def release_here(self, request: pb.CloseRequest) -> None:
         """Give a Session's pages on this Stage back, under whichever epoch it was opened. Raises Refused."""
@@ -131,6 +147,15 @@ class Opening:
         if epoch is not None and request.route != epoch.route:
             raise Refused(f"route {request.route} does not lead here", self._name)
 
+    def _check_share(self, request: pb.OpenRequest, caller: Caller) -> None:
+        """Raise Full where this client has its share of Sessions already, this one aside."""
+        have = {s for pool in self._epochs.pools() for s in pool.table.of(caller)} - {request.session}
+        planned = epoch.plan.sessions if (epoch := self._epochs.current) is not None else 0
+        caller.check_sessions(len(have) + sum(turn.owner is caller for turn in self._queue), planned)
+
+    def _place(self, turn: _Turn) -> int:
+        return bisect_left(self._queue, turn)
+
     def _is_open(self, session: bytes) -> bool:
         return any(pool.table.get(session) is not None for pool in self._epochs.pools())
 
@@ -140,28 +165,27 @@ class Opening:
             turn.woken.set()
 
     @staticmethod
-    async def _wait(woken: asyncio.Event) -> None:
+    async def _wait(woken: asyncio.Event, most_s: float | None) -> None:
         try:
-            async with asyncio.timeout(RETRY_S):  # not wait_for: 3.11's swallows a cancellation that comes with the result
+            async with asyncio.timeout(most_s):  # not wait_for: 3.11's swallows a cancellation that comes with the result
                 await woken.wait()
         except TimeoutError:
             return
         woken.clear()
 
-    async def _reserve_all(self, request: pb.OpenRequest) -> int | None:
+    async def _reserve_all(self, request: pb.OpenRequest, caller: Caller) -> int | None:
         """Positions that every Stage holds already, or None where one has no room now.
 
         Who must wait holds nothing meanwhile, on any Stage: two that each wait for what the other holds would wait for ever.
         """
         try:
-            return await self._try_all(request)
+            return await self._try_all(request, caller)
         except asyncio.CancelledError:  # the client is gone: nobody will use what was reserved
-            self._afterwards.add(task := asyncio.get_running_loop().create_task(self.close(_closing(request))))
-            task.add_done_callback(self._afterwards.discard)
+            self.close_soon(_closing(request))
             raise
 
-    async def _try_all(self, request: pb.OpenRequest) -> int | None:
-        here = reserve_here(self._epochs, request, self._name)
+    async def _try_all(self, request: pb.OpenRequest, caller: Caller) -> int | None:
+        here = reserve_here(self._epochs, request, self._name, caller)
         epoch = self._epochs.serving(request.epoch, request.model_id)
         others = [self._call(name, stub.Reserve(request, timeout=CALL_S)) for name, stub in self._others(epoch)]
         replies = [here, *await asyncio.gather(*others, return_exceptions=True)]

@@ -13,6 +13,7 @@ from enum import Enum
 
 from swarm.errors import Gap, Refused
 from swarm.plan import EMPTY_HASH, extend_hash
+from swarm.worker.callers import ABANDONED_S, Caller
 
 
 class Verdict(Enum):
@@ -38,6 +39,8 @@ class Session:
     """Entry i covers the first i token ids that went through here."""
     held: dict[int, int] = field(default_factory=dict)
     """Block → positions in its KV."""
+    known: int = 0
+    """Positions in whole pages that others may share."""
     serial: int = 0
     """Of the newest Step admitted."""
     answer: object | None = None
@@ -47,6 +50,8 @@ class Session:
     generation: int = 0
     """Grows when a Step failed after it was admitted: what was admitted behind it must not run."""
     closing: bool = False
+    owner: Caller | None = None
+    """Whose it is; None where it came here from the entry Stage."""
 
     def common_prefix(self, hashes: Sequence[int]) -> int:
         """Positions that these prefix hashes (entry i covers i tokens) share with what went through here."""
@@ -64,6 +69,12 @@ class Session:
         """Forget what lies at `position` and behind it."""
         del self.hashes[position + 1 :]
         self.held = {b: min(n, position) for b, n in self.held.items()}
+        self.known = min(self.known, position)
+
+    def adopt(self, hashes: Sequence[int], blocks: Iterable[int]) -> None:
+        """Begin with what pages of others hold for these Blocks; `hashes`: entry i covers i tokens."""
+        self.hashes = list(hashes)
+        self.held = dict.fromkeys(blocks, len(self.hashes) - 1)
 
     def admit(self, blocks: range, serial: int, position: int, tokens: Sequence[int], prefix_hash: int) -> Verdict:
         """Decide about a Step, and count its tokens as held if it is to run.
@@ -141,6 +152,16 @@ class SessionTable:
 
     def remove(self, session: bytes) -> None:
         self._sessions.pop(session, None)
+
+    def of(self, owner: Caller) -> set[bytes]:
+        """A client's Sessions."""
+        return {s.id for s in self._sessions.values() if s.owner is owner}
+
+    def shorten(self, now: float) -> None:
+        """Shorten the leases of those whose client has no stream here: it is gone, or comes back soon."""
+        for session in self._sessions.values():
+            if session.owner is not None and not session.owner.streams:
+                session.expires_at = min(session.expires_at, now + ABANDONED_S)
 
     def expired(self, now: float) -> list[Session]:
         """Sessions whose lease is over and that have nothing under way."""

@@ -50,6 +50,7 @@ class Shards:
         try:
             async for reply in replies:
                 yield reply
+            replies.check(reader)
         finally:
             reader.cancel()
             del self._asked[replies]

@@ -47,7 +47,7 @@ class StageServicer(StageServiceServicer):
 
     async def Open(self, request: pb.OpenRequest, context: Context) -> AsyncIterator[pb.OpenReply]:
         try:
-            async for reply in self._worker.opening.open(request):
+            async for reply in self._worker.opening.open(request, self._worker.callers.of(context)):
                 yield reply
         except SwarmError as error:
             await refuse(context, error)
@@ -75,9 +75,14 @@ class StageServicer(StageServiceServicer):
         return pb.CloseReply()
 
     async def Submit(self, requests: AsyncIterable[pb.MicroBatch], context: Context) -> AsyncIterator[pb.Report]:
-        async with aclosing(self._worker.entry.submit(requests)) as reports:
-            async for report in reports:
-                yield report
+        caller = self._worker.callers.of(context)
+        try:
+            with caller.stream():
+                async with aclosing(self._worker.entry.submit(requests, caller)) as reports:
+                    async for report in reports:
+                        yield report
+        except SwarmError as error:
+            await refuse(context, error)
 
     async def Hop(self, requests: AsyncIterable[pb.MicroBatch], context: Context) -> AsyncIterator[pb.Report]:
         reports = Outbox[pb.Report](lambda: reader.cancel())
@@ -93,19 +98,24 @@ class StageServicer(StageServiceServicer):
         try:
             async for report in reports:
                 yield report
+            reports.check(reader)
+        except SwarmError as error:
+            await refuse(context, error)
         finally:
             reader.cancel()
 
     async def Listen(self, request: pb.ListenRequest, context: Context) -> AsyncIterator[pb.Answer]:
         if len(request.client) != 16:
             await refuse(context, Refused("a client names itself by 16 bytes", self._worker.name))
+        caller = self._worker.callers.of(context)
         try:
             self._worker.epochs.check_model(request.model_id)
+            with caller.stream():
+                async with aclosing(self._worker.flow.answers.listen(request.client, caller.pile)) as answers:
+                    async for answer in answers:
+                        yield answer
         except SwarmError as error:
             await refuse(context, error)
-        async with aclosing(self._worker.flow.answers.listen(request.client)) as answers:
-            async for answer in answers:
-                yield answer
 
     async def WholeRow(self, request: pb.WholeRowRequest, context: Context) -> pb.WholeRowReply:
         """The logits [vocab] of a Session's last asked position."""
@@ -120,6 +130,9 @@ class StageServicer(StageServiceServicer):
         raise AssertionError("abort raises")
 
     async def Experts(self, requests: AsyncIterable[pb.ExpertRequest], context: Context) -> AsyncIterator[pb.ExpertReply]:
-        async with aclosing(self._worker.shards.serve(requests)) as replies:
-            async for reply in replies:
-                yield reply
+        try:
+            async with aclosing(self._worker.shards.serve(requests)) as replies:
+                async for reply in replies:
+                    yield reply
+        except SwarmError as error:
+            await refuse(context, error)

@@ -8,6 +8,7 @@ from typing import Self
 
 from swarm.plan import PIECE_ROWS
 from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker.callers import Caller
 from swarm.worker.outbox import Outbox
 
 Reports = Outbox[pb.Report]
@@ -30,6 +31,9 @@ class WaitingStep:
     """Of time.monotonic, as is its deadline."""
     deadline: float
     reports: Reports
+    caller: Caller
+    """Whose it is."""
+    num_bytes: int = 0
 
     @property
     def session(self) -> bytes:
@@ -51,6 +55,11 @@ class WaitingStep:
         """Whether it may be one Step with the one before it: that is a piece, and nothing is asked of it, so nobody misses it."""
         piece = before.num_rows == PIECE_ROWS and not before.header.ask.rows
         return piece and self.header.position == before.header.position + PIECE_ROWS and self.frame == before.frame
+
+    def counts(self, times: int) -> None:
+        """Count it as waiting, once more or (-1) no more."""
+        self.caller.rows += times * self.num_rows
+        self.caller.num_bytes += times * self.num_bytes
 
     @classmethod
     def of(cls, pieces: Sequence[WaitingStep]) -> WaitingStep:

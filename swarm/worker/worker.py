@@ -22,6 +22,7 @@ from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import weights_pb2 as pb_weights
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.assembly import Assembly
+from swarm.worker.callers import Callers
 from swarm.worker.compute import Compute
 from swarm.worker.device_memory import ran_out, too_little
 from swarm.worker.entry import EntryStage
@@ -65,6 +66,7 @@ class Worker:
         self.loading: list[str] = []
         self.compute = Compute(threads, name)
         self.epochs = Epochs(name)
+        self.callers = Callers(name)
         self.peers = Peers(credentials)
         self.flow = Flow(name, self.epochs, self.compute, Hops(self.peers))
         self.entry = EntryStage(self.flow)
@@ -268,10 +270,7 @@ class Worker:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = time.monotonic()
-            for pool in self.epochs.pools():
-                for session in pool.table.expired(now):
-                    pool.close_session(session.id)
-                    self.opening.freed()
+            self.opening.take_back(now)
             self.entry.sweep(now)
 
 

@@ -19,6 +19,7 @@ from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker.callers import Caller
 from swarm.worker.worker import Worker
 
 TEXT = [(11 * i) % 2000 + 50 for i in range(64)]
@@ -86,14 +87,14 @@ async def test_sessions_that_come_together_where_there_is_room_open_together_and
         opening, trying = workers["w0"].opening, 0
         really, all_try = opening._try_all, asyncio.Event()
 
-        async def slowly(request: pb.OpenRequest) -> int | None:
+        async def slowly(request: pb.OpenRequest, caller: Caller) -> int | None:
             nonlocal trying
             trying += 1
             if trying == 4:
                 all_try.set()
             async with asyncio.timeout(10):
                 await all_try.wait()
-            return await really(request)
+            return await really(request, caller)
 
         monkeypatch.setattr(opening, "_try_all", slowly)
         together = [Queued(client) for _ in range(4)]
@@ -107,11 +108,11 @@ async def test_who_came_first_is_first_in_the_queue_whoever_was_told_first(monke
         opening = swarm.workers["w0"].opening
         really, came, go_on = opening._try_all, asyncio.Event(), asyncio.Event()
 
-        async def early_ones_slowly(request: pb.OpenRequest) -> int | None:
+        async def early_ones_slowly(request: pb.OpenRequest, caller: Caller) -> int | None:
             if request.session == early.session:
                 came.set()
                 await go_on.wait()
-            return await really(request)
+            return await really(request, caller)
 
         monkeypatch.setattr(opening, "_try_all", early_ones_slowly)
         early = Queued(swarm.client, b"e" * 16)
@@ -146,10 +147,10 @@ async def test_waiting_for_room_asks_now_and_then_and_not_all_the_time(monkeypat
         opening = swarm.workers["w0"].opening
         really = opening._try_all
 
-        async def counted(request: pb.OpenRequest) -> int | None:
+        async def counted(request: pb.OpenRequest, caller: Caller) -> int | None:
             nonlocal asked
             asked += 1
-            return await really(request)
+            return await really(request, caller)
 
         monkeypatch.setattr(opening, "_try_all", counted)
         waiting = Queued(swarm.client)

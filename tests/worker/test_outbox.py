@@ -10,6 +10,8 @@ from plans import plan_of
 from raw_client import raw, step
 from swarm_processes import until, workers_here
 
+from swarm.errors import Lost
+from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker import outbox
 from swarm.worker.outbox import Outbox
@@ -48,6 +50,8 @@ async def test_what_piles_up_unread_ends_the_stream_by_its_bytes(monkeypatch: py
     assert ended.is_set()
     box.put(row(1))
     assert [answer async for answer in box] == []
+    with pytest.raises(Lost, match="pile up unread, and its stream was closed"):
+        box.check()
 
 
 async def test_a_client_that_reads_no_reports_loses_its_stream_and_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,9 +62,11 @@ async def test_a_client_that_reads_no_reports_loses_its_stream_and_nobody_else_d
         nonsense = pb.StepHeader(session=b"x" * 16, serial=1)
         await call.write(pb.MicroBatch(epoch=9, steps=[nonsense] * 2000))
         came = 0
-        async with asyncio.timeout(10):
-            while await call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
-                came += 1
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            async with asyncio.timeout(10):
+                async for _ in call:
+                    came += 1
+        assert isinstance(from_rpc(raised.value, "w0"), Lost)
         assert came < 2000
         assert await client.ask(step(await client.open(64), list(range(30, 40)), 0, 10))
 
@@ -74,5 +80,6 @@ async def test_a_client_that_reads_no_answers_is_cut_off_by_their_bytes(monkeypa
             await anext(stream)
             for _ in range(5000):
                 answers.send(b"lazy" * 4, row(128 * 1024))
-            assert [answer async for answer in stream] == []
+            with pytest.raises(Lost):
+                await anext(stream)
         await until(lambda: client.id in answers._streams, "the other client was cut off, too")

@@ -1,0 +1,106 @@
+"""Who talks to this Worker, and what each one has here at once: no client takes what all share, and its errors say so.
+
+A client is its certificate or, without a key, its connection. What it has is forgotten with the last stream, Step or Session
+that belongs to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
+
+import grpc.aio
+
+from swarm.errors import Full
+from swarm.worker.outbox import Pile
+
+STREAMS = 32
+"""Of one client on one Worker; a program that chats has two for each Route and each Plan that it knows."""
+SESSIONS = 256
+"""Of one client on one entry Worker, open or waiting for room, or as many as the Plan has if those are more."""
+WAITING_ROWS = 2**20
+"""Tokens of one client's Steps that wait at an entry Stage."""
+WAITING_BYTES = 64 * 2**20
+"""What those Steps take, with all that they ask."""
+ABANDONED_S = 30.0
+"""How long the Sessions of a client are kept that has no stream here: it may come back after its connection broke."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(eq=False)
+class Caller:
+    """One client, and what of its own is here now."""
+
+    where: str
+    """The Worker, for messages."""
+    streams: int = 0
+    rows: int = 0
+    num_bytes: int = 0
+    pile: Pile = field(default_factory=Pile)
+    """What it has not read, on all of its streams."""
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """One more stream, until the block ends. Raises Full."""
+        if self.streams >= STREAMS:
+            raise Full(f"this client has {STREAMS} streams here, as many as one may have: close some of its programs", self.where)
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
+
+    def check_waiting(self, rows: int, num_bytes: int) -> None:
+        """Raise Full unless a Step of so many rows and bytes may wait, too."""
+        if self.rows + rows > WAITING_ROWS or self.num_bytes + num_bytes > WAITING_BYTES:
+            raise Full(
+                f"this client has {self.rows} tokens ({self.num_bytes} bytes) waiting here, and one may have {WAITING_ROWS} "
+                f"({WAITING_BYTES}): wait for answers before sending more",
+                self.where,
+            )
+
+    def check_sessions(self, held: int, planned: int) -> None:
+        """Raise Full where it has as many Sessions as one may have.
+
+        Args:
+            held: those that it has, open or waiting.
+            planned: what the Plan has in all.
+        """
+        if held >= (most := max(SESSIONS, planned)):
+            raise Full(f"this client has {held} sessions here, and one may have {most}: close some", self.where)
+
+
+class Callers:
+    """The clients that have something here. Lives on the loop's thread.
+
+    Args:
+        where: the Worker's name.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._known: WeakValueDictionary[str, Caller] = WeakValueDictionary()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, context: Context) -> Caller:
+        """Whose call it is."""
+        return self.named(_name(context))
+
+    def named(self, name: str) -> Caller:
+        """The client of that name; a new one where it has nothing here."""
+        if (caller := self._known.get(name)) is None:
+            caller = self._known[name] = Caller(self._where)
+        return caller
+
+
+def _name(context: Context) -> str:
+    for pem in context.auth_context().get("x509_pem_cert", ()):
+        return hashlib.sha256(pem).hexdigest()
+    return str(context.peer())
