@@ -34,7 +34,7 @@ def own_address(toward: str = ANYWHERE) -> str:
     """
     if is_loopback(toward):
         return "127.0.0.1"
-    addresses = (_toward(toward), _toward(ANYWHERE), *_interfaces())
+    addresses = (_toward(toward), _toward(ANYWHERE), *(address for _, address in interfaces()))
     return next((address for address in addresses if address and not is_loopback(address)), "127.0.0.1")
 
 
@@ -48,13 +48,13 @@ def _toward(host: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def _interfaces() -> Iterator[str]:
-    """The IPv4 address of each interface: a network without a way out has no other."""
+def interfaces() -> Iterator[tuple[str, str]]:
+    """Name and IPv4 address of each interface: a network without a way out has no other."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):  # it has none
                 found = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
-                yield socket.inet_ntoa(found[20:24])
+                yield name, socket.inet_ntoa(found[20:24])
 
 
 def bind_host(host: str) -> str:

@@ -75,6 +75,15 @@ class LinkOrder:
     budget_s: float
 
 
+@dataclass(frozen=True)
+class DialOrder:
+    """Which ports of a machine that wants to join to dial."""
+
+    host: str
+    ports: tuple[int, ...]
+    timeout_s: float
+
+
 class Agent(Protocol):
     """Passes orders to one Worker. All methods raise SwarmError: NoSwarm or Expired where the Worker does not answer."""
 
@@ -109,6 +118,10 @@ class Agent(Protocol):
 
     async def measure_link(self, order: LinkOrder) -> Link:
         """The way to another Worker. Raises Unreachable where that one does not answer."""
+        ...
+
+    async def dial(self, order: DialOrder) -> list[str]:
+        """Why each port cannot be reached from this Worker's Rig; empty where it can."""
         ...
 
     async def close(self) -> None:
@@ -187,6 +200,10 @@ class WorkerAgent:
         request = pb.LinkRequest(address=order.address, budget_s=order.budget_s)
         reply = await self._ask(lambda: self._stub.MeasureLink(request, timeout=order.budget_s + ORDER_S))
         return Link(reply.rtt_s, reply.bytes_per_s)
+
+    async def dial(self, order: DialOrder) -> list[str]:
+        request = pb.DialRequest(host=order.host, ports=order.ports, timeout_s=order.timeout_s)
+        return list((await self._ask(lambda: self._stub.Dial(request, timeout=2 * order.timeout_s))).why)
 
     async def close(self) -> None:
         self._closed = True

@@ -167,6 +167,17 @@ class Coordinator:
         return self._replanning.target
 
     @property
+    def head(self) -> str:
+        """Id of the head Rig."""
+        return self._head
+
+    def voices(self, rig_id: str) -> list[Device]:
+        """One Device of each other Rig that is here to stay, with a Worker that answers."""
+        rigs = [r for i, r in self._roster.rigs.items() if i != rig_id and not r.leaving]
+        answering = ([d for d in r.devices if d.agent and not d.silent] for r in rigs)
+        return [devices[0] for devices in answering if devices]
+
+    @property
     def measurements(self) -> Measurements:
         """What is known of Devices and links."""
         return self._measuring.book

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -13,19 +13,20 @@ from typing import Any
 import grpc.aio
 
 from cluster.coordinator import Coordinator
+from cluster.doorstep import Doorstep
+from cluster.place import Place
 from cluster.roster import DeviceOffer, RigOffer, Versions
 from cluster.target import Progress, Published, Target
 from cluster.versions import check_versions, own_versions
 from swarm.bits import canonical
 from swarm.config import kv_dtype
-from swarm.errors import ModelError, SwarmError, Unreachable, UsageError
+from swarm.errors import ModelError, SwarmError, UsageError
 from swarm.plan_check import OBJECTIVES
 from swarm.wire.status import to_rpc
 from swarm.wire.v1 import assets_pb2, swarm_pb2_grpc
 from swarm.wire.v1 import swarm_pb2 as pb
 
 _LOG = logging.getLogger(__name__)
-PROBE_S = 3.0
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -48,18 +49,30 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
     def __init__(self, coordinator: Coordinator, address: str, ray: RayDoor, versions: Versions | None = None) -> None:
         self._coordinator, self._address, self._ray = coordinator, address, ray
         self._versions = versions or own_versions()
+        self._doorstep = Doorstep(coordinator, address)
 
     async def Knock(self, request: pb.KnockRequest, context: Context) -> pb.KnockReply:
         seen_as = _peer(context.peer())
         async with _errors(context):
             check_versions(_versions(request.versions), self._versions, request.rig_name)
-            await _dial_back(request, seen_as, self._address)
+            found = await self._doorstep.admit(request.rig_id, request.rig_name, Place.read(request.place), seen_as)
         return pb.KnockReply(
             ray_address=self._ray.address,
             ray_token=self._ray.token,
             versions=pb.Versions(**asdict(self._versions)),
             seen_as=seen_as,
             rig_name=self._coordinator.promise_name(request.rig_id, request.rig_name),
+            neighbours=found.neighbours,
+        )
+
+    async def Visit(self, request: pb.VisitRequest, context: Context) -> pb.VisitReply:
+        found = await self._doorstep.look("", Place.read(request.place))
+        return pb.VisitReply(
+            versions=pb.Versions(**asdict(self._versions)),
+            unix_s=time.time(),
+            seen_as=_peer(context.peer()),
+            dialled=[pb.Dialled(rig_name=d.rig, rig_address=d.address, port=d.port, why=d.why) for d in found.dialled],
+            neighbours=found.neighbours,
         )
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:
@@ -112,22 +125,6 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
     async def ReportFailure(self, request: pb.FailureReport, context: Context) -> pb.FailureReply:
         self._coordinator.report_failure(request.worker)
         return pb.FailureReply()
-
-
-async def _dial_back(request: pb.KnockRequest, seen_as: str, swarm: str) -> None:
-    """Raise Unreachable unless the Rig's port can be reached at the address that it advertises."""
-    where = f"{request.address}:{request.probe_port}"
-    try:
-        async with asyncio.timeout(PROBE_S):
-            _, writer = await asyncio.open_connection(request.address, request.probe_port)
-        writer.close()
-    except (OSError, TimeoutError) as error:
-        why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        raise Unreachable(
-            f"{request.rig_name} knocked from {seen_as} and says it is at {where}, but the swarm at {swarm} cannot reach it there "
-            f"({why}): allow TCP port {request.probe_port} and the rest of --ports in its firewall, or give the address "
-            "that other rigs reach it at with --address"
-        ) from None
 
 
 @asynccontextmanager

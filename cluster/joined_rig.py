@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 
+from cluster.dialled_by import check_ways, listening
 from cluster.first_failure import FirstFailure
 from cluster.membership import AGAIN_S
+from cluster.network import read_network
+from cluster.place import Place
 from cluster.rig import Rig, RigSettings
 from cluster.versions import own_versions
-from swarm.errors import Expired, NoSwarm, PortInUse, SwarmError
+from swarm.errors import Expired, NoSwarm, SwarmError
 from swarm.wire.v1 import swarm_pb2 as pb
 
 
@@ -61,28 +62,17 @@ class JoinedRig(Rig):
             raise
 
     async def _knock(self) -> pb.KnockReply:
-        async with self._knocking, self._dialled_back():
-            return await self.membership.knock(
-                pb.KnockRequest(
-                    rig_id=self.rig_id,
-                    rig_name=self.name,
-                    versions=pb.Versions(**asdict(own_versions())),
-                    address=self.settings.host,
-                    probe_port=self.ports.door,
-                )
-            )
-
-    @asynccontextmanager
-    async def _dialled_back(self) -> AsyncIterator[None]:
-        """Listen on the port that the swarm dials while this Rig knocks."""
-        try:
-            probe = await asyncio.start_server(lambda _, writer: writer.close(), self.bind, self.ports.door)
-        except OSError as error:
-            raise PortInUse(
-                f"cannot listen on {self.bind}:{self.ports.door} ({error.strerror}): choose another range with --ports"
-            ) from None
-        async with probe:
-            yield
+        # Later its Workers listen themselves; one of them may be starting again, which is no reason to stay away.
+        ports = (self.ports.door,) if self.workers else (self.ports.door, *self.ports.workers)
+        network = await asyncio.to_thread(read_network)
+        place = Place(self.settings.host, ports, self.settings.ports, network.kind, network.addresses)
+        request = pb.KnockRequest(
+            rig_id=self.rig_id, rig_name=self.name, versions=pb.Versions(**asdict(own_versions())), place=place.to_wire()
+        )
+        async with self._knocking, listening(self.bind, ports):
+            door = await self.membership.knock(request)
+        await check_ways(self.name, self.settings.host, door.neighbours)
+        return door
 
     async def _leave(self) -> None:
         """Go politely; a swarm that did not let us in, or is gone already, needs no goodbye."""

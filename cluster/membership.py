@@ -16,6 +16,8 @@ from swarm.wire.v1 import swarm_pb2_grpc
 
 KNOCK_S = 10.0
 AGAIN_S = 1.0
+DIALLED_S = 30.0
+"""How long a knock may take: every Rig of the swarm dials this one."""
 STILL_S = 60.0
 """How long a swarm that is left may say nothing; how long it takes in all is up to what it has to load."""
 
@@ -49,7 +51,7 @@ class Membership:
     async def knock(self, request: pb.KnockRequest) -> pb.KnockReply:
         """Ask to be let in. Raises NoSwarm, WrongKey, VersionMismatch or Unreachable."""
         try:
-            reply: pb.KnockReply = await self._stub.Knock(request, timeout=KNOCK_S)
+            reply: pb.KnockReply = await self._stub.Knock(request, timeout=DIALLED_S)
             return reply
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, self._what) from None

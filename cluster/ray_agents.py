@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.agents import DESCRIBE_S, ORDER_S, Agent, Description, LinkOrder, PrepareOrder, WorkerAgent, read_description
+from cluster.agents import DESCRIBE_S, ORDER_S, Agent, Description, DialOrder, LinkOrder, PrepareOrder, WorkerAgent, read_description
 from cluster.fetch_plan import Survey
 from cluster.measurements import Figures, Shape
 from cluster.metrics import Readings
@@ -138,6 +138,9 @@ class RayAgent:
 
     async def measure_link(self, order: LinkOrder) -> Link:
         return await self._direct.measure_link(order)
+
+    async def dial(self, order: DialOrder) -> list[str]:
+        return await self._direct.dial(order)
 
     async def close(self) -> None:
         with contextlib.suppress(RayError):  # an actor that cannot be reached ends with its Ray node

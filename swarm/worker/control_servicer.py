@@ -15,6 +15,7 @@ from swarm.errors import SwarmError
 from swarm.plan import Plan
 from swarm.weights.describe import client_files, describe
 from swarm.wire.credentials import Credentials
+from swarm.wire.dial import MOST_PORTS, dial
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceServicer
 from swarm.worker.echo import Echo, measure_link
@@ -22,6 +23,7 @@ from swarm.worker.measure_turns import measure
 from swarm.worker.stage_servicer import refuse
 from swarm.worker.worker import Worker
 
+MOST_DIAL_S = 10.0
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -90,6 +92,9 @@ class ControlServicer(WorkerServiceServicer):
         except SwarmError as error:
             await refuse(context, error)
             raise
+
+    async def Dial(self, request: pb.DialRequest, context: Context) -> pb.DialReply:
+        return pb.DialReply(why=await dial(request.host, request.ports[:MOST_PORTS], min(request.timeout_s, MOST_DIAL_S)))
 
 
 def _describe(request: pb.DescribeRequest) -> pb.DescribeReply:

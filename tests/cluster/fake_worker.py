@@ -9,12 +9,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, replace
 
 import grpc.aio
 
-from cluster.agents import Agent, Description, LinkOrder, PrepareOrder
+from cluster.agents import Agent, Description, DialOrder, LinkOrder, PrepareOrder
 from cluster.fetch_plan import Survey
 from cluster.measurements import Figures, Shape
 from cluster.planner.hardware import Link, Speed
@@ -24,6 +24,7 @@ from swarm.config import ModelConfig
 from swarm.errors import CorruptWeights, Expired, MissingWeights, NoSwarm, SwarmError
 from swarm.plan import Model, Plan
 from swarm.wire.credentials import Credentials
+from swarm.wire.dial import NO_ANSWER, dial
 from swarm.wire.status import to_rpc
 from swarm.wire.v1 import assets_pb2, weights_pb2, weights_pb2_grpc, worker_pb2, worker_pb2_grpc
 
@@ -73,6 +74,8 @@ class FakeWorker:
         self.link: Link | SwarmError = Link(0.5e-3, 100e6)
         self.measured: list[str] = []
         """What was asked to be measured: dtypes, and addresses of other Workers."""
+        self.reaches: Callable[[str, int], bool] | None = None
+        """In the place of dialling, where a test says what can be reached."""
         self.sessions = 0
         self.choices: dict[int, list[int]] = {}
         """By Block of its Stage, how often each expert was chosen."""
@@ -184,6 +187,12 @@ class FakeWorker:
             raise self.link
         return self.link
 
+    async def dial(self, order: DialOrder) -> list[str]:
+        self._answer()
+        if self.reaches:
+            return ["" if self.reaches(order.host, port) else NO_ANSWER for port in order.ports]
+        return await dial(order.host, order.ports, order.timeout_s)
+
     async def close(self) -> None:
         """Nothing to give up."""
 
@@ -253,6 +262,9 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
     async def MeasureLink(self, request, context):  # type: ignore[no-untyped-def]
         found = await self._worker.measure_link(LinkOrder(request.address, request.budget_s))
         return worker_pb2.LinkReply(rtt_s=found.rtt_s, bytes_per_s=found.bytes_per_s)
+
+    async def Dial(self, request, context):  # type: ignore[no-untyped-def]
+        return worker_pb2.DialReply(why=await self._worker.dial(DialOrder(request.host, tuple(request.ports), request.timeout_s)))
 
 
 class Weights(weights_pb2_grpc.WeightsServiceServicer):

@@ -12,10 +12,12 @@ from typing import Any
 import grpc.aio
 import pytest
 from fake_worker import MIB, MODELS, FakeAgents
+from memory_swarm import offer
 
 from cluster.coordinator import Coordinator
 from cluster.door import Door, RayDoor
 from cluster.membership import Membership
+from cluster.place import Place
 from cluster.planner import Load, needed_bytes
 from cluster.roster import Versions
 from cluster.target import Published, Target
@@ -51,6 +53,7 @@ class OpenDoor:
     address: str
     stub: swarm_pb2_grpc.SwarmServiceStub
     coordinator: Watched
+    agents: FakeAgents
 
     def membership(self, key: str = "secret", address: str = "") -> Membership:
         return Membership(Credentials(key), address or self.address, lambda message: None)
@@ -58,7 +61,8 @@ class OpenDoor:
 
 @pytest.fixture
 async def door() -> AsyncIterator[OpenDoor]:
-    coordinator = Watched(Target("nano", "fp32", 1, 64), FakeAgents(), "rig-id", lambda: 1000.0)
+    agents = FakeAgents()
+    coordinator = Watched(Target("nano", "fp32", 1, 64), agents, "rig-id", lambda: 1000.0)
     server = Credentials("secret").server()
     listener = Door(coordinator, "10.0.0.1:7700", RayDoor("10.0.0.1:7701", "ray-token"), VERSIONS)
     swarm_pb2_grpc.add_SwarmServiceServicer_to_server(listener, server)
@@ -66,7 +70,7 @@ async def door() -> AsyncIterator[OpenDoor]:
     await server.start()
     await coordinator.start()
     channel = Credentials("secret").channel(f"127.0.0.1:{port}")
-    yield OpenDoor(f"127.0.0.1:{port}", swarm_pb2_grpc.SwarmServiceStub(channel), coordinator)
+    yield OpenDoor(f"127.0.0.1:{port}", swarm_pb2_grpc.SwarmServiceStub(channel), coordinator, agents)
     await channel.close(None)
     await coordinator.stop()
     await server.stop(None)
@@ -80,7 +84,8 @@ async def probe() -> AsyncIterator[int]:
 
 def knock(port: int, versions: Versions = VERSIONS) -> pb.KnockRequest:
     told = pb.Versions(swarm=versions.swarm, python=versions.python, ray=versions.ray, torch=versions.torch)
-    return pb.KnockRequest(rig_id="x", rig_name="gaming-pc", versions=told, address="127.0.0.1", probe_port=port)
+    place = Place("127.0.0.1", (port,), f"{port}-{port + 31}")
+    return pb.KnockRequest(rig_id="x", rig_name="gaming-pc", versions=told, place=place.to_wire())
 
 
 def join(memory_bytes: int = NEED + MIB) -> pb.JoinRequest:
@@ -127,8 +132,32 @@ async def test_other_versions_are_refused_with_the_install_line(
 async def test_a_rig_that_cannot_be_reached_back_is_told_both_addresses_and_the_port(door: OpenDoor, unused_port: int) -> None:
     with pytest.raises(Unreachable) as caught:
         await door.membership().knock(knock(unused_port))
-    for part in ("knocked from 127.0.0.1", f"127.0.0.1:{unused_port}", "10.0.0.1:7700", "--address", f"TCP port {unused_port}"):
+    said = ("gaming-pc came from 127.0.0.1", "is at 127.0.0.1", "10.0.0.1", f"port {unused_port}: Connection refused", "--address")
+    for part in (*said, f"allow TCP {unused_port}-{unused_port + 31}"):
         assert part in str(caught.value)
+
+
+async def test_a_rig_is_dialled_back_by_each_rig_of_the_swarm(door: OpenDoor, probe: int) -> None:
+    await door.membership().join(join(8 * NEED))
+    await door.coordinator.join(offer("closet", NEED))
+    reply = await door.membership().knock(knock(probe))
+    assert {n.rig_name: n.worker_address for n in reply.neighbours} == {"attic": "127.0.0.1:1", "closet": "closet:7700"}
+    door.agents.workers["closet:7700"].reaches = lambda host, port: False
+    with pytest.raises(Unreachable, match=r"closet \(closet\) cannot reach it \(port \d+: no answer\)"):
+        await door.membership().knock(knock(probe))
+    door.agents.workers["closet:7700"].alive = False  # whoever does not answer is not asked, and need not be reached
+    assert [n.rig_name for n in (await door.membership().knock(knock(probe))).neighbours] == ["attic"]
+
+
+async def test_a_visitor_is_told_what_each_rig_finds_and_is_not_let_in(door: OpenDoor, probe: int, unused_port: int) -> None:
+    await door.membership().join(join(8 * NEED))
+    place = Place("127.0.0.1", (probe, unused_port), "1-2").to_wire()
+    reply = await door.stub.Visit(pb.VisitRequest(rig_name="laptop", place=place))
+    assert [(d.rig_name, d.rig_address, d.port, bool(d.why)) for d in reply.dialled] == [
+        ("attic", "10.0.0.1", probe, False), ("attic", "10.0.0.1", unused_port, True),
+    ]  # fmt: skip
+    assert reply.versions.torch == VERSIONS.torch and reply.seen_as == "127.0.0.1" and reply.unix_s > 1e9
+    assert [r["name"] for r in door.coordinator.status()["rigs"]] == ["attic"]
 
 
 async def test_a_join_is_answered_with_the_epoch_and_the_plan_is_served(door: OpenDoor) -> None:

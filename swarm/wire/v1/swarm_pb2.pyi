@@ -21,32 +21,88 @@ class Versions(_message.Message):
     def __init__(self, swarm: _Optional[str] = ..., python: _Optional[str] = ..., ray: _Optional[str] = ..., torch: _Optional[str] = ...) -> None: ...
 
 class KnockRequest(_message.Message):
-    __slots__ = ("rig_id", "rig_name", "versions", "address", "probe_port")
+    __slots__ = ("rig_id", "rig_name", "versions", "place")
     RIG_ID_FIELD_NUMBER: _ClassVar[int]
     RIG_NAME_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
-    ADDRESS_FIELD_NUMBER: _ClassVar[int]
-    PROBE_PORT_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     rig_id: str
     rig_name: str
     versions: Versions
-    address: str
-    probe_port: int
-    def __init__(self, rig_id: _Optional[str] = ..., rig_name: _Optional[str] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., address: _Optional[str] = ..., probe_port: _Optional[int] = ...) -> None: ...
+    place: Place
+    def __init__(self, rig_id: _Optional[str] = ..., rig_name: _Optional[str] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., place: _Optional[_Union[Place, _Mapping]] = ...) -> None: ...
+
+class Place(_message.Message):
+    __slots__ = ("host", "ports", "range", "network", "addresses")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    ports: _containers.RepeatedScalarFieldContainer[int]
+    range: str
+    network: str
+    addresses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, host: _Optional[str] = ..., ports: _Optional[_Iterable[int]] = ..., range: _Optional[str] = ..., network: _Optional[str] = ..., addresses: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class KnockReply(_message.Message):
-    __slots__ = ("ray_address", "ray_token", "versions", "seen_as", "rig_name")
+    __slots__ = ("ray_address", "ray_token", "versions", "seen_as", "rig_name", "neighbours")
     RAY_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     RAY_TOKEN_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     SEEN_AS_FIELD_NUMBER: _ClassVar[int]
     RIG_NAME_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     ray_address: str
     ray_token: str
     versions: Versions
     seen_as: str
     rig_name: str
-    def __init__(self, ray_address: _Optional[str] = ..., ray_token: _Optional[str] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., seen_as: _Optional[str] = ..., rig_name: _Optional[str] = ...) -> None: ...
+    neighbours: _containers.RepeatedCompositeFieldContainer[Neighbour]
+    def __init__(self, ray_address: _Optional[str] = ..., ray_token: _Optional[str] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., seen_as: _Optional[str] = ..., rig_name: _Optional[str] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ...) -> None: ...
+
+class Neighbour(_message.Message):
+    __slots__ = ("rig_name", "worker_address")
+    RIG_NAME_FIELD_NUMBER: _ClassVar[int]
+    WORKER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    rig_name: str
+    worker_address: str
+    def __init__(self, rig_name: _Optional[str] = ..., worker_address: _Optional[str] = ...) -> None: ...
+
+class VisitRequest(_message.Message):
+    __slots__ = ("rig_name", "place")
+    RIG_NAME_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    rig_name: str
+    place: Place
+    def __init__(self, rig_name: _Optional[str] = ..., place: _Optional[_Union[Place, _Mapping]] = ...) -> None: ...
+
+class VisitReply(_message.Message):
+    __slots__ = ("versions", "unix_s", "seen_as", "dialled", "neighbours")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    SEEN_AS_FIELD_NUMBER: _ClassVar[int]
+    DIALLED_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    versions: Versions
+    unix_s: float
+    seen_as: str
+    dialled: _containers.RepeatedCompositeFieldContainer[Dialled]
+    neighbours: _containers.RepeatedCompositeFieldContainer[Neighbour]
+    def __init__(self, versions: _Optional[_Union[Versions, _Mapping]] = ..., unix_s: _Optional[float] = ..., seen_as: _Optional[str] = ..., dialled: _Optional[_Iterable[_Union[Dialled, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ...) -> None: ...
+
+class Dialled(_message.Message):
+    __slots__ = ("rig_name", "rig_address", "port", "why")
+    RIG_NAME_FIELD_NUMBER: _ClassVar[int]
+    RIG_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    rig_name: str
+    rig_address: str
+    port: int
+    why: str
+    def __init__(self, rig_name: _Optional[str] = ..., rig_address: _Optional[str] = ..., port: _Optional[int] = ..., why: _Optional[str] = ...) -> None: ...
 
 class DeviceOffer(_message.Message):
     __slots__ = ("device", "memory_bytes", "worker_address", "threads", "label")

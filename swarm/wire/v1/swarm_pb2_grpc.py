@@ -40,6 +40,11 @@ class SwarmServiceStub(object):
                 request_serializer=swarm_dot_v1_dot_swarm__pb2.KnockRequest.SerializeToString,
                 response_deserializer=swarm_dot_v1_dot_swarm__pb2.KnockReply.FromString,
                 _registered_method=True)
+        self.Visit = channel.unary_unary(
+                '/swarm.v1.SwarmService/Visit',
+                request_serializer=swarm_dot_v1_dot_swarm__pb2.VisitRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_swarm__pb2.VisitReply.FromString,
+                _registered_method=True)
         self.Join = channel.unary_unary(
                 '/swarm.v1.SwarmService/Join',
                 request_serializer=swarm_dot_v1_dot_swarm__pb2.JoinRequest.SerializeToString,
@@ -92,6 +97,13 @@ class SwarmServiceServicer(object):
 
     def Knock(self, request, context):
         """A rig that wants to join, before it starts Ray.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Visit(self, request, context):
+        """A machine that wants to know whether it could join (`swarm doctor`): it is dialled back as at a knock, and not let in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +178,11 @@ def add_SwarmServiceServicer_to_server(servicer, server):
                     request_deserializer=swarm_dot_v1_dot_swarm__pb2.KnockRequest.FromString,
                     response_serializer=swarm_dot_v1_dot_swarm__pb2.KnockReply.SerializeToString,
             ),
+            'Visit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Visit,
+                    request_deserializer=swarm_dot_v1_dot_swarm__pb2.VisitRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_swarm__pb2.VisitReply.SerializeToString,
+            ),
             'Join': grpc.unary_unary_rpc_method_handler(
                     servicer.Join,
                     request_deserializer=swarm_dot_v1_dot_swarm__pb2.JoinRequest.FromString,
@@ -239,6 +256,33 @@ class SwarmService(object):
             '/swarm.v1.SwarmService/Knock',
             swarm_dot_v1_dot_swarm__pb2.KnockRequest.SerializeToString,
             swarm_dot_v1_dot_swarm__pb2.KnockReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Visit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.v1.SwarmService/Visit',
+            swarm_dot_v1_dot_swarm__pb2.VisitRequest.SerializeToString,
+            swarm_dot_v1_dot_swarm__pb2.VisitReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -204,3 +204,19 @@ class LinkReply(_message.Message):
     bytes_per_s: float
     took_s: float
     def __init__(self, rtt_s: _Optional[float] = ..., bytes_per_s: _Optional[float] = ..., took_s: _Optional[float] = ...) -> None: ...
+
+class DialRequest(_message.Message):
+    __slots__ = ("host", "ports", "timeout_s")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PORTS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    ports: _containers.RepeatedScalarFieldContainer[int]
+    timeout_s: float
+    def __init__(self, host: _Optional[str] = ..., ports: _Optional[_Iterable[int]] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+
+class DialReply(_message.Message):
+    __slots__ = ("why",)
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    why: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, why: _Optional[_Iterable[str]] = ...) -> None: ...

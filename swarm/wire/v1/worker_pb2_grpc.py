@@ -75,6 +75,11 @@ class WorkerServiceStub(object):
                 request_serializer=swarm_dot_v1_dot_worker__pb2.LinkRequest.SerializeToString,
                 response_deserializer=swarm_dot_v1_dot_worker__pb2.LinkReply.FromString,
                 _registered_method=True)
+        self.Dial = channel.unary_unary(
+                '/swarm.v1.WorkerService/Dial',
+                request_serializer=swarm_dot_v1_dot_worker__pb2.DialRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_worker__pb2.DialReply.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
@@ -135,6 +140,13 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Dial(self, request, context):
+        """Whether ports of a machine that wants to join can be reached from here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -177,6 +189,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.MeasureLink,
                     request_deserializer=swarm_dot_v1_dot_worker__pb2.LinkRequest.FromString,
                     response_serializer=swarm_dot_v1_dot_worker__pb2.LinkReply.SerializeToString,
+            ),
+            'Dial': grpc.unary_unary_rpc_method_handler(
+                    servicer.Dial,
+                    request_deserializer=swarm_dot_v1_dot_worker__pb2.DialRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_worker__pb2.DialReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -395,6 +412,33 @@ class WorkerService(object):
             '/swarm.v1.WorkerService/MeasureLink',
             swarm_dot_v1_dot_worker__pb2.LinkRequest.SerializeToString,
             swarm_dot_v1_dot_worker__pb2.LinkReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Dial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.v1.WorkerService/Dial',
+            swarm_dot_v1_dot_worker__pb2.DialRequest.SerializeToString,
+            swarm_dot_v1_dot_worker__pb2.DialReply.FromString,
             options,
             channel_credentials,
             insecure,
