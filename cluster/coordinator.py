@@ -17,8 +17,8 @@ from cluster.measuring import Measuring
 from cluster.naming import Naming
 from cluster.patrol import Patrol
 from cluster.replanning import Replanning
-from cluster.roster import Device, Rig, RigOffer, Roster
 from cluster.returning import Returning
+from cluster.roster import Device, Rig, RigOffer, Roster
 from cluster.second_look import SecondLook
 from cluster.status import status_document
 from cluster.target import Progress, Published, Target
@@ -70,7 +70,6 @@ class Coordinator:
             lambda plan, counts: self._deciding.would_change(plan, self.target, counts),
             self._replanning.want,
         )
-        self._flapping = Flapping(clock)
         self._flapping = Flapping(clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._going: set[asyncio.Task[None]] = set()  # Rigs that leave

@@ -216,8 +216,6 @@ class Replanning:
         """No Plan can be made: refuse the wish, or wait for what is missing with the old Plan withdrawn."""
         if self._roster.let_all_in():
             return False  # rather a Rig that may drop again than none
-        if self._roster.let_all_in():
-            return False  # rather a Rig that may drop again than none
         if wish:
             wish.error = error
             return False
