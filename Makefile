@@ -10,7 +10,7 @@ PIP := -m pip --quiet --disable-pip-version-check
 BENCHMARKS := hop throughput pipeline speculation prediction placement quality
 CLIENT_TESTS := $(wildcard tests/client tests/cli tests/test_plan.py tests/test_config.py)
 
-.PHONY: demo test lint protos bench clean test-client unit
+.PHONY: demo test lint protos reference bench clean test-client unit
 .DEFAULT_GOAL := test
 .NOTPARALLEL:
 
@@ -43,6 +43,9 @@ client-on-312: .venv-client/ready
 
 protos: .venv/ready
 	@$(BIN)/python -m swarm.wire.generate
+
+reference: .venv/ready
+	@$(BIN)/python -m swarm.cli.reference
 
 bench: .venv/ready
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -1,4 +1,35 @@
-"""`swarm bench`: how fast a running swarm is, and where a token's time goes."""
+"""`swarm bench`: how fast a running swarm is, and where a token's time goes.
+
+How fast a running swarm is, and where a token's time goes: for each number of Sessions the time to the first token, tokens/s of a
+stream and of all together, and the time between tokens, with what the Plan predicts below; a waterfall of one token; how busy
+each Worker's compute thread was (waits for experts elsewhere are part of that); the share of the bandwidth limit that one stream
+reached.
+
+Prompts are random token ids that share no prefix with each other or with an earlier run. Each Session makes exactly `--new`
+tokens, greedily and beyond any end of text. All ask at once; when each has its first token they go on together, and from then on
+tokens/s and the time between tokens count. Sessions that the KV has no room for wait in the swarm's queue: that is said, and they
+are measured when their turn comes. A few tokens before each run warm it up and do not count. Ctrl-C shows what was measured so
+far.
+
+In the waterfall `queue` is a micro-batch's time at a Stage before it is computed (at the first Stage with the wait to get into
+one), `compute` the model's part, `shard wait` the wait for experts that other Workers hold, `client` the Decoder's own part.
+Every clock measures durations only, except for two Stages on one rig, whose clock is the same: a Hop between these runs from the
+end of computing in one to the receipt in the other. A Hop between rigs is half of what its sender counts for there and back;
+where that is not known, an equal part of what is left. What is left at the end is the client's two ways, to the first Stage and
+from the last one back. Queue, compute, shard wait and Hops of all Stages add up to the traversal.
+
+The bandwidth limit is what each Stage reads for a token (weights, and KV in the middle of the answer) over the bandwidth that was
+measured of its device. Workers of a Plan file are not measured, so that the share is left out there.
+
+In `runs`, `ttft_s` and `tokens_per_s` are medians over the Sessions, and each run has `stages` of its own. The `stages` beside
+them take the times from the run with the fewest Sessions and `busy` from the one with the most. `hop_s` is the way to a Stage
+from the one before; of the first Stage, the client's two ways. What is not known is `null`.
+
+With `--json`: `{"runs": [{"sessions", "prompt_tokens", "new_tokens", "ttft_s", "tokens_per_s", "total_tokens_per_s", "itl_p50_s",
+"itl_p99_s", "cut", "stages", "ways": [...], "drafted", "kept"}], "stages": [{"worker", "blocks", "busy", "compute_s", "queue_s",
+"hop_s", "shard_wait_s", "hop_by"}], "bandwidth_share", "bandwidth_why", "predicted": {"ttft_s", "tokens_per_s",
+"total_tokens_per_s", "bottleneck"}, "notes"}` and more.
+"""
 
 from __future__ import annotations
 

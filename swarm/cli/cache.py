@@ -1,4 +1,12 @@
-"""`swarm cache`: what this rig's disk keeps of quantized weights, and how to be rid of it."""
+"""`swarm cache`: what this rig's disk keeps of quantized weights, and how to be rid of it.
+
+What this rig's disk keeps of quantized weights, so that the next start need not quantize again: a line for each model, dtype and
+kind of device, with its size, when it was last used, and its folder. `swarm cache prune` deletes: of one model (its name, or six
+or more digits of its id), of all, or what was not used for a while. It works whether a swarm runs or not: a Worker that has a
+deleted file in its memory keeps it until it ends. [What is kept, and when it is trusted](weights.md#the-cache).
+
+With `--json`: one JSON document: `folder` and `models`; with `prune`, what was deleted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,18 @@
-"""`swarm chat`: talk to the model."""
+"""`swarm chat`: talk to the model.
+
+One answer with `PROMPT`, or with text on standard input (`-` asks for that by name): the answer and a newline are all that
+standard output holds. Without either, at a terminal, a conversation: Ctrl-C stops the answer, Ctrl-D ends the chat, and a further
+question costs only its own tokens. At a terminal tokens/s and the time to the first token appear on standard error. What is not
+wished comes from the model's `generation_config.json`, else temperature 0.7; the seed from chance.
+
+`finish_reason` is `stop` (the model's end, which `tokens` then ends with, or a stop text) or `length`. With `--tools` the
+document has `"tool_calls": [{"id", "name", "arguments": {...}}]`, too, empty where the answer calls nothing.
+
+A model without a chat template was trained on no chat: `swarm chat` says so and continues the text as it is.
+
+With `--json`: `{"text", "tokens": [ids], "logprobs", "finish_reason", "usage": {"prompt_tokens", "completion_tokens",
+"total_tokens", "cached_tokens"}, "timings": {"ttft_s", "tokens_per_s", "traversals", "drafted", "kept", "hops": [...]}}`.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +51,10 @@ def chat(
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; `-` reads it from standard input.")] = None,
     system: Annotated[str | None, typer.Option("--system", help="What the model is told before the first question.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", min=0, help="0 takes the likeliest token.")] = None,
-    top_p: Annotated[float | None, typer.Option("--top-p", min=0, max=1, help="Draw from this share of likelihood.")] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", min=0, max=1, help="Draw from the fewest best tokens with this share of the probability."),
+    ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=0, help="Draw from this many likeliest; 0: from all.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed gives the same answer.")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Stop after this many tokens.")] = None,
@@ -52,7 +69,9 @@ def chat(
         Path | None, typer.Option("--template", metavar="FILE", help="A jinja chat template in the place of the model's.")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
-    no_speculate: Annotated[bool, typer.Option("--no-speculate", help="Guess no tokens ahead from what was said.")] = False,
+    no_speculate: Annotated[
+        bool, typer.Option("--no-speculate", help="One traversal a token: guess none ahead. Guesses never change the text.")
+    ] = False,
     trace: Annotated[bool, typer.Option("--trace", help="After the answer: where the time of a token went.")] = False,
     as_json: options.Json = False,
     swarm: options.Swarm = None,

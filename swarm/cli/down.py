@@ -1,4 +1,7 @@
-"""`swarm down`: stop the swarm that this rig heads."""
+"""`swarm down`: stop the swarm that this rig heads.
+
+Stop the swarm that this user heads on this rig, also one that is still starting, and wait until it is gone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""`swarm experts`: what the routers chose, and where those experts are."""
+"""`swarm experts`: what the routers chose, and where those experts are.
+
+What the routers chose since each Block came to its Worker, a Block a line: the share of each expert in percent, coloured by how
+hot it is where a terminal shows it. `>` stands behind an expert that another Worker holds for the owner, `+` behind one that the
+owner and another Worker hold; behind the line stands who. Beyond 32 experts each is one digit, 9 for the hottest of its Block.
+Where nothing was counted yet it says so.
+
+With `--json`: `{"epoch", "model", "blocks": [{"block", "route", "worker", "counts": [chosen], "shares": [floats], "away":
+{"expert": worker}, "copies": {"expert": worker}}]}`.
+"""
 
 from __future__ import annotations
 

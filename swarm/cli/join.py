@@ -1,4 +1,11 @@
-"""`swarm join`: contribute this rig's devices."""
+"""`swarm join`: contribute this rig's devices.
+
+Contribute this rig's devices until Ctrl-C, which leaves politely: its Blocks and Sessions move first, for as long as something
+moves; a second Ctrl-C leaves at once. Its devices are measured first (2 s each; CPU devices one after the other), and its link to
+each other rig (half a second each, 3 s together at most). A device that the swarm leaves out is named, with the reason; one that
+serves slower than it did is priced at what it reads now. When the swarm goes away the rig waits for it, and joins again when it
+is back.
+"""
 
 from __future__ import annotations
 

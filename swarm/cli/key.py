@@ -1,4 +1,10 @@
-"""`swarm key`: let somebody chat without giving the swarm's key away."""
+"""`swarm key`: let somebody chat without giving the swarm's key away.
+
+Print an invitation: a text that is given in the place of the key (`--key-file`, `SWARM_KEY` or `--key`) to `chat`, `score`,
+`status` and `experts`, until it expires. Who has it may chat; joining, `swarm load` and everything that rigs say to each other
+are refused. Needs the swarm's key, and asks nothing of the swarm; it cannot be called back before it expires
+([security](security.md)).
+"""
 
 from __future__ import annotations
 

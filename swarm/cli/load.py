@@ -1,4 +1,10 @@
-"""`swarm load`: give the running swarm another model."""
+"""`swarm load`: give the running swarm another model.
+
+Give the running swarm another model; rigs, key and processes stay. A folder is meant as the head rig sees it. What `--dtype auto`
+chose stays until the next `load` or `up`, so that rigs that come or go change no answer. The plan's notes say why it is less than
+the checkpoint's own (`int4: bf16 needs 91.0 GiB, the swarm has 45.0 GiB`) and when a better one would fit; a swarm that has
+become too small says in which dtype it would fit.
+"""
 
 from __future__ import annotations
 

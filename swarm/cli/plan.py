@@ -1,4 +1,18 @@
-"""`swarm plan`: where everything would go, and why, without starting anything."""
+"""`swarm plan`: where everything would go, and why, without starting anything.
+
+Where everything would go, on this machine or on the rigs of a file, and why, without starting anything. `MODEL` may also be a
+folder with nothing but a `config.json`, or `mixtral-8x7b` or `mixtral-8x22b`, whose shapes are known: nothing is downloaded.
+
+Without `--rigs` it plans on this machine's own devices and measures each kind of them for 3 seconds. With `--rigs` it plans on
+what the makers of the cards print ([placement](placement.md) says how, and how a rigs file is written), and says what one more
+RTX 3090, a 2.5 GbE switch, or RAM that is not offered would bring.
+
+`--device`, `--ram`, `--exclude`, `--threads` and `--out` are about this machine and do not go with `--rigs`.
+
+With `--json`: `{"stages": [{"worker", "rig", "device", "blocks": [first, end], "bytes"}], "shards": [{"worker", "block",
+"experts": [ids], "bytes"}], "predicted": {"ttft_s", "tokens_per_s", "total_tokens_per_s", ...}, "bottleneck", "unused":
+[{"device", "why"}], "advice": [...]}` and more.
+"""
 
 from __future__ import annotations
 

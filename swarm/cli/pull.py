@@ -1,4 +1,11 @@
-"""`swarm pull`: fetch a model from the Hub without loading it."""
+"""`swarm pull`: fetch a model from the Hub without loading it.
+
+Fetch a model from the Hub without loading it; no swarm is needed. `MODEL` is `owner/name`, `owner/name@revision`, or for GGUF
+`owner/name:Q4_K_M`. Says before the first byte how much there is to fetch, where to, and how much room is there; what is there,
+or was begun, is not fetched again. [Where weights come from](weights.md).
+
+With `--json`: `{"model", "folder", "files": [{"name", "bytes"}], "bytes"}`.
+"""
 
 from __future__ import annotations
 

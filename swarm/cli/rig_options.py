@@ -19,7 +19,10 @@ from swarm.cli import settings
 from swarm.cli.screen import Screen
 
 Device = Annotated[
-    list[str] | None, typer.Option("--device", metavar="SPEC", help="cuda:0, cuda:1=20GiB, cpu=4GiB; repeatable. [default: all]")
+    list[str] | None,
+    typer.Option(
+        "--device", metavar="SPEC", help="cuda:0, cuda:1=20GiB, cpu=4GiB; repeatable. [default: every usable GPU, or half the RAM]"
+    ),
 ]
 Ram = Annotated[str | None, typer.Option("--ram", metavar="SIZE", help="Host RAM beside the GPUs, such as 48GiB.")]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", metavar="DEVICE", help="A device to leave out; repeatable.")]

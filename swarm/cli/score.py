@@ -1,4 +1,11 @@
-"""`swarm score`: how likely the model finds a text."""
+"""`swarm score`: how likely the model finds a text.
+
+The log-probability of each token of a text given those before it, and the perplexity. The text is taken as it is, its last
+newline included, with bos before it where the model begins texts with it.
+
+With `--json`: `{"tokens": [ids], "logprobs": [null, floats...], "perplexity", "model"}`; perplexity is exp of minus the mean of
+the floats.
+"""
 
 from __future__ import annotations
 

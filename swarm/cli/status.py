@@ -1,4 +1,16 @@
-"""`swarm status`: what the swarm holds, where, and how busy it is."""
+"""`swarm status`: what the swarm holds, where, and how busy it is.
+
+What the swarm holds, where, and how busy it is; how fast each device was measured to read (GB/s) and to multiply (TFLOP/s), and
+whether it serves slower than that now; the links between rigs, measured when a rig joins and again while nobody talks; what the
+Plan is expected to do beside what is measured now.
+
+With `--json`: `{"epoch", "model", "dtype", "workers": [{"name", "rig", "device", "pid", "address", "blocks": [first, end],
+"experts": {"block": [ids]}, "memory": {"total_bytes", "weights_bytes", "kv_bytes", "free_bytes"}, "sessions", "alive", "out",
+"measured": {"bandwidth_gb_s", "tflops", "start_us", "slowed", "dtypes", "at"}}], "links": [{"between": [rig, rig], "rtt_ms",
+"gbit_s", "why", "at"}], "objective", "standby", "predicted": {"ttft_s", "tokens_per_s", "total_tokens_per_s"}, "bottleneck",
+"standbys": [{"worker", "blocks"}], "sources": [lines], "fetching": [{"rig", "files", "folder", "free_bytes", "done_bytes",
+"total_bytes", "bytes_per_s"}]}` and more.
+"""
 
 from __future__ import annotations
 

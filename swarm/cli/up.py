@@ -1,4 +1,21 @@
-"""`swarm up`: start a swarm here."""
+"""`swarm up`: start a swarm here.
+
+Start a swarm here and stay in the foreground: Ray's head, the Coordinator and this rig's Workers. Prints the join line for other
+rigs and the dashboard's address. Where the memory of all rigs is too little it waits for `swarm join`. Ctrl-C, or `swarm down`,
+ends it; its Workers end with it, also when it is killed. A second Ctrl-C cuts short what it waits for then. Where it is at a
+loopback address, only this machine reaches it; of Ray's ports, those of the GCS, the node manager, the object manager, the agent
+and the metrics listen on all interfaces even so. All but the agent's HTTP port, which wants Ray's token, and the metrics, which
+ask for nothing, refuse whoever shows no certificate of this swarm ([security](security.md)). Each device is measured before it is
+planned on, in the model's own dtype and shapes: 2 s each, on one rig the CPU devices one after the other, on different rigs at
+the same time. Where the model does not fit and a rig with GPUs has RAM to spare, the line that says what is missing also says
+what `--ram` would bring.
+
+`--dtype auto` is the best that fits: the checkpoint's own, or `fp16` on all where a card has no bf16; else `int8`, else `int4`
+with attention in `int8`, else `int4`, at last in groups of 128. The head of `int4` is in `int8` unless `--head int4`. Without
+`--key`, `--key-file` or `SWARM_KEY` the swarm's key is this user's own, drawn once and kept.
+
+A user heads one swarm a machine: a second `up` says where the first one is and starts nothing.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +58,9 @@ def up(
     sessions: Annotated[int, typer.Option("--sessions", min=1, help="How many sessions to budget KV for.")] = 4,
     context: Annotated[int, typer.Option("--context", min=1, help="Positions of each session.")] = 8192,
     objective: options.Objective = "balanced",
-    standby: Annotated[bool, typer.Option("--standby", help="Keep a copy of every Block on another rig.")] = False,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Keep a copy of every Block on another rig: a lost rig costs no loading.")
+    ] = False,
     address: rig_options.Address = None,
     ports: rig_options.Ports = DEFAULT_PORTS,
     name: rig_options.Name = None,

@@ -1,4 +1,8 @@
-"""`swarm worker`: one Worker without Ray, from a Plan in a file, in the foreground."""
+"""`swarm worker`: one Worker without Ray, from a Plan in a file, in the foreground.
+
+One Worker without Ray, from a Plan in a file, in the foreground until Ctrl-C or SIGTERM. Its key is what it asks of
+others, over TLS; without one, or `SWARM_KEY`, it answers whoever can reach it, in plain text; an empty one is refused.
+"""
 
 from __future__ import annotations
 
