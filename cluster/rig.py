@@ -26,6 +26,7 @@ from cluster.identity import Identity
 from cluster.membership import Membership
 from cluster.ports import DEFAULT_PORTS, Ports
 from cluster.ray_node import RayNode, RayNodeSettings, addresses_of, has_dashboard
+from cluster.spare import Spare
 from cluster.versions import own_versions
 from cluster.worker_process import WorkerOrder, WorkerProcess
 from swarm import __version__
@@ -55,6 +56,7 @@ class RigSettings:
         ram_bytes: host RAM that is free beside what the Devices give.
         notify: takes what people should know while the Rig runs.
         worker_command: the Worker program.
+        spare: keep one warm empty Worker process, for whichever Worker ends.
     """
 
     name: str
@@ -69,6 +71,7 @@ class RigSettings:
     cache: Path | None = None
     notify: Callable[[str], None] = field(default=lambda message: None)
     worker_command: tuple[str, ...] = (sys.executable, "-m", "swarm.worker")
+    spare: bool = False
 
 
 class Rig:
@@ -87,6 +90,7 @@ class Rig:
         self.credentials.check_member()
         self.workers: list[WorkerProcess] = []
         self.ray: RayNode | None = None
+        self._spare: Spare | None = None
         self.name = settings.name
         self._stack = AsyncExitStack()
 
@@ -138,11 +142,15 @@ class Rig:
             for worker in self.workers:
                 tasks.create_task(worker.watch())
             served(await self.serve())
+            if self._spare:
+                tasks.create_task(self._spare.run())
 
     async def _start_workers(self) -> None:
         """Start all Workers at once. Raises DeviceError."""
         self._stack.push_async_callback(self._stop_workers)
         s = self.settings
+        if s.spare:
+            self._spare = Spare(s.worker_command, s.key, s.environment, self._identity.folder / "worker-spare.log")
         for device, port in zip(s.devices, self.ports.workers, strict=True):
             order = WorkerOrder(
                 command=s.worker_command,
@@ -158,7 +166,7 @@ class Rig:
                 cache=s.cache,
                 logs=self._identity.folder / "logs",
             )
-            self.workers.append(WorkerProcess(order, self._restarted, s.notify))
+            self.workers.append(WorkerProcess(order, self._restarted, s.notify, self._spare))
         async with FirstFailure() as tasks:
             for worker in self.workers:
                 tasks.create_task(worker.start())
@@ -172,7 +180,8 @@ class Rig:
         await self.membership.restarted(address)
 
     async def _stop_workers(self) -> None:
-        await asyncio.gather(*(worker.stop() for worker in self.workers))
+        stopping = [worker.stop() for worker in self.workers]
+        await asyncio.gather(*stopping, *([self._spare.stop()] if self._spare else []))
 
     async def _start_ray(self, token: str, head: str) -> None:
         folder = Path(tempfile.mkdtemp(prefix="swarm-", dir="/tmp"))  # short: Ray's sockets lie in it

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
+from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.child import answer_of, end_child, start_child
+from cluster.spare import Spare
 from swarm.errors import DeviceError
 
 START_S = 120.0
 """How long a Worker may take until it serves: the import of torch from a cold disk, and a device's context."""
-STOP_S = 5.0
 BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before each start in a row; a Worker that ran for `STEADY_S` begins again at the first."""
 STEADY_S = 60.0
@@ -45,11 +48,12 @@ class WorkerOrder:
     cache: Path | None = None
     logs: Path | None = None
 
-    def argv(self) -> list[str]:
+    def options(self) -> list[str]:
+        """What the program is started with."""
         options = ["--name", self.name, "--listen", self.listen, "--device", self.device]
         options += ["--threads", str(self.threads), "--memory-bytes", str(self.memory_bytes)]
         options += ["--cache", str(self.cache)] if self.cache else []
-        return [*self.command, *options, *(["--logs", str(self.logs)] if self.logs else [])]
+        return [*options, *(["--logs", str(self.logs)] if self.logs else [])]
 
 
 class WorkerProcess:
@@ -58,10 +62,17 @@ class WorkerProcess:
     Args:
         restarted: called with the Worker's address once it serves again, holding nothing.
         notify: takes what people should know.
+        spare: takes its place when it ends, where one is warm.
     """
 
-    def __init__(self, order: WorkerOrder, restarted: Callable[[str], Awaitable[None]], notify: Callable[[str], None]) -> None:
-        self.order = order
+    def __init__(
+        self,
+        order: WorkerOrder,
+        restarted: Callable[[str], Awaitable[None]],
+        notify: Callable[[str], None],
+        spare: Spare | None = None,
+    ) -> None:
+        self.order, self._spare = order, spare
         self._restarted, self._notify = restarted, notify
         self._process: asyncio.subprocess.Process | None = None
         self._served = True  # whose log is there now; at first that of an earlier run
@@ -75,23 +86,8 @@ class WorkerProcess:
         """Start it and wait until it serves. Raises DeviceError with what it said last."""
         if self._served and self.order.log.exists():
             self.order.log.replace(self.order.log.with_name(f"{self.order.log.name}.1"))
-        with self.order.log.open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *self.order.argv(),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                env=dict(self.order.environment),
-                start_new_session=True,  # Ctrl-C in the terminal is for the owner, which drains first
-            )
-        self._process, self._served = process, False
-        assert process.stdin and process.stdout
-        process.stdin.write(f"{self.order.key}\n".encode())
-        try:
-            async with asyncio.timeout(START_S):
-                line = await process.stdout.readline()
-        except TimeoutError:
-            line = b""
+        self._process, self._served = await self._begin(), False
+        line = await answer_of(self._process, START_S)
         if not line.startswith(b"ready "):
             await self.stop()
             raise DeviceError(f"the worker of {self.order.device} did not start: {self._last_words()}")
@@ -117,19 +113,19 @@ class WorkerProcess:
     async def stop(self) -> None:
         """End it; returns when it is gone."""
         process, self._process = self._process, None
-        if process is None or process.returncode is not None:
-            return
+        if process is not None:
+            await end_child(process)
+
+    async def _begin(self) -> Process:
+        """A process that was told all, out of the warm one where there is one."""
+        order, options = self.order, self.order.options()
+        if (warm := self._spare.take() if self._spare else None) is not None:
+            told, process = json.dumps({"options": options, "log": str(order.log)}), warm
+        else:
+            told, process = order.key, await start_child((*order.command, *options), order.environment, order.log)
         assert process.stdin
-        process.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(STOP_S):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        process.stdin.write(f"{told}\n".encode())
+        return process
 
     def _ended(self, code: int) -> str:
         why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit {code}: {self._last_words()}"

@@ -34,6 +34,9 @@ Address = Annotated[str | None, typer.Option("--address", metavar="HOST", help="
 Ports = Annotated[str, typer.Option("--ports", metavar="FIRST-LAST", help="One range for everything, Ray's included.")]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="What this rig is called. [default: the host's name]")]
 
+SPARE_FROM_BYTES = 2**30
+"""Host RAM beside what the Devices give, from which on one warm empty Worker process (about 250 MB) is kept."""
+
 
 def rig_settings(
     device: list[str] | None, ram: str | None, exclude: list[str] | None, threads: int | None, name: str | None, **rest: Any
@@ -47,10 +50,12 @@ def rig_settings(
         UsageError: an option that makes no sense. DeviceError: a Device that cannot be used.
     """
     devices = detect([parse_device(s) for s in device or ()], parse_size(ram, "--ram") if ram else None, exclude or (), threads)
+    beside = max(0, read_host().available_bytes - sum(d.memory_bytes for d in devices if d.torch_device == "cpu"))
     return RigSettings(
         name=name or platform.node().partition(".")[0] or "rig",
         devices=devices,
-        ram_bytes=max(0, read_host().available_bytes - sum(d.memory_bytes for d in devices if d.torch_device == "cpu")),
+        ram_bytes=beside,
+        spare=beside >= SPARE_FROM_BYTES,
         state_dir=settings.state_dir(),
         environment=dict(os.environ),
         **rest,

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from swarm.errors import SwarmError
 from swarm.logs.file import LogFile
 from swarm.plan import Plan
@@ -148,6 +150,11 @@ def _stop_on_end_of_input(stop: asyncio.Event) -> None:
         loop.call_soon_threadsafe(stop.set)
 
     threading.Thread(target=wait, name="owner", daemon=True).start()
+
+
+def warm_up() -> None:
+    """Do before it matters what is done once a process, beside the imports: torch's first product. No card is touched."""
+    torch.ones(8, 8) @ torch.ones(8, 8)
 
 
 def run_owned(settings: WorkerSettings) -> int:

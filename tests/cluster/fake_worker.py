@@ -289,8 +289,12 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("name", "listen", "device", "threads", "memory-bytes"):
         parser.add_argument(f"--{name}", default="")
-    args = parser.parse_args()
     key = sys.stdin.readline().strip()
+    options = sys.argv[1:]
+    if options == ["--spare"]:
+        print("warm", flush=True)
+        options = json.loads(sys.stdin.readline() or "null")["options"]
+    args = parser.parse_args(options)
     if args.device == "cuda:9":
         raise SystemExit("cuda:9 is not a device of this machine")
     worker = FakeWorker(args.name)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+from own_rig import FAKE
 
+from cluster.spare import Spare
 from cluster.worker_process import WorkerOrder, WorkerProcess
 
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 LIVES_LEFT = """
 import sys
 from pathlib import Path
@@ -52,3 +56,48 @@ async def test_a_crash_can_be_read_after_the_restart_and_a_start_that_fails_is_s
         "the worker of cpu did not start: no such device",
     ]
     assert log.with_name("worker-cpu.log.1").read_text() == "out of memory\n"
+
+
+async def test_a_killed_worker_is_replaced_by_the_warm_one_which_was_there_before_it_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.spare.LATER_S", 0.0)
+    log, command = tmp_path / "worker-cpu.log", (sys.executable, FAKE)
+    spare = Spare(command, "k", os.environ, tmp_path / "worker-spare.log")
+    keeping = asyncio.create_task(spare.run())
+    back = asyncio.Event()
+
+    async def restarted(address: str) -> None:
+        back.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        where = f"127.0.0.1:{free.getsockname()[1]}"
+    order = WorkerOrder(command, "w", "cpu", 1, 1, where, where, "k", log, os.environ)
+    worker = WorkerProcess(order, restarted, print, spare)
+    await worker.start()
+    watching = asyncio.create_task(worker.watch())
+    async with asyncio.timeout(DEADLINE_S):
+        while not spare.is_warm:
+            await asyncio.sleep(0.01)
+        before, warm = worker.pid, spare.pid
+        os.kill(before, signal.SIGKILL)
+        await back.wait()
+    assert worker.pid == warm and not spare.is_warm
+    keeping.cancel()
+    watching.cancel()
+    await asyncio.gather(keeping, watching, return_exceptions=True)
+    await asyncio.gather(worker.stop(), spare.stop())
+
+
+async def test_a_warm_worker_ends_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.spare.LATER_S", 0.0)
+    spare = Spare((sys.executable, FAKE), "k", os.environ, tmp_path / "worker-spare.log")
+    keeping = asyncio.create_task(spare.run())
+    async with asyncio.timeout(DEADLINE_S):
+        while not spare.is_warm:
+            await asyncio.sleep(0.01)
+        pid = spare.pid
+        keeping.cancel()
+        await spare.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
