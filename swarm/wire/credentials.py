@@ -17,9 +17,14 @@ import grpc.aio
 from swarm.errors import PortInUse, WrongKey
 from swarm.plan import MESSAGE_BYTES
 from swarm.wire import invitation
+from swarm.wire.admission import Admission
 from swarm.wire.authority import MEMBER, Authority, Papers
-from swarm.wire.roles import MembersOnly
+from swarm.wire.guard import Guard
 
+HANDSHAKE_S = 10
+"""How long a connection may take until it speaks gRPC, TLS included."""
+STREAMS = 1024
+"""Calls under way on one connection; the next wait at the client."""
 _SIZES = [("grpc.max_send_message_length", MESSAGE_BYTES), ("grpc.max_receive_message_length", MESSAGE_BYTES)]
 _KEEPALIVE = [
     ("grpc.keepalive_time_ms", 10_000),
@@ -31,6 +36,9 @@ _SERVER = [
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
+    # Who connects and then says nothing, or half of a handshake, is gone after that; gRPC's own limit is two minutes.
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
+    ("grpc.max_concurrent_streams", STREAMS),
 ]
 _CLIENT = [
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -97,10 +105,14 @@ class Credentials:
             return grpc.insecure_channel(address, options=options)
         return grpc.secure_channel(address, self._for_channels, options=options)
 
-    def server(self) -> grpc.aio.Server:
-        """A server that tells members from who has only an invitation. Listens with `bind`."""
-        interceptors = [MembersOnly()] if self.key else []
-        return grpc.aio.server(interceptors=interceptors, options=[*_SIZES, *_KEEPALIVE, *_SERVER])
+    def server(self, admission: Admission | None = None) -> grpc.aio.Server:
+        """A server that tells members from who has only an invitation. Listens with `bind`.
+
+        Args:
+            admission: through which invitations can be called back.
+        """
+        guard = Guard(admission or Admission()) if self.key else Guard(None)
+        return grpc.aio.server(interceptors=[guard], options=[*_SIZES, *_KEEPALIVE, *_SERVER])
 
     def bind(self, server: grpc.aio.Server, address: str) -> int:
         """Listen on host:port (port 0: any) and return the port.
