@@ -50,6 +50,19 @@ reference: .venv/ready
 bench: .venv/ready
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
+# Runs add up in .chaos (or CHAOS=folder): N is how many faults of that SEED there shall be in the end.
+N ?= 100
+SEED ?= 1
+CHAOS ?= .chaos
+MINUTES ?= 100000
+BREAK := PYTHONPATH=tests:tests/ray $(BIN)/python tests/chaos
+
+chaos: .venv/ready
+	@$(BREAK)/chaos.py --n $(N) --seed $(SEED) --folder $(CHAOS) --minutes $(MINUTES)
+
+soak: .venv/ready
+	@$(BREAK)/soak.py --minutes $(MINUTES) --folder $(CHAOS)
+
 clean:
 	rm -rf .venv .venv-client build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

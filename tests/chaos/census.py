@@ -1,0 +1,99 @@
+"""What a swarm's processes hold: file descriptors, threads, memory; and what is left over when all is quiet."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MARK = "SWARM_CHAOS"
+"""In the environment of all processes of one swarm."""
+MORE_FDS = 24
+MORE_THREADS = 24
+"""A process may have so many more than at first: channels to Rigs that came since, threads that gRPC and torch keep."""
+MORE_BYTES = 160 * 2**20
+"""What the allocators of one process may keep: glibc's arenas, and torch's."""
+OURS = ("relay",)
+"""Not the swarm's: it has two descriptors for each connection of others."""
+ROLES = {"swarm.worker": "worker", "rig_process": "rig", "control_process": "control", "relay_process": "relay", "chaos": "chats"}
+ROLES |= {"cluster.keeper": "keeper", "raylet/raylet": "raylet", "gcs_server": "gcs", "ray::": "actor", "swarm.cli": "rig"}
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one process holds. A role is what it does in the swarm."""
+
+    role: str
+    fds: int
+    threads: int
+    resident_bytes: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All processes of a swarm by process id, and what its Workers say of themselves, as in `swarm status --json`."""
+
+    processes: Mapping[int, Held]
+    workers: Sequence[Mapping[str, Any]] = field(default=())
+
+
+def snapshot(mark: str, workers: Sequence[Mapping[str, Any]], variable: str = MARK) -> Snapshot:
+    """Look at all processes that have the mark in a variable of their environment, and at this one."""
+    sought = f"{variable}={mark}".encode()
+    held = {pid: found for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (found := _held(pid, sought))}
+    return Snapshot(held, workers)
+
+
+def _held(pid: int, sought: bytes) -> Held | None:
+    folder = Path(f"/proc/{pid}")
+    try:
+        if pid != os.getpid() and sought not in (folder / "environ").read_bytes().split(b"\0"):
+            return None
+        line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        pages = int((folder / "statm").read_text().split()[1])
+        threads, fds = len(os.listdir(folder / "task")), len(os.listdir(folder / "fd"))
+    except OSError:
+        return None  # it ended while we looked
+    if not line:
+        return None  # a zombie: its parent has not looked yet
+    role = next((role for word, role in ROLES.items() if word in line), "other")
+    return Held(role, fds, threads, pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def left_over(before: Snapshot, after: Snapshot) -> list[str]:
+    """What is there that was not, in words; nothing where all is back to the start."""
+    return [*_processes(before, after), *_grown(before, after), *_of_workers(after)]
+
+
+def _processes(before: Snapshot, after: Snapshot) -> list[str]:
+    there, here = (Counter(p.role for p in s.processes.values()) for s in (before, after))
+    return [f"{here[role]} {role} processes, {there[role]} at first" for role in sorted(there | here) if here[role] != there[role]]
+
+
+def _grown(before: Snapshot, after: Snapshot) -> list[str]:
+    """Beside the same process where it lives on, else beside the most that one of its role had."""
+    found = []
+    for pid, now in after.processes.items():
+        if now.role in OURS:
+            continue
+        same = [before.processes[pid]] if pid in before.processes else [p for p in before.processes.values() if p.role == now.role]
+        limits = [(p.fds + MORE_FDS, p.threads + MORE_THREADS, p.resident_bytes + MORE_BYTES) for p in same]
+        most = [max(each) for each in zip(*limits, strict=True)] or [0, 0, 0]
+        have = (now.fds, now.threads, now.resident_bytes)
+        for count, limit, what in zip(have, most, ("file descriptors", "threads", "bytes resident"), strict=True):
+            if limit and count > limit:
+                found.append(f"{now.role} {pid} has {count} {what}, more than {limit}")
+    return found
+
+
+def _of_workers(after: Snapshot) -> list[str]:
+    found = []
+    for worker in after.workers:
+        if worker["sessions"] or worker["memory"]["kv_used_bytes"]:
+            found.append(
+                f"{worker['name']} still has {worker['sessions']} sessions, {worker['memory']['kv_used_bytes']} bytes of KV"
+            )
+    return found

@@ -1,0 +1,116 @@
+"""Breaks swarms of real processes, and looks whether anybody noticed: `make chaos N=1000 SEED=7`.
+
+What becomes of each fault is a line in a folder; a run goes on where the one before ended, until there are N of a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from chats import Chats
+from clear_questions import clear_questions
+from faults.swarm_port import Swarm
+from links import can_make_networks
+from network import own_network
+from plain_swarm import PlainSwarm
+from ray_swarm import RaySwarm
+from results import Result, add, read, table
+from rounds import Hung, Round
+from schedule import RUN, Blow, blow
+from shapes import NEEDS_ROOT, SHAPES, Shape
+
+from swarm.client.client import open_client
+from swarm.client.plan_source import SwarmPlan
+
+CHATS = 3
+
+
+@asynccontextmanager
+async def broken_swarm(shape: Shape, seed: int, folder: Path) -> AsyncIterator[Round]:
+    """A swarm of a kind with chats in it, that answered each once. Its logs stay where it ends badly."""
+    folder.mkdir(parents=True)
+    swarm: Swarm = RaySwarm(shape, folder) if shape.ray else PlainSwarm(shape, folder)
+    try:
+        await swarm.start()
+        source = SwarmPlan(swarm.address, swarm.credentials)
+        async with open_client(source, swarm.credentials, notify=lambda message: None) as client:
+            chats = Chats([client], clear_questions(shape.margin), CHATS, seed)
+            try:
+                chats.go()
+                await chats.all_answer_anew()
+                await chats.rest()
+                chats.take()
+                yield Round(swarm, chats, await swarm.look())
+            finally:
+                await chats.stop()
+    finally:
+        await swarm.stop()
+    shutil.rmtree(folder)
+
+
+async def run(blows: Sequence[Blow], folder: Path, until: float) -> None:
+    """One after another, each on the swarm of the one before where that is of its kind and still works."""
+    left = list(blows)
+    while left and time.monotonic() < until:
+        with contextlib.suppress(Hung):  # it is noted; what comes next hits another swarm
+            await _on_one_swarm(left, folder, until)
+
+
+async def _on_one_swarm(left: list[Blow], folder: Path, until: float) -> None:
+    shape, logs = left[0].shape, folder / "logs" / f"{left[0].seed}-{left[0].number}-{os.getpid()}"
+    async with broken_swarm(SHAPES[shape], left[0].seed, logs.absolute()) as swarm:
+        try:
+            while left and left[0].shape == shape and time.monotonic() < until:
+                _note(folder, await swarm.of(left.pop(0)))
+        except Hung as hung:
+            _note(folder, hung.result)
+            raise
+
+
+def _note(folder: Path, result: Result) -> None:
+    add(folder, result)
+    wrong = "; ".join([*result.lost, *result.left_over, *([f"{result.changed} answers changed"] if result.changed else [])])
+    print(
+        f"{result.number:5} {result.shape:8} {result.kind:20} pause {result.pause_s:5.1f} s, took {result.took_s:5.1f} s, "
+        f"{result.answers} answers  {wrong or 'as it was'}",
+        flush=True,
+    )
+
+
+def main() -> int:
+    """Exit 0 where all recovered."""
+    given = _arguments()
+    own_network()
+    shapes = [name for name in given.swarms.split(",") if name not in NEEDS_ROOT or can_make_networks()]
+    given.folder.mkdir(parents=True, exist_ok=True)
+    kinds = {name: SHAPES[name].kinds for name in shapes}
+    done = {r.number for r in read(given.folder) if r.seed == given.seed}
+    blows = [blow(given.seed, number, kinds, given.run) for number in range(given.n) if number not in done]
+    asyncio.run(run(blows, given.folder, time.monotonic() + given.minutes * 60))
+    results = read(given.folder)
+    print(table(results))
+    return 0 if all(r.recovered for r in results if r.seed == given.seed) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=100, help="faults of this seed, those of earlier runs counted (100)")
+    parser.add_argument("--seed", type=int, default=1, help="which faults come, and when (1)")
+    parser.add_argument("--minutes", type=float, default=1e6, help="begin no fault after so long")
+    parser.add_argument("--folder", type=Path, default=Path(".chaos"), help="keeps what became of each (.chaos)")
+    parser.add_argument("--swarms", default=",".join(SHAPES), help=f"kinds of swarm, of {', '.join(SHAPES)}")
+    parser.add_argument("--run", type=int, default=RUN, help=f"faults in a row on one swarm ({RUN})")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

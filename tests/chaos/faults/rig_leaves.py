@@ -1,0 +1,17 @@
+"""SIGTERM to a Rig's owner: its Blocks are moved, then it goes; after a while it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from schedule import Blow
+
+from faults.swarm_port import Swarm
+
+
+async def strike(swarm: Swarm, blow: Blow) -> None:
+    rig = blow.of(swarm.rigs)
+    await swarm.owner_ends(rig, signal.SIGTERM)
+    await asyncio.sleep(blow.seconds)
+    await swarm.start_rig(rig)
