@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+
+from claimed_ports import HOST, claimed_port
 
 from swarm.config import Sizes
 from swarm.plan import ExpertShard, Model, Plan, Route, Stage, WorkerSpec
@@ -67,14 +68,7 @@ def weights_of(plan: Plan, name: str) -> int:
 
 def free_addresses(names: Iterable[str]) -> dict[str, str]:
     """A loopback address with a port that is free now, for each name."""
-    sockets = {name: socket.socket() for name in names}
-    for each in sockets.values():
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        each.bind(("127.0.0.1", 0))
-    found = {name: f"127.0.0.1:{each.getsockname()[1]}" for name, each in sockets.items()}
-    for each in sockets.values():
-        each.close()
-    return found
+    return {name: f"{HOST}:{claimed_port()}" for name in names}
 
 
 def odd_experts_on(worker: str, blocks: Iterable[int] = range(BLOCKS)) -> Shards:

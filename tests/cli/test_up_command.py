@@ -8,11 +8,11 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from claimed_ports import free_range
 from commands import Ran, is_one_sentence, swarm
 
 pytest.importorskip("torch")
@@ -29,19 +29,6 @@ from swarm.wire.v1 import swarm_pb2_grpc
 
 HERE = ("--address", "127.0.0.1", "--device", "cpu=80MiB")
 KEY = "secret"
-
-
-def free_ports(count: int = 32, start: int = 33000) -> str:
-    """A range that nobody listens on now."""
-    for first in range(start, start + 6000, count):
-        with ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    held.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return f"{first}-{first + count - 1}"
-    raise AssertionError("no free ports")
 
 
 def refused(*words: str, code: int = 1) -> str:
@@ -104,7 +91,7 @@ def test_an_option_that_makes_no_sense_is_one_sentence(
 
 @pytest.mark.parametrize("command", ["up", "join"])
 def test_a_port_in_use_is_named(command: str) -> None:
-    ports = free_ports()
+    ports = free_range()
     taken = int(ports.partition("-")[0]) + (3 if command == "up" else 0)
     swarm_there = ("nano",) if command == "up" else ("127.0.0.1:9", "--key", KEY)
     with socket.create_server(("127.0.0.1", taken)):
@@ -115,20 +102,20 @@ def test_a_port_in_use_is_named(command: str) -> None:
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "no.such.host"])
 def test_an_address_that_is_not_this_machines_is_named(address: str) -> None:
-    ran = swarm("up", "nano", "--device", "cpu=80MiB", "--address", address, "--ports", free_ports())
+    ran = swarm("up", "nano", "--device", "cpu=80MiB", "--address", address, "--ports", free_range())
     assert ran.code == 1 and not ran.out and address in ran.err and "--address" in ran.err and "Traceback" not in ran.err
 
 
 def test_a_port_where_nobody_listens_is_no_swarm() -> None:
-    first = free_ports().partition("-")[0]
-    said = swarm("join", f"127.0.0.1:{first}", "--key", KEY, *HERE, "--ports", free_ports(start=39000))  # else it finds itself
+    first = free_range().partition("-")[0]
+    said = swarm("join", f"127.0.0.1:{first}", "--key", KEY, *HERE, "--ports", free_range())  # else it finds itself
     assert said.code == 1 and f"127.0.0.1:{first} does not answer" in said.err and "Traceback" not in said.err
 
 
 def test_a_port_where_something_else_listens_is_no_swarm() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        said = swarm("join", f"127.0.0.1:{port}", "--key", KEY, *HERE, "--ports", free_ports())
+        said = swarm("join", f"127.0.0.1:{port}", "--key", KEY, *HERE, "--ports", free_range())
     assert said.code == 1 and f"127.0.0.1:{port}" in said.err and "Traceback" not in said.err
 
 
@@ -177,17 +164,17 @@ OTHERS = [
 
 @pytest.mark.parametrize(("door", "words", "remedy"), OTHERS, ids=["swarm", "python", "ray", "torch"], indirect=["door"])
 def test_another_version_is_refused_at_the_door_with_the_line_that_installs_it(door: str, words: str, remedy: str) -> None:
-    ran = swarm("join", door, "--key", KEY, *HERE, "--ports", free_ports(), "--name", "desk")
+    ran = swarm("join", door, "--key", KEY, *HERE, "--ports", free_range(), "--name", "desk")
     assert ran.code == 1 and words in ran.err and remedy in ran.err and "Traceback" not in ran.err, ran.err
 
 
 @pytest.mark.parametrize("door", [OURS], ids=["ours"], indirect=True)
 def test_a_wrong_key_is_refused_at_the_door(door: str) -> None:
-    ran = swarm("join", door, "--key", "guess", *HERE, "--ports", free_ports())
+    ran = swarm("join", door, "--key", "guess", *HERE, "--ports", free_range())
     assert ran.code == 1 and "key" in ran.err and "Traceback" not in ran.err, ran.err
 
 
 @pytest.mark.parametrize("door", [OURS], ids=["ours"], indirect=True)
 def test_an_address_that_the_swarm_cannot_dial_back_is_refused_with_the_firewall_remedy(door: str) -> None:
-    ran = swarm("join", door, "--key", KEY, "--device", "cpu=80MiB", "--address", "192.0.2.1", "--ports", free_ports())
+    ran = swarm("join", door, "--key", KEY, "--device", "cpu=80MiB", "--address", "192.0.2.1", "--ports", free_range())
     assert ran.code == 1 and "192.0.2.1" in ran.err and "--address" in ran.err and "Traceback" not in ran.err, ran.err

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from claimed_ports import claimed_range
 from commands import LIMIT_S, is_one_sentence, swarm
 from typist import CTRL_C, CTRL_D, Typist
 
 DATA = Path(__file__).parents[1] / "data"
 EVAL, STORIES = DATA / "eval.jsonl", DATA / "stories.jsonl"
 QUESTION, REFERENCE = "What is the capital of France?", "The capital of France is Paris."
-
-
-def free_ports(count: int) -> tuple[int, int]:
-    """The first and last of so many neighbouring ports of loopback that nobody listens on now."""
-    for first in range(21000, 30000, count):
-        with ExitStack() as held:
-            try:
-                for port in range(first, first + count):
-                    held.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return first, first + count - 1
-    raise AssertionError("no free ports")
 
 
 @contextmanager
@@ -58,7 +45,7 @@ def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The Plan of two Workers that serve the embedded model in fp32: neither has room for all of it."""
     pytest.importorskip("torch")
     path = tmp_path_factory.mktemp("swarm") / "plan.json"
-    first, last = free_ports(2)
+    first, last, *_ = claimed_range()
     devices = ("--device", "cpu=60MiB", "--device", "cpu=50MiB", "--spread", "--threads", "1")
     made = swarm("plan", "nano", *devices, "--dtype", "fp32", "--context", "512", "--ports", f"{first}-{last}", "--out", str(path))
     assert made.code == 0, made.err

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+
+from claimed_ports import claimed_port
 
 from cluster.agents import Agent, PrepareOrder, WorkerAgent, WorkerAgents
 from cluster.coordinator import Coordinator
@@ -72,8 +73,7 @@ class RealSwarm:
         return self.plan
 
     def _order(self, rig: str, memory_bytes: int, environment: dict[str, str]) -> WorkerOrder:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            where = f"127.0.0.1:{free.getsockname()[1]}"
+        where = f"127.0.0.1:{claimed_port()}"
         command = (sys.executable, "-m", "swarm.worker")
         log = self._folder / f"{rig}.log"
         return WorkerOrder(

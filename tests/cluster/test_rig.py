@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+from claimed_ports import claimed_range, free_range
 from own_rig import FAKE
 
 from cluster.agents import WorkerAgents
@@ -77,7 +78,7 @@ class Swarm:
         """A Rig that serves, and its Workers' process ids."""
         rig = await asyncio.create_subprocess_exec(
             sys.executable, str(Path(__file__).with_name("own_rig.py")),
-            self.address, str(self.state_dir), free_ports(), str(count),
+            self.address, str(self.state_dir), free_range(), str(count),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         self.rigs.append(rig)
@@ -90,7 +91,7 @@ class Swarm:
     def settings(self, device: str = "cpu") -> RigSettings:
         return RigSettings(
             name="here", devices=(Device(device, device, 2**30, 1, "a CPU"),), host="127.0.0.1", key="secret",
-            state_dir=self.state_dir, environment=dict(os.environ), ports=free_ports(), worker_command=(sys.executable, FAKE),
+            state_dir=self.state_dir, environment=dict(os.environ), ports=free_range(), worker_command=(sys.executable, FAKE),
         )  # fmt: skip
 
 
@@ -247,7 +248,7 @@ async def test_a_rig_that_comes_back_to_a_head_started_again_joins_its_new_ray(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cluster.rig.RAY_AGAIN_S", 0.0)
-    port = int(free_ports().partition("-")[0])
+    port = claimed_range()[0]
     async with opened(port, tmp_path, RayDoor("10.0.0.1:7701", "first")) as swarm:
         rig = await RigWithRayOfMemory(swarm.settings(), swarm.address).__aenter__()
         running = asyncio.create_task(rig.run())
@@ -269,7 +270,7 @@ async def test_a_rig_with_the_wrong_key_starts_nothing(swarm: Swarm) -> None:
 
 
 async def test_a_rig_that_finds_no_swarm_starts_nothing(swarm: Swarm) -> None:
-    rig = JoinedRig(swarm.settings(), f"127.0.0.1:{free_ports().partition('-')[0]}")
+    rig = JoinedRig(swarm.settings(), f"127.0.0.1:{claimed_range()[0]}")
     with pytest.raises(NoSwarm):
         await rig.__aenter__()
     assert rig.workers == []
@@ -323,19 +324,3 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def free_ports(count: int = 32) -> str:
-    """A range in which nobody listens now."""
-    for first in range(21000, 32000, count):
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for offset, each in enumerate(sockets):
-                each.bind(("127.0.0.1", first + offset))
-        except OSError:
-            continue
-        finally:
-            for each in sockets:
-                each.close()
-        return f"{first}-{first + count - 1}"
-    raise AssertionError("no free range of ports")

@@ -6,19 +6,17 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from claimed_ports import claimed_range, range_text
+
 HOST = "127.0.0.1"
-NUM_PORTS = 32
 LIMIT_S = 60.0
 GONE_S = 20.0
 POLL_S = 0.1
@@ -78,18 +76,14 @@ class Running:
 
 
 class Person:
-    """One user on one machine, with a range of ports; `folder` keeps their home and what their commands printed.
+    """One user on one machine, with a range of ports; `folder` keeps their home and what their commands printed."""
 
-    Args:
-        apart: how many free ranges to leave to other people, who have not started anything yet.
-    """
-
-    def __init__(self, folder: Path, apart: int = 0) -> None:
+    def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.folder = folder
-        first = _free_range(apart)
-        self.ports = f"{first}-{first + NUM_PORTS - 1}"
-        self.address = f"{HOST}:{first}"
+        ports = claimed_range()
+        self.ports = range_text(ports)
+        self.address = f"{HOST}:{ports[0]}"
         self.place = ("--address", HOST, "--ports", self.ports)
         self._started: list[Running] = []
         self._temporary: set[Path] = set()
@@ -183,19 +177,3 @@ def join_words(up: Running) -> tuple[str, ...]:
     """`join ADDRESS --key KEY`, copied from what `up` printed."""
     line = next(line for line in up.out.splitlines() if line.startswith("Another rig:"))
     return tuple(line.split("swarm ", 1)[1].split())
-
-
-def _free_range(apart: int) -> int:
-    """The first port of the free range behind so many others."""
-    ranges = (first for first in range(23700, 32000, NUM_PORTS) if _is_free(first))
-    return next(islice(ranges, apart, None))
-
-
-def _is_free(first: int) -> bool:
-    with ExitStack() as held:
-        try:
-            for port in range(first, first + NUM_PORTS):
-                held.enter_context(socket.create_server((HOST, port)))
-        except OSError:
-            return False
-    return True

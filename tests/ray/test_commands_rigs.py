@@ -28,7 +28,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Perso
     """One user on each of three machines."""
     people: dict[str, Person] = {}
     for name in ("attic", "desk", "cellar"):
-        people[name] = Person(tmp_path_factory.mktemp(name), apart=len(people))
+        people[name] = Person(tmp_path_factory.mktemp(name))
     yield people
     for person in people.values():
         person.close()

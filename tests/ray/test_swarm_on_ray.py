@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from claimed_ports import claimed_range, free_range, range_text
 from real_swarms import ROOT, TOKEN, Process, Swarms, runs, shown_actors, until
 
 from cluster.parts import holding
@@ -45,11 +46,11 @@ async def expect_agents(dashboard: str, names: set[str]) -> None:
 
 
 async def test_the_dashboard_is_the_layer_map_before_and_after_a_join_and_a_leave(swarms: Swarms) -> None:
-    head = await swarms.start("head", "attic", "22000-22031", 1, 64 * MIB)
+    head = await swarms.start("head", "attic", free_range(), 1, 64 * MIB)
     dashboard = await head.says("dashboard")
     assert await head.says("epoch") > 0
     await expect_agents(dashboard, {"stage 0 · blocks 0-7 · attic cpu"})
-    joined = await swarms.start(await head.says("address"), "desk", "22040-22071", 1, 64 * MIB)
+    joined = await swarms.start(await head.says("address"), "desk", free_range(), 1, 64 * MIB)
     assert await joined.says("epoch") > await head.says("epoch")
     names = await _parts(await head.says("address"))
     assert len(names) == 2 and not any("idle" in name for name in names)
@@ -62,7 +63,7 @@ async def test_the_dashboard_is_the_layer_map_before_and_after_a_join_and_a_leav
 
 
 async def test_after_sigkill_of_the_head_nothing_is_left_running(swarms: Swarms) -> None:
-    head = await swarms.start("head", "attic", "22100-22131", 2, 64 * MIB)
+    head = await swarms.start("head", "attic", free_range(), 2, 64 * MIB)
     await head.says("epoch")
     pids = head.tree()
     assert len(pids) > 10
@@ -71,7 +72,7 @@ async def test_after_sigkill_of_the_head_nothing_is_left_running(swarms: Swarms)
 
 
 async def test_a_killed_coordinator_comes_back_and_adopts_the_plan_of_the_last_load_without_a_reload(swarms: Swarms) -> None:
-    head = await swarms.start("head", "attic", "22200-22231", 2, 64 * MIB)
+    head = await swarms.start("head", "attic", free_range(), 2, 64 * MIB)
     await head.says("epoch")
     channel = Credentials("secret").channel(await head.says("address"))
     stub = swarm_pb2_grpc.SwarmServiceStub(channel)
@@ -85,7 +86,7 @@ async def test_a_killed_coordinator_comes_back_and_adopts_the_plan_of_the_last_l
 
 
 async def test_all_of_ray_can_die_and_comes_back_while_the_workers_serve_on(swarms: Swarms) -> None:
-    head = await swarms.start("head", "attic", "22300-22331", 1, 64 * MIB)
+    head = await swarms.start("head", "attic", free_range(), 1, 64 * MIB)
     epoch, address = await head.says("epoch"), await head.says("address")
     before = await _status(address)
     os.kill(_pid(head, "gcs_server"), signal.SIGKILL)
@@ -97,7 +98,8 @@ async def test_all_of_ray_can_die_and_comes_back_while_the_workers_serve_on(swar
 
 
 async def test_every_port_that_the_head_listens_on_is_in_its_range(swarms: Swarms) -> None:
-    head = await swarms.start("head", "attic", "22400-22431", 2, 64 * MIB)
+    mine = claimed_range()
+    head = await swarms.start("head", "attic", range_text(mine), 2, 64 * MIB)
     await head.says("epoch")
     ports = {
         connection.laddr.port
@@ -105,13 +107,13 @@ async def test_every_port_that_the_head_listens_on_is_in_its_range(swarms: Swarm
         for connection in psutil.Process(pid).net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     }
-    assert len(ports) > 10 and {port for port in ports if not 22400 <= port <= 22431} == set()
+    assert len(ports) > 10 and {port for port in ports if port not in mine} == set()
 
 
 async def test_a_loading_that_is_called_off_ends_on_the_worker_too(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     folder = Path(tempfile.mkdtemp(prefix="swarm-", dir="/tmp"))
-    node = RayNode(RayNodeSettings("127.0.0.1", Ports.lay_out("22500-22531", 1), TOKEN, folder, "rig-id"), environment)
+    node = RayNode(RayNodeSettings("127.0.0.1", Ports.lay_out(free_range(), 1), TOKEN, folder, "rig-id"), environment)
     try:
         await node.start()
         driver = await asyncio.create_subprocess_exec(
