@@ -24,8 +24,8 @@ from network import own_network
 from plain_swarm import PlainSwarm
 from ray_swarm import RaySwarm
 from results import Result, add, read, table
-from rounds import Hung, Round
-from schedule import RUN, Blow, blow
+from rounds import RECOVER_S, Hung, Round
+from schedule import LONGEST_S, RUN, Blow, blow
 from shapes import NEEDS_ROOT, SHAPES, Shape
 
 from swarm.client.client import open_client
@@ -38,23 +38,31 @@ CHATS = 3
 async def broken_swarm(shape: Shape, seed: int, folder: Path) -> AsyncIterator[Round]:
     """A swarm of a kind with chats in it, that answered each once. Its logs stay where it ends badly."""
     folder.mkdir(parents=True)
+    notes: list[str] = []
     swarm: Swarm = RaySwarm(shape, folder) if shape.ray else PlainSwarm(shape, folder)
     try:
         await swarm.start()
         source = SwarmPlan(swarm.address, swarm.credentials)
-        async with open_client(source, swarm.credentials, notify=lambda message: None) as client:
+        async with open_client(source, swarm.credentials, notes.append) as client:
             chats = Chats([client], clear_questions(shape.margin), CHATS, seed)
             try:
-                chats.go()
-                await chats.all_answer_anew()
-                await chats.rest()
-                chats.take()
+                await _answers_undisturbed(chats)
                 yield Round(swarm, chats, await swarm.look())
             finally:
                 await chats.stop()
+                (folder / "told.txt").write_text("\n".join(notes))
     finally:
         await swarm.stop()
     shutil.rmtree(folder)
+
+
+async def _answers_undisturbed(chats: Chats) -> None:
+    async with asyncio.timeout(RECOVER_S):
+        chats.go()
+        await chats.all_answer_anew()
+        await chats.rest()
+    wrong = [told for told in chats.take() if not told.as_it_should_be]
+    assert not wrong, f"before anything happened an answer was wrong: {wrong[0].error or wrong[0].tokens}"
 
 
 async def run(blows: Sequence[Blow], folder: Path, until: float) -> None:
@@ -94,7 +102,7 @@ def main() -> int:
     given.folder.mkdir(parents=True, exist_ok=True)
     kinds = {name: SHAPES[name].kinds for name in shapes}
     done = {r.number for r in read(given.folder) if r.seed == given.seed}
-    blows = [blow(given.seed, number, kinds, given.run) for number in range(given.n) if number not in done]
+    blows = [blow(given.seed, number, kinds, given.run, given.longest) for number in range(given.n) if number not in done]
     asyncio.run(run(blows, given.folder, time.monotonic() + given.minutes * 60))
     results = read(given.folder)
     print(table(results))
@@ -109,6 +117,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path(".chaos"), help="keeps what became of each (.chaos)")
     parser.add_argument("--swarms", default=",".join(SHAPES), help=f"kinds of swarm, of {', '.join(SHAPES)}")
     parser.add_argument("--run", type=int, default=RUN, help=f"faults in a row on one swarm ({RUN})")
+    parser.add_argument(
+        "--longest", type=float, default=LONGEST_S, help=f"what lasts goes on for so many seconds at most ({LONGEST_S:g})"
+    )
     return parser.parse_args()
 
 

@@ -16,6 +16,7 @@ from swarm.errors import SwarmError
 
 LONG = 20
 """Tokens of an answer that something can happen in the middle of."""
+AFTER_ERROR_S = 0.5
 IN_A_ROW = 3
 """Questions to one Session."""
 
@@ -43,7 +44,6 @@ class Chats:
     """So many at once, over one client each two; they pause between two answers when told to."""
 
     def __init__(self, clients: Sequence[Client], asked: Sequence[Question], count: int, seed: int) -> None:
-        self.notes: list[str] = []
         self._clients, self._asked = clients, asked
         self._going = asyncio.Event()
         self._told: list[list[Told]] = [[] for _ in range(count)]
@@ -118,5 +118,6 @@ class Chats:
                     answer.tokens.append(piece.token)
         except SwarmError as error:
             answer.error = f"{type(error).__name__}: {error}"
+            await asyncio.sleep(AFTER_ERROR_S)
         finally:
             answer.over = True

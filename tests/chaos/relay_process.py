@@ -84,37 +84,43 @@ class Relay:
             writer.transport.abort()  # as where nobody listens
             return
         group.writers |= {writer, back}
+        pumps = [asyncio.ensure_future(_pump(*ways, group)) for ways in ((reader, back, False), (there, writer, True))]
         try:
-            await asyncio.wait(
-                [
-                    asyncio.ensure_future(_pump(reader, back, group, False)),
-                    asyncio.ensure_future(_pump(there, writer, group, True)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             group.writers -= {writer, back}
             for end in (writer, back):
                 end.transport.abort()
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, group: Group, answers: bool) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: bool, group: Group) -> None:
     """One direction, until either end is gone."""
     under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(PIECES)
     writing = asyncio.ensure_future(_write(under_way, writer, group))
+    reading = asyncio.ensure_future(_read(reader, under_way, answers, group))
+    try:
+        await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
+        if not writing.done():
+            await writing  # what was read before the end
+    finally:
+        for task in (reading, writing):
+            task.cancel()
+        await asyncio.gather(reading, writing, return_exceptions=True)
+
+
+async def _read(reader: asyncio.StreamReader, under_way: asyncio.Queue[tuple[float, bytes]], answers: bool, group: Group) -> None:
+    """Each piece, with when it is due; an empty one at the end."""
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(PIECE_BYTES):
             if group.weather.torn:
-                writer.write(data[: len(data) // 2])
+                await under_way.put((group.due(0), data[: len(data) // 2]))
                 break
             if not (answers and group.weather.deaf):
                 await under_way.put((group.due(len(data)), data))
-            if writing.done():
-                break
-        else:
-            await under_way.put((group.due(0), b""))
-            await writing
-    writing.cancel()
+    await under_way.put((group.due(0), b""))
 
 
 async def _write(under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, group: Group) -> None:

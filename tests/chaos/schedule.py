@@ -8,6 +8,7 @@ from random import Random
 
 RUN = 25
 """Faults in a row on one kind of swarm: each change of kind costs a start."""
+SHORTEST_S, LONGEST_S = 0.3, 8.0
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class Blow:
         return names[int(self.target * len(names))]
 
 
-def blow(seed: int, number: int, kinds: Mapping[str, Sequence[str]], run: int = RUN) -> Blow:
+def blow(seed: int, number: int, kinds: Mapping[str, Sequence[str]], run: int = RUN, longest_s: float = LONGEST_S) -> Blow:
     """The fault of a number.
 
     Args:
         kinds: by shape, the faults that it can have; a kind that is named twice comes twice as often.
         run: faults in a row on one shape.
+        longest_s: what lasts goes on for so long at most.
     """
     shapes = list(kinds)
     shape = shapes[number // run % len(shapes)]
@@ -51,7 +53,8 @@ def blow(seed: int, number: int, kinds: Mapping[str, Sequence[str]], run: int = 
     return Blow(
         seed, number, shape,
         kind=_dealt(seed, shape, number, kinds[shape]),
-        target=draw.random(), seconds=round(draw.uniform(0.5, 8.0), 2), amount=draw.random(), tokens=draw.randint(1, 10),
+        target=draw.random(), seconds=round(draw.uniform(SHORTEST_S, longest_s), 2),
+        amount=draw.random(), tokens=draw.randint(1, 10),
     )  # fmt: skip
 
 

@@ -1,0 +1,32 @@
+"""A short run of what `make chaos` does at length, and of `make soak`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+
+
+def broken(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "ray")))
+    command = [sys.executable, str(ROOT / "tests" / "chaos" / program), *words]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+
+
+def test_two_dozen_faults_lose_no_answer_change_no_token_and_leave_nothing_over(tmp_path: Path) -> None:
+    words = ("--n", "26", "--run", "13", "--swarms", "spread,standby", "--longest", "1.5", "--seed", "6")
+    ran = broken("chaos.py", *words, "--folder", str(tmp_path))
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
+    assert "| **all** |  | 26 | 26 |" in ran.stdout
+
+
+def test_a_short_soak_grows_nothing_and_answers_right(tmp_path: Path) -> None:
+    ran = broken("soak.py", "--minutes", "0.25", "--folder", str(tmp_path))
+    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
+    assert "(0 wrong)" in ran.stdout
