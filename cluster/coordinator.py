@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 from cluster.absence import Absence
@@ -161,6 +162,24 @@ class Coordinator:
         """
         return self._replanning.load(target)
 
+    async def unload(self) -> int:
+        """Give all weights and KV back; the next question, or `load`, brings the model back. Answers the bytes given back."""
+        await self._look()
+        before = self._held_bytes()
+        async for _ in self.load(replace(self.target, unloaded=True)):
+            pass
+        await self._look()
+        return max(0, before - self._held_bytes())
+
+    def wake(self) -> None:
+        """Somebody asks: bring back what was unloaded."""
+        self._replanning.wake()
+
+    @property
+    def waking(self) -> bool:
+        """Whether what was unloaded is on its way back."""
+        return self._replanning.waking
+
     @property
     def target(self) -> Target:
         return self._replanning.target
@@ -220,6 +239,12 @@ class Coordinator:
 
     def _say(self, what: str) -> None:
         self._replanning.say(what)
+
+    async def _look(self) -> None:
+        await asyncio.gather(*(self._patrol.look(device) for device in self._roster.devices()))
+
+    def _held_bytes(self) -> int:
+        return sum(d.status.weights_bytes + d.status.kv_bytes for d in self._roster.devices() if d.status and not d.silent)
 
     def _unfit(self) -> dict[str, str]:
         plan = self.published.plan

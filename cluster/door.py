@@ -99,11 +99,13 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
         return pb.WorkerRestartedReply()
 
     async def GetPlan(self, request: pb.PlanRequest, context: Context) -> pb.PlanReply:
-        return _plan(self._coordinator.published)
+        if request.asks:
+            self._coordinator.wake()
+        return self._plan(self._coordinator.published)
 
     async def WatchPlan(self, request: pb.PlanRequest, context: Context) -> AsyncIterator[pb.PlanReply]:
         async for published in self._coordinator.watch(request.rig_id):
-            yield _plan(published)
+            yield self._plan(published)
 
     async def GetAssets(self, request: pb.AssetsRequest, context: Context) -> pb.AssetsReply:
         description = self._coordinator.published.description
@@ -119,12 +121,26 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
             async for progress in self._coordinator.load(_target(request, self._coordinator.target)):
                 yield _progress(progress)
 
+    async def Unload(self, request: pb.UnloadRequest, context: Context) -> pb.UnloadReply:
+        async with _errors(context):
+            num_bytes = await self._coordinator.unload()
+        return pb.UnloadReply(model=self._coordinator.target.source, bytes=num_bytes)
+
     async def GetStatus(self, request: pb.StatusRequest, context: Context) -> pb.StatusReply:
         return pb.StatusReply(json=json.dumps({**self._coordinator.status(), "address": self._address}))
 
     async def ReportFailure(self, request: pb.FailureReport, context: Context) -> pb.FailureReply:
         self._coordinator.report_failure(request.worker)
         return pb.FailureReply()
+
+    def _plan(self, published: Published) -> pb.PlanReply:
+        return pb.PlanReply(
+            plan=published.plan.to_json() if published.plan else "",
+            waiting=published.waiting,
+            assets_sha256=published.description.assets_sha256 if published.description else "",
+            unloaded=published.plan is None and self._coordinator.target.unloaded,
+            coming=self._coordinator.waking,
+        )
 
 
 @asynccontextmanager
@@ -149,14 +165,7 @@ def _target(request: pb.LoadRequest, now: Target) -> Target:
         objective=request.objective or now.objective,
         standby=request.standby if request.HasField("standby") else now.standby,
         kv=kv_dtype(request.kv) if request.kv else now.kv,
-    )
-
-
-def _plan(published: Published) -> pb.PlanReply:
-    return pb.PlanReply(
-        plan=published.plan.to_json() if published.plan else "",
-        waiting=published.waiting,
-        assets_sha256=published.description.assets_sha256 if published.description else "",
+        unloaded=False,
     )
 
 

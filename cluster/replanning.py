@@ -58,6 +58,8 @@ class Replanning:
         self._wish: Wish | None = None
         self._last: Plan | None = None  # what the Workers hold, published or withdrawn
         self._reported = 0.0
+        self.waking = False
+        """What was unloaded comes back, since somebody asked."""
         self._adopting = False  # waits for the Workers of a Plan that was found
         self._known = KnownPlans(roster)
 
@@ -93,6 +95,14 @@ class Replanning:
             raise wish.error
         plan = self.published.plan
         yield Progress(f"{plan.model.name} is loaded" if plan else self.published.waiting, 1.0, done=True)
+
+    def wake(self) -> None:
+        """Somebody asks: bring back what was unloaded."""
+        if self.target.unloaded and not self._wish:
+            self.waking = True
+            self._hold(replace(self.target, unloaded=False))
+            self._publish(Published(None, f"is bringing {self.target.source} back, which was unloaded"))
+            self.want()
 
     async def watch(self) -> AsyncIterator[Published]:
         """What is published now and later."""
@@ -137,6 +147,8 @@ class Replanning:
     async def _round(self) -> bool:
         """One try; False where something failed and the next try takes that into account."""
         wish = self._wish if self._wish and not (self._wish.made or self._wish.error) else None
+        if (wish.target if wish else self.target).unloaded:
+            return self._rest(wish)
         if (adopted := await self._adopt(patient=wish is None)) is not None:
             return adopted
         if self._last and self.published.plan and (way := recovery(self._last, {d.name: d for d in self._roster.usable()})):
@@ -169,6 +181,18 @@ class Replanning:
                 wish.made = True
             return True
         return await self._change(plan, description, target, wish)
+
+    def _rest(self, wish: Wish | None) -> bool:
+        """Hold nothing: the next drain gives back what the Workers have."""
+        self._adopting = False
+        self._last = self.problem = None
+        if wish:
+            self._hold(wish.target)
+            wish.made = True
+        waiting = f"has unloaded {self.target.source}: a question brings it back, or `swarm load`"
+        if self.published.waiting != waiting:
+            self._publish(Published(None, waiting))
+        return True
 
     def _must_measure(self, model: Model) -> bool:
         """Whether to wait for measurements: there is nothing to plan on yet, or a Plan in force that they could change."""
@@ -277,6 +301,7 @@ class Replanning:
 
     def _publish(self, published: Published) -> None:
         self.published = published
+        self.waking = self.waking and published.plan is None and published.waiting.startswith("is ")
         self.bell.ring()
 
     def _report(self, message: str, fraction: float, lines: tuple[str, ...] = ()) -> None:

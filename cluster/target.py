@@ -23,6 +23,8 @@ class Target:
     standby: bool = False
     kv: str = ""
     """How keys and values are kept, one of `swarm.config.KV_DTYPES`."""
+    unloaded: bool = False
+    """Nothing of it is held until somebody asks: its memory was given back."""
 
     @property
     def load(self) -> Load:

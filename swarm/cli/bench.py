@@ -113,7 +113,7 @@ class Bench:
 
     async def run(self, counts: Sequence[int]) -> None:
         """Measure with each of these numbers of Sessions. Raises TooLong, and whatever the swarm raises."""
-        async with open_client(self._target.source(), self._target.credentials, self._tell) as client:
+        async with open_client(self._target.source(self._tell), self._target.credentials, self._tell) as client:
             self._work.check(client.plan)
             self.found = found = Found(client.plan, self._work)
             found.bandwidths, found.unmeasured = await self._bandwidths()

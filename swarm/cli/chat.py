@@ -126,7 +126,7 @@ def _text(file: Path) -> str:
 
 
 async def _once(target: options.Target, wishes: Wishes, own: Mapping[str, bytes], question: str, shown: Shown) -> None:
-    async with open_client(target.source(), target.credentials, _notify, own) as client:
+    async with open_client(target.source(_notify), target.credentials, _notify, own) as client:
         talk = _talk(client, wishes)
         async with tracing(client, target, shown.trace) as tracer:
             try:
@@ -146,7 +146,7 @@ async def _once(target: options.Target, wishes: Wishes, own: Mapping[str, bytes]
 
 
 async def _converse(target: options.Target, wishes: Wishes, own: Mapping[str, bytes], repl: Repl, trace: bool) -> None:
-    async with open_client(target.source(), target.credentials, _notify, own) as client:
+    async with open_client(target.source(_notify), target.credentials, _notify, own) as client:
         talk = _talk(client, wishes)
         async with tracing(client, target, trace) as tracer:
             try:

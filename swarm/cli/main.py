@@ -48,6 +48,7 @@ COMMANDS = {
         Command("up", "Start a swarm here and stay in the foreground.", "swarm up mistralai/Mixtral-8x7B-Instruct-v0.1"),
         Command("join", "Contribute this rig's devices to a swarm until Ctrl-C.", "swarm join 192.168.1.20:7700"),
         Command("load", "Give the swarm another model.", "swarm load ~/models/Mixtral-8x7B-Instruct-v0.1"),
+        Command("unload", "Give the memory of the model back until somebody asks.", "swarm unload"),
         Command("pull", "Fetch a model from the Hub without loading it.", "swarm pull mistralai/Mixtral-8x7B-Instruct-v0.1"),
         Command("chat", "Talk to the model; one answer with PROMPT or piped text.", 'swarm chat "What is the capital of France?"'),
         Command("score", "Log-probability of each token of a text, and its perplexity.", "swarm score notes.txt --json"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +88,13 @@ class Target:
         finally:
             await channel.close(None)
 
-    def source(self) -> PlanSource:
-        """Where a client gets the Plan from."""
+    def source(self, notify: Callable[[str], None] = lambda message: None) -> PlanSource:
+        """Where a client gets the Plan from; `notify` is told why it takes a while."""
         from swarm.client.plan_source import FilePlan, SwarmPlan  # brings the tokenizer, which most commands do not need
 
         if self.plan_file is not None:
             return FilePlan(self.plan_file)
-        return SwarmPlan(self.address, self.credentials)
+        return SwarmPlan(self.address, self.credentials, notify)
 
 
 def target(swarm: str | None, key: str | None, key_file: Path | None, plan_file: Path | None = None) -> Target:

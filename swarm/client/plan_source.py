@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -79,11 +81,17 @@ class FilePlan:
 
 
 class SwarmPlan:
-    """The Plan that a Coordinator serves. Keeps the last one it heard of while the Coordinator is away."""
+    """The Plan that a Coordinator serves. Keeps the last one it heard of while the Coordinator is away.
+
+    Args:
+        notify: told why the Plan takes a while: what was unloaded is brought back.
+    """
 
     patience_s = 3600.0
 
-    def __init__(self, address: str, credentials: Credentials) -> None:
+    def __init__(self, address: str, credentials: Credentials, notify: Callable[[str], None] = lambda message: None) -> None:
+        self._notify = notify
+        self._unloaded = self._coming = False
         self._what = f"the swarm at {address}"
         self._channel = credentials.channel(address)
         self._stub = SwarmServiceStub(self._channel)
@@ -107,8 +115,15 @@ class SwarmPlan:
         return self._latest
 
     async def newer_than(self, epoch: int) -> Plan:
-        """See `PlanSource.newer_than`."""
+        """See `PlanSource.newer_than`. Who waits has a question, which brings back what was unloaded."""
+        if self._unloaded:
+            with suppress(SwarmError):  # the Coordinator is away: the watch goes on
+                await self._ask()
         async with self._changed:
+        if self._latest is None and self._coming:
+            self._notify(f"{self._what} {self._waiting}")
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._latest is not None or not self._coming)
             await self._changed.wait_for(lambda: self._latest is not None and self._latest.epoch > epoch)
             assert self._latest is not None
             return self._latest
@@ -151,3 +166,12 @@ class SwarmPlan:
             if reply.plan:
                 self._latest = Plan.from_json(reply.plan, "the swarm's plan")
             self._changed.notify_all()
+    async def _ask(self) -> None:
+        """Have a question. Raises SwarmError where the swarm does not answer."""
+        try:
+            reply = await self._stub.GetPlan(pb.PlanRequest(asks=True), timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self._what) from None
+        await self._heard(reply)
+
+            self._unloaded, self._coming = reply.unloaded, reply.coming

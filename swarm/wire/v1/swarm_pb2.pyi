@@ -173,20 +173,38 @@ class WorkerRestartedReply(_message.Message):
     def __init__(self) -> None: ...
 
 class PlanRequest(_message.Message):
-    __slots__ = ("rig_id",)
+    __slots__ = ("rig_id", "asks")
     RIG_ID_FIELD_NUMBER: _ClassVar[int]
+    ASKS_FIELD_NUMBER: _ClassVar[int]
     rig_id: str
-    def __init__(self, rig_id: _Optional[str] = ...) -> None: ...
+    asks: bool
+    def __init__(self, rig_id: _Optional[str] = ..., asks: bool = ...) -> None: ...
 
 class PlanReply(_message.Message):
-    __slots__ = ("plan", "waiting", "assets_sha256")
+    __slots__ = ("plan", "waiting", "assets_sha256", "unloaded", "coming")
     PLAN_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     ASSETS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    UNLOADED_FIELD_NUMBER: _ClassVar[int]
+    COMING_FIELD_NUMBER: _ClassVar[int]
     plan: str
     waiting: str
     assets_sha256: str
-    def __init__(self, plan: _Optional[str] = ..., waiting: _Optional[str] = ..., assets_sha256: _Optional[str] = ...) -> None: ...
+    unloaded: bool
+    coming: bool
+    def __init__(self, plan: _Optional[str] = ..., waiting: _Optional[str] = ..., assets_sha256: _Optional[str] = ..., unloaded: bool = ..., coming: bool = ...) -> None: ...
+
+class UnloadRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnloadReply(_message.Message):
+    __slots__ = ("model", "bytes")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    bytes: int
+    def __init__(self, model: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class AssetsRequest(_message.Message):
     __slots__ = ("model_id",)

@@ -80,6 +80,11 @@ class SwarmServiceStub(object):
                 request_serializer=swarm_dot_v1_dot_swarm__pb2.LoadRequest.SerializeToString,
                 response_deserializer=swarm_dot_v1_dot_swarm__pb2.Progress.FromString,
                 _registered_method=True)
+        self.Unload = channel.unary_unary(
+                '/swarm.v1.SwarmService/Unload',
+                request_serializer=swarm_dot_v1_dot_swarm__pb2.UnloadRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_swarm__pb2.UnloadReply.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/swarm.v1.SwarmService/GetStatus',
                 request_serializer=swarm_dot_v1_dot_swarm__pb2.StatusRequest.SerializeToString,
@@ -157,6 +162,13 @@ class SwarmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Unload(self, request, context):
+        """Give all weights and KV back. Rigs and Workers stay; the next question, or Load, brings the model back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -217,6 +229,11 @@ def add_SwarmServiceServicer_to_server(servicer, server):
                     servicer.Load,
                     request_deserializer=swarm_dot_v1_dot_swarm__pb2.LoadRequest.FromString,
                     response_serializer=swarm_dot_v1_dot_swarm__pb2.Progress.SerializeToString,
+            ),
+            'Unload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unload,
+                    request_deserializer=swarm_dot_v1_dot_swarm__pb2.UnloadRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_swarm__pb2.UnloadReply.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -472,6 +489,33 @@ class SwarmService(object):
             '/swarm.v1.SwarmService/Load',
             swarm_dot_v1_dot_swarm__pb2.LoadRequest.SerializeToString,
             swarm_dot_v1_dot_swarm__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.v1.SwarmService/Unload',
+            swarm_dot_v1_dot_swarm__pb2.UnloadRequest.SerializeToString,
+            swarm_dot_v1_dot_swarm__pb2.UnloadReply.FromString,
             options,
             channel_credentials,
             insecure,
