@@ -30,6 +30,11 @@ class PlanSource(Protocol):
     patience_s: float
     """How long it makes sense to wait for a Plan that works again."""
 
+    @property
+    def waiting(self) -> str:
+        """What a swarm without a Plan waits for, behind the words "the swarm"; empty: nothing is known of that."""
+        ...
+
     async def plan(self) -> Plan:
         """The Plan in force. Raises SwarmError, saying why there is none."""
         ...
@@ -53,6 +58,7 @@ class FilePlan:
     """A Plan in a file, for Workers that were started from it. It never changes."""
 
     patience_s = 15.0
+    waiting = ""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -100,16 +106,21 @@ class SwarmPlan:
         self._changed = asyncio.Condition()
         self._watcher: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> str:
+        """See `PlanSource.waiting`."""
+        return self._waiting
+
     async def plan(self) -> Plan:
         """See `PlanSource.plan`. Raises NoSwarm, WrongKey, or PlacementError with what the swarm waits for."""
         if self._latest is None:
-            try:
-                reply = await self._stub.GetPlan(pb.PlanRequest(), timeout=CALL_S)
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc(error, self._what) from None
-            await self._heard(reply)
+            await self._ask()
         if self._watcher is None:
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        if self._latest is None and self._coming:
+            self._notify(f"{self._what} {self._waiting}")
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._latest is not None or not self._coming)
         if self._latest is None:
             raise PlacementError(f"{self._what} has no model loaded: it {self._waiting or 'is starting'}")
         return self._latest
@@ -120,10 +131,6 @@ class SwarmPlan:
             with suppress(SwarmError):  # the Coordinator is away: the watch goes on
                 await self._ask()
         async with self._changed:
-        if self._latest is None and self._coming:
-            self._notify(f"{self._what} {self._waiting}")
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._latest is not None or not self._coming)
             await self._changed.wait_for(lambda: self._latest is not None and self._latest.epoch > epoch)
             assert self._latest is not None
             return self._latest
@@ -160,12 +167,6 @@ class SwarmPlan:
                 self._waiting = str(error)
             await asyncio.sleep(max(0.0, RECONNECT_S - (time.monotonic() - started)))
 
-    async def _heard(self, reply: pb.PlanReply) -> None:
-        async with self._changed:
-            self._waiting = reply.waiting
-            if reply.plan:
-                self._latest = Plan.from_json(reply.plan, "the swarm's plan")
-            self._changed.notify_all()
     async def _ask(self) -> None:
         """Have a question. Raises SwarmError where the swarm does not answer."""
         try:
@@ -174,4 +175,10 @@ class SwarmPlan:
             raise from_rpc(error, self._what) from None
         await self._heard(reply)
 
+    async def _heard(self, reply: pb.PlanReply) -> None:
+        async with self._changed:
             self._unloaded, self._coming = reply.unloaded, reply.coming
+            self._waiting = reply.waiting
+            if reply.plan:
+                self._latest = Plan.from_json(reply.plan, "the swarm's plan")
+            self._changed.notify_all()
