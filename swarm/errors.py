@@ -122,7 +122,7 @@ class StepError(SwarmError):
     def __init__(self, message: str, where: str = "") -> None:
         self.message = message
         self.where = where
-        super().__init__(f"{where}: {message}" if where else message)
+        super().__init__(f"{where}: {message}" if where and where not in message else message)
 
 
 class Gap(StepError):

@@ -60,6 +60,7 @@ class InMemory:
     """The in-memory twin of a PlanSource: the test says which Plan is in force."""
 
     patience_s = 20.0
+    waiting = ""
 
     def __init__(self, plan: Plan) -> None:
         self.current = plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from types import MappingProxyType
 
@@ -19,10 +19,13 @@ from swarm.client.routes import Routes
 from swarm.client.sampling import Sampling
 from swarm.client.session import Session
 from swarm.client.tokenizer import Tokenizer, read_tokenizer
-from swarm.errors import ModelError, Moved, UsageError
+from swarm.errors import ModelError, Moved, SwarmError, UsageError
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
+
+FINISH_S = 1.0
+"""How long what is under way under an older Plan may take once there is a newer one."""
 
 
 class Client:
@@ -39,6 +42,7 @@ class Client:
         self._notify = notify
         self._id = os.urandom(16)
         self._routes: Routes | None = None
+        self._following: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
 
     @cached_property
@@ -77,6 +81,8 @@ class Client:
                 self.plan, self._routes = plan, Routes(plan, self._credentials, self._id)
                 if old is not None:
                     await old.close(Moved(plan.epoch))
+            if self._following is None:
+                self._following = asyncio.get_running_loop().create_task(self._follow())
             assert self._routes is not None
             return self._routes
 
@@ -105,8 +111,19 @@ class Client:
             await session.close()
         return [None, *(row.named[0] - row.logsumexp for answer in answers for row in answer.rows)]
 
+    async def _follow(self) -> None:
+        """Leave an older Plan's Routes a moment after a newer one is in force, also where nothing comes of them any more."""
+        while True:
+            await self.source.newer_than(self.plan.epoch)
+            await asyncio.sleep(FINISH_S)
+            with suppress(SwarmError):  # whoever asks next is told
+                await self.routes()
+
     async def close(self) -> None:
         """End the streams."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         if self._routes is not None:
             await self._routes.close()
 

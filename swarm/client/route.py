@@ -14,6 +14,7 @@ from typing import Any
 import grpc.aio
 
 from swarm.errors import Lost, StepError, SwarmError, WrongKey
+from swarm.lost import lost
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc, from_step, silence
@@ -22,6 +23,8 @@ from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 
 CONNECT_S = 10.0
 CLOSE_S = 2.0
+PING_S = 2.0
+"""How long a Worker may take to say that it is there: its loop answers at once, whatever it computes."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class RouteStreams:
             raise self._why(error, self._last.name) from None
         except TimeoutError:
             listening.cancel()
-            raise Lost(f"worker {self._last.name} at {self._last.address} does not answer") from None
+            raise lost(self.plan, self._last.name, "it does not answer") from None
         submitting = self._entry_stub.Submit()
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -108,7 +111,7 @@ class RouteStreams:
                 if reply.state == pb.OpenReply.OPENED:
                     return int(reply.held)
                 queued(reply.place)
-        raise Lost(f"worker {self._entry.name} ended the call without an answer")
+        raise lost(self.plan, self._entry.name, "it ended the call without an answer")
 
     def send(self, header: pb.StepHeader) -> None:
         """Queue a Step for the entry Worker. Raises Lost, or Moved, where the streams are broken."""
@@ -116,6 +119,11 @@ class RouteStreams:
             raise self.broken
         header.client = self._client
         self._outbox.put_nowait(header)
+
+    async def check_there(self) -> None:
+        """Ask both Workers whether they are there. Raises Lost, naming it, where one is not; the others ask each other."""
+        asked = {self._entry.name: self._entry_stub, self._last.name: self._last_stub}
+        await asyncio.gather(*(self._check(name, stub) for name, stub in asked.items()))
 
     async def whole_row(self, session: bytes, serial: int) -> bytes:
         """The logits [vocab] fp32 of a Session's last asked position."""
@@ -161,14 +169,14 @@ class RouteStreams:
 
     async def _guard(self, stream: Any, worker: str) -> None:
         """Run one side of a stream; its end, however it came, breaks the Route."""
-        why: SwarmError = Lost(f"worker {worker} is gone (it closed the stream)")
+        why: SwarmError = lost(self.plan, worker, "it closed the stream")
         try:
             await stream
         except grpc.aio.AioRpcError as error:
             meant = self._why(error, worker)
-            why = meant if isinstance(meant, StepError | WrongKey) else Lost(f"worker {worker} is gone ({meant})")
+            why = meant if isinstance(meant, StepError | WrongKey) else lost(self.plan, worker, str(meant))
         except asyncio.InvalidStateError:
-            why = Lost(f"worker {worker} is gone (the stream is closed)")
+            why = lost(self.plan, worker, "the stream is closed")
         finally:
             self._break(why)
 
@@ -181,6 +189,14 @@ class RouteStreams:
     def _tell(self, session: bytes, event: Event) -> None:
         if (queue := self._sessions.get(session)) is not None:
             queue.put_nowait(event)
+
+    async def _check(self, worker: str, stub: StageServiceStub) -> None:
+        try:
+            with self._calling(worker):
+                await stub.Ping(pb.PingRequest(), timeout=PING_S)
+        except Lost:
+            self._break(gone := lost(self.plan, worker, "it says nothing"))
+            raise gone from None
 
     @contextlib.contextmanager
     def _calling(self, worker: str) -> Iterator[None]:
@@ -202,5 +218,5 @@ class RouteStreams:
             meant = from_rpc(error, f"worker {worker}")
             if isinstance(meant, StepError | WrongKey):
                 return meant
-            return Lost(f"worker {worker} is gone ({silence(error)})")
+            return lost(self.plan, worker, silence(error))
         return from_rpc(error, f"worker {worker}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 
 import grpc.aio
 
@@ -38,6 +38,7 @@ class Routes:
         """Session → the Route that it is on, or tries first."""
         self._lost_at: dict[int, float] = {}
         self._over: StepError | None = None
+        self._ended = asyncio.Event()
 
     async def streams(self, route: int) -> RouteStreams:
         """The streams to a Route. Raises StepError, see `RouteStreams.start`; Moved where this Plan is over."""
@@ -51,8 +52,7 @@ class Routes:
                 await old.close()
             new = RouteStreams(self.plan, route, self._credentials, self._client)
             try:
-                await new.start()
-                self._check_serving()
+                await self._unless_over(new.start())
             except BaseException:  # whoever is cancelled meanwhile leaves no stream open either
                 await new.close()
                 raise
@@ -92,12 +92,22 @@ class Routes:
     async def close(self, why: StepError | None = None) -> None:
         """End all streams; Sessions that wait on them hear why."""
         self._over = why or Lost("the connection was closed")
+        self._ended.set()
         for streams in self._streams.values():
             await streams.close(why)
 
-    def _check_serving(self) -> None:
-        if self._over is not None:
-            raise self._over
+    async def _unless_over(self, starting: Coroutine[object, object, None]) -> None:
+        """Nobody waits for streams to a Worker that is gone once a newer Plan is there. Raises what `close` was told, too."""
+        tasks = [asyncio.ensure_future(starting), asyncio.ensure_future(self._ended.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._over is not None:
+                raise self._over
+            tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _known_lost(self) -> set[int]:
         now = time.monotonic()

@@ -49,9 +49,9 @@ class Seat:
         self._reports: set[asyncio.Task[None]] = set()
 
     @property
-    def epoch(self) -> int:
-        """Of the Plan that was asked last; 0: none was."""
-        return self._routes.plan.epoch if self._routes else 0
+    def plan(self) -> Plan | None:
+        """The Plan that was asked last; None: none was."""
+        return self._routes.plan if self._routes else None
 
     async def take(self, positions: int, hashes: Sequence[int], queued: Callable[[int], None]) -> tuple[RouteStreams, int]:
         """Open the Session where there is room; the streams, and how many positions are held there already.
@@ -125,7 +125,7 @@ class Seat:
 
     def _report(self, error: StepError) -> None:
         """Tell the swarm of a loss, without waiting for that."""
-        telling = self._tell(self._swarm.source, self.epoch, error)
+        telling = self._tell(self._swarm.source, self.plan.epoch if self.plan else 0, error)
         self._reports.add(task := asyncio.get_running_loop().create_task(telling))
         task.add_done_callback(self._reports.discard)
 

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from swarm.client.route import Event
+from swarm.client.route import Event, RouteStreams
 from swarm.client.seat import Seat, Swarm
 from swarm.client.trouble import Trouble
 from swarm.errors import Expired, Gap, Lost, Moved, TooLong
@@ -20,6 +20,9 @@ from swarm.wire.v1 import stage_pb2 as pb
 
 MAX_GAPS = 64
 """In one traversal; each Stage of a Route may have lost something else, and each may be rewound step by step."""
+
+PATIENCE = 32.0
+"""So many times what is allowed without a word, a Step may take while all Workers are there."""
 
 AskFor = Callable[[int, int], pb.Ask]
 """What to ask of the rows `start` to `end` of the Session."""
@@ -105,13 +108,14 @@ class Session:
                 self._rewind(gap)
             except (Moved, Lost, Expired) as error:
                 if not self._seat.elsewhere(error):
-                    await trouble.wait(error, self._seat.epoch)
+                    await trouble.wait(error, self._seat.plan)
                 self._seat.streams = None
             else:
-                trouble.over()
                 self._seat.works()
                 return answers
 
+                if (streams := self._seat.streams) is not None:
+                    trouble.over(streams.plan, streams.plan.routes[streams.route])
     async def whole_row(self) -> bytes:
         """The logits [vocab] fp32 at the last asked position. Raises StepError where the last Worker has them no more."""
         assert self._seat.streams is not None
@@ -136,27 +140,35 @@ class Session:
         assert streams is not None
         begin, rows = min(self.held, start), len(self.tokens) - min(self.held, start)
         allowed = self._swarm.pace.allowed(rows)
-        headers = self._headers(begin, start, ask_for, allowed, streams.plan.chunk_rows)
+        headers = self._headers(begin, start, ask_for, PATIENCE * allowed, streams.plan.chunk_rows)
         started = time.monotonic()
-        for attempt in (1, 2):  # a lost answer costs one repetition, which every Stage answers from memory
-            for header in headers:
-                streams.send(header)
-            try:
-                async with asyncio.timeout(allowed):  # not wait_for: 3.11's swallows a Ctrl-C that comes with the answer
-                    answers = await self._collect(headers)
-            except TimeoutError:
-                if attempt == 2:
-                    names = " → ".join(s.worker for s in streams.plan.routes[streams.route].stages)
-                    raise Lost(f"no answer in {2 * allowed:.0f} s from the route {names}") from None
-            else:
-                break
-        self.held = len(self.tokens)
+        answers = await self._answers(streams, headers, allowed)
+        self.held, self.reused = len(self.tokens), begin
         self.traversal_s = time.monotonic() - started
         self._swarm.pace.took(rows, self.traversal_s)
         return answers
 
     def _headers(self, begin: int, start: int, ask_for: AskFor, seconds: float, chunk_rows: int) -> list[pb.StepHeader]:
         """A Step for each piece of what nothing is asked of, which the entry Stage makes chunks of; then chunks."""
+    async def _answers(self, streams: RouteStreams, headers: Sequence[pb.StepHeader], allowed: float) -> list[pb.StepAnswer]:
+        """Send Steps and wait for what they ask, longer and longer while the Workers are there. Raises the first error."""
+        started, wait, found = time.monotonic(), allowed, dict[int, pb.StepAnswer]()
+        for header in headers:
+            streams.send(header)
+        while True:
+            try:
+                async with asyncio.timeout(wait):  # not wait_for: 3.11's swallows a Ctrl-C that comes with the answer
+                    return await self._collect(headers, found)
+            except TimeoutError:
+                await streams.check_there()
+            if (waited := time.monotonic() - started) > PATIENCE * allowed:
+                raise Lost(f"no answer in {waited:.0f} s from {_called(streams)}, though its workers are there") from None
+            if wait == allowed:
+                self._swarm.notify(f"{_called(streams)} is slow: nothing came of it for {waited:.0f} s, but its workers are there")
+                for header in headers:  # a lost answer costs one repetition, which every Stage answers from memory
+                    streams.send(header)
+            wait *= 2
+
         headers, at = [], begin
         while at < len(self.tokens):
             rows = min(PIECE_ROWS if at + PIECE_ROWS <= start else chunk_rows, chunk_rows)
@@ -170,8 +182,8 @@ class Session:
             at = end
         return headers
 
-    async def _collect(self, headers: Sequence[pb.StepHeader]) -> list[pb.StepAnswer]:
-        """Wait for every asked answer. Raises the first error that concerns these Steps."""
+    async def _collect(self, headers: Sequence[pb.StepHeader], found: dict[int, pb.StepAnswer]) -> list[pb.StepAnswer]:
+        """Wait for every asked answer that is not found yet. Raises the first error that concerns these Steps."""
         wanted = {h.serial for h in headers if h.ask.rows}
         found: dict[int, pb.StepAnswer] = {}
         while len(found) < len(wanted):
@@ -189,3 +201,7 @@ class Session:
         self.held = min(max(shared, default=0), self.held, gap.held)
         if self.held == 0:
             self._reserved = 0  # its lease may be over: open it again before sending
+
+
+def _called(streams: RouteStreams) -> str:
+    return f"the route {' → '.join(s.worker for s in streams.plan.routes[streams.route].stages)}"

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 FOR_CLIENTS = {
     *(f"/swarm.v1.SwarmService/{name}" for name in ("GetPlan", "WatchPlan", "GetAssets", "GetStatus", "ReportFailure")),
-    *(f"/swarm.v1.StageService/{name}" for name in ("Open", "Close", "Submit", "Listen", "WholeRow", "Release")),
+    *(f"/swarm.v1.StageService/{name}" for name in ("Open", "Close", "Submit", "Listen", "WholeRow", "Release", "Ping")),
     "/swarm.v1.WorkerService/Status",
 }

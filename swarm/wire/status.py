@@ -43,6 +43,8 @@ def to_rpc(error: SwarmError) -> tuple[grpc.StatusCode, str]:
         details |= {"needed": error.needed_bytes, "available": error.available_bytes}
     if isinstance(error, Moved):
         details["epoch"] = error.epoch
+    if isinstance(error, StepError) and error.where:
+        details["where"] = error.where
     return code, json.dumps(details)
 
 
@@ -103,7 +105,10 @@ def _rebuild(name: str, details: dict[str, str | int]) -> SwarmError:
         step: StepError = Moved(int(details["epoch"])) if name == "Moved" else Gap(0, {})
         step.args = (message,)
         return step
-    return _CLASSES.get(name, SwarmError)(message)
+    found = _CLASSES.get(name, SwarmError)(message)
+    if isinstance(found, StepError):
+        found.where = str(details.get("where", ""))
+    return found
 
 
 _STEP_CODES: dict[type[StepError], pb.Code] = {

@@ -80,7 +80,7 @@ class Assembly:
             stub = self.peers.stub(self.plan.worker(worker).address)
             frame = (self.plan.model.model_id, self.plan.epoch)
             loop = asyncio.get_running_loop()
-            self._remotes[worker] = RemoteExperts(worker, stub.Experts, self.compute, loop, frame, local)
+            self._remotes[worker] = RemoteExperts(worker, stub, self.compute, loop, frame, local)
         return self._remotes[worker]
 
     def _pool(self) -> KVPool:

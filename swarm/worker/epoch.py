@@ -70,15 +70,14 @@ class Epoch:
         return self.plan.routes[self.route].last == self.name
 
     @property
-    def next_address(self) -> str:
-        """Where the next Stage's Worker listens."""
-        names = [s.worker for s in self.plan.routes[self.route].stages]
-        return self.plan.worker(names[names.index(self.name) + 1]).address
-
-    @property
     def shard_wait_s(self) -> float:
         """Seconds that the compute thread has waited for remote experts in this epoch."""
         return sum(r.waited_s for r in self.remotes)
+
+    def look(self) -> None:
+        """Find holders of experts that say nothing."""
+        for remote in self.remotes:
+            remote.look()
 
 
 class Epochs:

@@ -19,12 +19,14 @@ from swarm.model.experts import LocalExperts
 from swarm.model.spread import work
 from swarm.wire.tensors import from_wire, to_wire
 from swarm.wire.v1 import stage_pb2 as pb
+from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 from swarm.worker.compute import Compute
 from swarm.worker.copy_holder import CopyHolder
 from swarm.worker.link import Link
+from swarm.worker.vigil import Vigil
 
 PATIENCE_S = 20.0
-"""How long a compute thread waits for a shard whose stream has not broken."""
+"""How long a compute thread waits for a shard whose holder is there; one that says nothing is noticed sooner."""
 
 
 class _Pending:
@@ -44,7 +46,7 @@ class RemoteExperts:
 
     Args:
         worker: its name, for messages.
-        open_stream: makes the `Experts` call on it.
+        stub: calls on it.
         compute: the thread that asks and waits.
         loop: the loop that owns the stream.
         frame: model id and epoch that go into each request.
@@ -54,7 +56,7 @@ class RemoteExperts:
     def __init__(
         self,
         worker: str,
-        open_stream: Callable[[], object],
+        stub: StageServiceStub,
         compute: Compute,
         loop: asyncio.AbstractEventLoop,
         frame: tuple[str, int],
@@ -68,7 +70,8 @@ class RemoteExperts:
         self._holder = CopyHolder()
         self._pending: dict[int, _Pending] = {}
         self._next_id = 0
-        self._link: Link[pb.ExpertRequest, pb.ExpertReply] = Link(open_stream, self._arrived, self._broken)  # type: ignore[arg-type]
+        self._link: Link[pb.ExpertRequest, pb.ExpertReply] = Link(stub.Experts, self._arrived, self._broken)
+        self._vigil = Vigil(f"worker {worker}", lambda seconds: stub.Ping(pb.PingRequest(), timeout=seconds), self._silent)
         self._closed = False
         self.waited_s = 0.0
 
@@ -95,9 +98,16 @@ class RemoteExperts:
             return lambda: self._wait_for_copies(request.id, pending, shapes, hidden, self._local.ask(block, hidden, rows))
         return lambda: self._wait(request.id, pending, shapes, hidden, PATIENCE_S)
 
+    def look(self) -> None:
+        """Find out whether the holder says nothing. On the loop's thread."""
+        since = min((pending.asked_at for pending in list(self._pending.values())), default=None)
+        if since is not None:
+            self._vigil.look(since)
+
     async def close(self) -> None:
         """The epoch is over: whoever waits, or asks from now on, hears that."""
         self._closed = True
+        self._vigil.end()
         await self._link.close()
 
     def _wait_for_copies(
@@ -131,9 +141,10 @@ class RemoteExperts:
         if self._closed or (pending.reply is not None and pending.reply.code == pb.MOVED):
             raise Moved(self._epoch, self._worker)
         if not answered or pending.reply is None:
-            raise Lost(f"worker {self._worker}, which holds an expert shard, is gone ({pending.failure or 'no answer'})")
+            why = pending.failure or "no answer"
+            raise Lost(f"worker {self._worker}, which holds an expert shard, is gone ({why})", self._worker)
         if pending.reply.code != pb.OK:
-            raise Lost(f"worker {self._worker} refused an expert request: {pending.reply.message}")
+            raise Lost(f"worker {self._worker} refused an expert request: {pending.reply.message}", self._worker)
         total = sum(n for n, _ in shapes.values())
         outputs = from_wire(pending.reply.outputs, like.dtype, (total, like.shape[1]), like.device)
         return dict(zip(shapes, outputs.split([n for n, _ in shapes.values()]), strict=True))
@@ -141,8 +152,13 @@ class RemoteExperts:
     def _arrived(self, reply: pb.ExpertReply) -> None:
         if (pending := self._pending.pop(reply.id, None)) is not None:
             pending.reply, pending.ready_at = reply, time.monotonic()
+            self._vigil.heard(pending.ready_at - pending.asked_at)
             self._compute.wake()
         self._holder.answered(reply.id)
+
+    def _silent(self, why: str) -> None:
+        self._broken(why)
+        self._link.drop()
 
     def _broken(self, why: str) -> None:
         self._holder.failed(time.monotonic())

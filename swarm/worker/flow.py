@@ -196,4 +196,4 @@ class Flow:
             return
         stages = [s.worker for s in epoch.plan.routes[epoch.route].stages]
         ticket.add_part()
-        self.hops.send(epoch.next_address, stages[stages.index(epoch.name) + 1], frame, ticket)
+        self.hops.send(epoch.plan, stages[stages.index(epoch.name) + 1], frame, ticket)

@@ -7,20 +7,24 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from swarm.errors import Lost
+from swarm.lost import lost
+from swarm.plan import Plan
 from swarm.wire.status import to_step
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.link import Link
 from swarm.worker.peers import Peers
 from swarm.worker.rates import Work
 from swarm.worker.ticket import Ticket
+from swarm.worker.vigil import Vigil
 
 
 @dataclass(frozen=True)
 class Out:
-    """A micro-batch that went on and is not reported done: where to, since when, and of which Steps."""
+    """A micro-batch that went on and is not reported done: where to, under which Plan, since when, and of which Steps."""
 
     address: str
+    plan: Plan
+    worker: str
     ticket: Ticket
     steps: list[pb.StepHeader]
     num_bytes: int
@@ -38,38 +42,60 @@ class Hops:
         self.work = Work()
         self._peers = peers
         self._links: dict[str, Link[pb.MicroBatch, pb.Report]] = {}
+        self._vigils: dict[str, Vigil] = {}
         self._out: dict[int, Out] = {}
         self._ids = itertools.count(1)
 
-    def send(self, address: str, worker: str, frame: pb.MicroBatch, ticket: Ticket) -> None:
-        """Send a micro-batch on; the ticket's part is done when its report is back or the stream breaks."""
-        frame.id = next(self._ids)
-        self._out[frame.id] = Out(address, ticket, list(frame.steps), frame.hidden.ByteSize(), time.monotonic())
+    def send(self, plan: Plan, worker: str, frame: pb.MicroBatch, ticket: Ticket) -> None:
+        """Send a micro-batch on; the ticket's part is done when its report is back, or nobody is there to make one."""
+        frame.id, address = next(self._ids), plan.worker(worker).address
+        out = Out(address, plan, worker, ticket, list(frame.steps), frame.hidden.ByteSize(), time.monotonic())
+        self._out[frame.id] = out
         self._link(address, worker).send(frame)
+
+    def look(self) -> None:
+        """Find next Workers that say nothing."""
+        for address, vigil in self._vigils.items():
+            waiting = [out for out in self._out.values() if out.address == address]
+            if waiting:
+                vigil.look(min(out.since for out in waiting), sum(out.num_bytes for out in waiting))
 
     async def keep_only(self, addresses: Collection[str]) -> None:
         """End the streams to all others."""
         for address in self._links.keys() - set(addresses):
+            self._vigils.pop(address).end()
             await self._links.pop(address).close()
 
     def _link(self, address: str, worker: str) -> Link[pb.MicroBatch, pb.Report]:
         if address not in self._links:
-            hop = self._peers.stub(address).Hop
-            self._links[address] = Link(hop, self._reported, lambda why: self._broken(address, worker, why))
+            stub = self._peers.stub(address)
+            self._links[address] = Link(stub.Hop, self._reported, lambda why: self._broken(address, why))
+            self._vigils[address] = Vigil(
+                f"worker {worker}",
+                lambda seconds: stub.Ping(pb.PingRequest(), timeout=seconds),
+                lambda why: self._silent(address, why),
+            )
         return self._links[address]
 
     def _reported(self, report: pb.Report) -> None:
         if (out := self._out.get(report.id)) is None:
             return
         out.ticket.fail(list(report.failed))
+        took_s = time.monotonic() - out.since
+        self._vigils[out.address].heard(took_s if report.done else None)
         if report.done:
             del self._out[report.id]
-            self.work.add(max(0.0, time.monotonic() - out.since - report.held_s), out.num_bytes)
+            self.work.add(max(0.0, took_s - report.held_s), out.num_bytes)
             out.ticket.part_done()
 
-    def _broken(self, address: str, worker: str, why: str) -> None:
-        lost = Lost(f"worker {worker} at {address} is gone ({why})")
+    def _silent(self, address: str, why: str) -> None:
+        self._broken(address, why)
+        if address in self._links:
+            self._links[address].drop()
+
+    def _broken(self, address: str, why: str) -> None:
         for number in [n for n, out in self._out.items() if out.address == address]:
             out = self._out.pop(number)
-            out.ticket.fail([to_step(lost, s.session, s.serial, worker) for s in out.steps])
+            gone = lost(out.plan, out.worker, why)
+            out.ticket.fail([to_step(gone, s.session, s.serial, out.worker) for s in out.steps])
             out.ticket.part_done()

@@ -49,6 +49,11 @@ class Link(Generic[Out, Back]):
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def drop(self) -> None:
+        """End the stream; the next message opens another."""
+        if self._task is not None:
+            self._task.cancel()
+
     async def close(self) -> None:
         """End the stream, for good."""
         self._closed = True

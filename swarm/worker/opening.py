@@ -26,7 +26,7 @@ from swarm.worker.peers import Peers
 QUEUE_LENGTH = 1024
 RETRY_S = 1.0
 """How often the first in the queue asks again; pages given back here wake it at once."""
-CALL_S = 10.0
+CALL_S = 5.0
 MOST_LEASE_S = 3600.0
 
 
@@ -218,7 +218,7 @@ class Opening:
         except grpc.aio.AioRpcError as error:
             meant = from_rpc(error, f"worker {name}")
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED or isinstance(meant, NoSwarm):
-                raise Lost(f"worker {name} does not answer") from None
+                raise Lost(f"worker {name} does not answer", name) from None
             raise meant from None
 
 

@@ -129,6 +129,9 @@ class StageServicer(StageServiceServicer):
         await refuse(context, Gap(0, {}, self._worker.name))
         raise AssertionError("abort raises")
 
+    async def Ping(self, request: pb.PingRequest, context: Context) -> pb.PingReply:
+        return pb.PingReply()
+
     async def Experts(self, requests: AsyncIterable[pb.ExpertRequest], context: Context) -> AsyncIterator[pb.ExpertReply]:
         try:
             async with aclosing(self._worker.shards.serve(requests)) as replies:

@@ -40,7 +40,7 @@ from swarm.worker.stock import Stock
 from swarm.worker.supply import Supply
 from swarm.worker.wanted import wanted_bytes
 
-SWEEP_S = 0.5
+SWEEP_S = 0.25
 RELEASE_S = 5.0
 """How long frames in flight may take where the old epoch must go before the new one is loaded."""
 
@@ -266,9 +266,12 @@ class Worker:
         task.add_done_callback(self._afterwards.discard)
 
     async def _sweep(self) -> None:
-        """Take back what leases no longer cover, and give up what nobody reported."""
+        """Take back what leases no longer cover, give up what nobody reported, and find other Workers that say nothing."""
         while True:
             await asyncio.sleep(SWEEP_S)
+            self.flow.hops.look()
+            for epoch in self.epochs.all():
+                epoch.look()
             now = time.monotonic()
             self.opening.take_back(now)
             self.entry.sweep(now)

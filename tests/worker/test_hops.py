@@ -51,7 +51,7 @@ async def test_what_the_next_worker_did_meanwhile_is_no_part_of_the_hop() -> Non
     done = asyncio.Event()
     ticket = Ticket(lambda failed, over: done.set())
     began = time.monotonic()
-    hops.send("next:1", "w1", pb.MicroBatch(), ticket)
+    hops.send(plan_of([4, 8]), "w1", pb.MicroBatch(), ticket)
     await done.wait()
     took_s = time.monotonic() - began
     await hops.keep_only(())

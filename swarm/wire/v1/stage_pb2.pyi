@@ -255,6 +255,14 @@ class WholeRowReply(_message.Message):
     row: bytes
     def __init__(self, row: _Optional[bytes] = ...) -> None: ...
 
+class PingRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PingReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ExpertRequest(_message.Message):
     __slots__ = ("id", "model_id", "epoch", "block", "hidden", "experts")
     ID_FIELD_NUMBER: _ClassVar[int]

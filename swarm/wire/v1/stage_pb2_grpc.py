@@ -75,6 +75,11 @@ class StageServiceStub(object):
                 request_serializer=swarm_dot_v1_dot_stage__pb2.WholeRowRequest.SerializeToString,
                 response_deserializer=swarm_dot_v1_dot_stage__pb2.WholeRowReply.FromString,
                 _registered_method=True)
+        self.Ping = channel.unary_unary(
+                '/swarm.v1.StageService/Ping',
+                request_serializer=swarm_dot_v1_dot_stage__pb2.PingRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_stage__pb2.PingReply.FromString,
+                _registered_method=True)
         self.Experts = channel.stream_stream(
                 '/swarm.v1.StageService/Experts',
                 request_serializer=swarm_dot_v1_dot_stage__pb2.ExpertRequest.SerializeToString,
@@ -142,6 +147,13 @@ class StageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Ping(self, request, context):
+        """Whether a Worker is there. Its loop answers at once, whatever its compute thread does; clients and other Workers ask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Experts(self, request_iterator, context):
         """Stage owner to a Worker that holds an ExpertShard of one of its Blocks.
         """
@@ -191,6 +203,11 @@ def add_StageServiceServicer_to_server(servicer, server):
                     servicer.WholeRow,
                     request_deserializer=swarm_dot_v1_dot_stage__pb2.WholeRowRequest.FromString,
                     response_serializer=swarm_dot_v1_dot_stage__pb2.WholeRowReply.SerializeToString,
+            ),
+            'Ping': grpc.unary_unary_rpc_method_handler(
+                    servicer.Ping,
+                    request_deserializer=swarm_dot_v1_dot_stage__pb2.PingRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_stage__pb2.PingReply.SerializeToString,
             ),
             'Experts': grpc.stream_stream_rpc_method_handler(
                     servicer.Experts,
@@ -414,6 +431,33 @@ class StageService(object):
             '/swarm.v1.StageService/WholeRow',
             swarm_dot_v1_dot_stage__pb2.WholeRowRequest.SerializeToString,
             swarm_dot_v1_dot_stage__pb2.WholeRowReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Ping(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.v1.StageService/Ping',
+            swarm_dot_v1_dot_stage__pb2.PingRequest.SerializeToString,
+            swarm_dot_v1_dot_stage__pb2.PingReply.FromString,
             options,
             channel_credentials,
             insecure,
