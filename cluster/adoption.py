@@ -4,28 +4,67 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from cluster.agents import Agents
 from cluster.planner import Load, Prices
-from cluster.roster import Roster
-from swarm.errors import PlacementError
-from swarm.plan import Model, Plan
+from cluster.roster import Device, DeviceOffer, Roster
+from swarm.errors import PlacementError, SwarmError
+from swarm.plan import Model, Plan, WorkerSpec
 
 ADOPT_S = 10.0
-"""How long to wait for the other Workers of a Plan that was found."""
+"""How long to wait for Workers of a Plan that was found and that do not answer."""
+ADOPT_MOST_S = 120.0
+"""How long for their Rigs to join again, while all of them answer: they serve meanwhile."""
+LOOK_S = 0.5
+ANSWER_S = 1.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A Plan that a Worker serves.
+
+    Args:
+        complete: all its Workers are here, where they were, and serve it.
+        served: all of them serve it, those too whose Rigs are not here yet.
+        waits: there is time for the others.
+    """
+
+    plan: Plan
+    complete: bool
+    served: bool
+    waits: bool
 
 
 class Adoption:
     """Looks for a Plan in what the Workers say of themselves.
 
     Args:
-        patient: wait for the Workers of a Plan that are missing.
+        agents: ask Workers whose Rigs have not joined again yet.
+        patient: wait for the Rigs of a Plan that are missing.
     """
 
-    def __init__(self, roster: Roster, clock: Callable[[], float], patient: bool) -> None:
-        self._roster, self._clock, self._patient = roster, clock, patient
+    def __init__(self, roster: Roster, agents: Agents, clock: Callable[[], float], patient: bool) -> None:
+        self._roster, self._agents, self._clock, self._patient = roster, agents, clock, patient
         self._since = 0.0
 
-    def newest(self) -> Plan | None:
+    async def find(self, patient: bool, look: Callable[[], object]) -> Found | None:
+        """What the Workers that are here serve; None where that is nothing.
+
+        Args:
+            patient: there is nothing more urgent than to wait.
+            look: called when it is time to look again, where there is somebody to wait for.
+        """
+        if (plan := self._newest()) is None:
+            return None
+        absent = [w for w in plan.workers if w.name not in {d.name for d in self._roster.devices()}]
+        served = all(self._is_served_here(w, plan.epoch) for w in plan.workers if w not in absent)
+        if absent and served:
+            served = self._patient and all(await asyncio.gather(*(self._serves(w, plan.epoch) for w in absent)))
+        complete = served and not absent
+        return Found(plan, complete, served, not complete and patient and self._waits(served, look))
+
+    def _newest(self) -> Plan | None:
         """The Plan with the highest epoch that a Worker serves."""
         found = []
         for device in self._roster.usable():
@@ -36,19 +75,29 @@ class Adoption:
                     continue  # of another version: it will be prepared anew
         return max(found, key=lambda p: p.epoch, default=None)
 
-    def complete(self, plan: Plan) -> bool:
-        """Whether all its Workers are here, where they were, and serve it."""
-        here = {d.name: (d.address, d.status.epoch if d.status else 0) for d in self._roster.usable()}
-        return all(here.get(w.name) == (w.address, plan.epoch) for w in plan.workers)
-
-    def waits_for(self, look: Callable[[], object]) -> bool:
-        """Whether to wait for more Workers; `look` is called when that time is over."""
+    def _waits(self, served: bool, look: Callable[[], object]) -> bool:
         if not self._patient:
             return False
-        if not self._since:
-            self._since = self._clock()
-            asyncio.get_running_loop().call_later(ADOPT_S, look)
-        return self._clock() - self._since < ADOPT_S
+        self._since = self._since or self._clock()
+        left = self._since + (ADOPT_MOST_S if served else ADOPT_S) - self._clock()
+        if left > 0:
+            asyncio.get_running_loop().call_later(min(left, LOOK_S), look)
+        return left > 0
+
+    def _is_served_here(self, worker: WorkerSpec, epoch: int) -> bool:
+        here = {d.name: (d.address, d.status.epoch if d.status else 0) for d in self._roster.usable()}
+        return here.get(worker.name) == (worker.address, epoch)
+
+    async def _serves(self, worker: WorkerSpec, epoch: int) -> bool:
+        offer = DeviceOffer(worker.device, worker.memory_bytes, worker.address)
+        agent = self._agents.plain(Device(worker.name, "", worker.rig, offer))
+        try:
+            status = await agent.status(ANSWER_S)
+        except SwarmError:
+            return False
+        finally:
+            await agent.close()
+        return status.name == worker.name and status.epoch == epoch
 
 
 def answers(plan: Plan, model: Model, load: Load) -> bool:

@@ -48,7 +48,8 @@ class Changeover:
         self._progress: dict[str, tuple[int, int]] = {}
         held = {w.name: [known.get(epoch) for epoch in devices[w.name].epochs] for w in new.workers}
         self.releases = tuple(name for name, plans in held.items() if release_first(plans, new, name))
-        self.new = replace(new, notes=(*new.notes, *_pause_notes(self.releases)))
+        self.pauses = tuple(name for name in self.releases if any(held[name]))  # what others left there, nobody chats with here
+        self.new = replace(new, notes=(*new.notes, *_pause_notes(self.pauses)))
 
     async def prepare(self, peers: Mapping[str, tuple[PeerAt, ...]]) -> None:
         """Load on all Workers at once. Raises WorkerFailed for the first that fails; the others stop loading.

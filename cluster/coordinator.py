@@ -58,7 +58,7 @@ class Coordinator:
         book = book or Measurements()
         self._measuring = Measuring(self._roster, agents, book, clock, self._say, lambda: self._replanning.want())
         self._deciding = Deciding(self._roster, self._measuring, head, clock)
-        adoption = Adoption(self._roster, clock, restarted)
+        adoption = Adoption(self._roster, agents, clock, restarted)
         self._absence = Absence(clock)
         returning = Returning(self._roster, self._absence)
         self._replanning = Replanning(self._roster, target, head, self._deciding, self._measuring, remember, adoption, returning)

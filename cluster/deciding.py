@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from cluster.agents import Description
 from cluster.auto_dtype import Way, best_fitting, fits, ladder, own_dtype, why_fewer
+from cluster.had_before import HadBefore
 from cluster.measuring import Measuring
 from cluster.parts import same_assignment
 from cluster.planner import Load, make_plan
@@ -40,6 +41,7 @@ class Deciding:
         self.epoch = 0
         self._roster, self._measuring, self._head, self._clock = roster, measuring, head, clock
         self._described: dict[tuple[str, str], Description] = {}
+        self._had_before = HadBefore()
 
     async def describe(self, target: Target, again: bool, say: Say = lambda message: None) -> Description:
         """Ask the head Rig what the model is; any other Rig where that has no Worker. Raises SwarmError."""
@@ -102,18 +104,20 @@ class Deciding:
         """In a thread: a large swarm takes seconds. Raises DoesNotFit."""
         epoch = self.next_epoch()
         load, hardware, notes = self._load(target), self.hardware(model), list(self._notes(model))
+        had = self._had_before.beside(before, self._roster.usable())
         try:
-            plan = await asyncio.to_thread(make_plan, model, hardware, load, epoch, before)
+            plan = await asyncio.to_thread(make_plan, model, hardware, load, epoch, had)
         except DoesNotFit as error:
             if not load.standby:
                 raise
-            plan = await asyncio.to_thread(make_plan, model, hardware, replace(load, standby=False), epoch, before)
+            plan = await asyncio.to_thread(make_plan, model, hardware, replace(load, standby=False), epoch, had)
             notes.append(f"no standby copies: {error}")
         if target.dtype == AUTO:
             why = await asyncio.to_thread(why_fewer, self._parted(model)[0], load)
             notes += [why] if why else []
         plan = await self._refined(plan, hardware, load, self.counts(before, model))
-        return replace(plan, notes=(*plan.notes, *notes))
+        said = (note for note in plan.notes if same_assignment(before, plan) or not note.startswith(STAYS))
+        return replace(plan, notes=(*said, *notes))
 
     def next_epoch(self) -> int:
         """One that was never used: it grows, and is no smaller than the seconds since 1970, which other Coordinators began with."""

@@ -22,9 +22,13 @@ class KnownPlans:
             if device.name in names and not device.silent:
                 device.epochs.add(plan.epoch)
 
-    async def drain(self, keep: int) -> None:
-        """Have the Workers give back all epochs but one."""
-        devices = list(self._roster.devices())
+    async def drain(self, keep: int, newcomers: bool = True) -> None:
+        """Have the Workers give back all epochs but one.
+
+        Args:
+            newcomers: those too that do not hold that one: they came back from silence, or from another Coordinator.
+        """
+        devices = [d for d in self._roster.devices() if newcomers or keep in d.epochs]
         await drain(devices, keep)
-        held = {keep}.union(*(d.epochs for d in devices))
+        held = {keep}.union(*(d.epochs for d in self._roster.devices()))
         self.plans = {epoch: plan for epoch, plan in self.plans.items() if epoch in held}

@@ -212,7 +212,7 @@ class Replanning:
         return await self._change(replace(way.plan, epoch=epoch), description, self.target, None, way.loads)
 
     async def _change(self, plan: Plan, description: Description, target: Target, wish: Wish | None, loads: bool = True) -> bool:
-        await self._drain()  # what Workers hold that came back from silence or from another Coordinator
+        await self._drain(newcomers=False)  # they may hold parts of this Plan
         change = Changeover(self._known.plans, plan, {d.name: d for d in self._roster.usable()}, self._report)
         try:
             peers = await self.supplying.supply(change.new, self._roster.usable(), self._report) if loads else {}
@@ -223,7 +223,7 @@ class Replanning:
                 wish.error = failure.cause
             else:
                 failure.device.fail(str(failure.cause), failure.silent, failure.cause)
-            if change.releases:
+            if change.pauses:
                 self._publish(Published(None, f"lost its plan while changing it ({failure}): plans again", description))
             self._known.ordered(plan)
             await self._drain()
@@ -260,29 +260,28 @@ class Replanning:
 
     async def _adopt(self, patient: bool) -> bool | None:
         """Take a Plan over that Workers serve, where it is what is asked for. None: there is none to take over or wait for."""
-        if self._last is not None:
+        if self._last is not None or (found := await self._adoption.find(patient, self.want)) is None:
             return None
-        plan = self._adoption.newest()
-        complete = plan is not None and self._adoption.complete(plan)
-        self._adopting = plan is not None and not complete and patient and self._adoption.waits_for(self.want)
-        if plan is None:
-            return None
-        self._deciding.epoch = max(self._deciding.epoch, plan.epoch)
+        self._deciding.epoch = max(self._deciding.epoch, found.plan.epoch)
+        wanted = found.served and await self._publish_found(found.plan)
+        self._adopting = found.waits and (wanted or not found.served)
         if self._adopting:
-            self._publish(Published(None, "waits for its rigs to come back"))
+            if not wanted:
+                self._publish(Published(None, "waits for its rigs to come back"))
             return True
-        self._last = self._known.plans[plan.epoch] = plan
-        if not complete:
-            return None
+        self._last = self._known.plans[found.plan.epoch] = found.plan
+        return True if found.complete and wanted and patient else None
+
+    async def _publish_found(self, plan: Plan) -> bool:
+        """Publish a Plan that all its Workers serve; False where it is not what is asked for."""
         try:
             description = await self._describe(self.target, again=False)
         except SwarmError:
-            return None
+            return False
         description = self._deciding.going_on(self.target, description, plan)
-        if not answers(plan, description.model, self.target.load):
-            return None
-        self._publish(Published(plan, "", description))
-        return patient  # a restart changes nothing; a wish is looked at next
+        if answers(plan, description.model, self.target.load) and self.published.plan != plan:
+            self._publish(Published(plan, "", description))
+        return self.published.plan == plan
 
     async def _describe(self, target: Target, again: bool) -> Description:
         return await self._deciding.describe(target, again, lambda message: self._report(message, 0.0))
@@ -295,13 +294,13 @@ class Replanning:
             and all(self._last.epoch in here[w.name] for w in plan.workers)
         )
 
-    async def _drain(self) -> None:
+    async def _drain(self, newcomers: bool = True) -> None:
         """Have the Workers give back all that is neither in force nor withdrawn only for now."""
-        await self._known.drain(self._last.epoch if self._last else 0)
+        await self._known.drain(self._last.epoch if self._last else 0, newcomers)
 
     def _publish(self, published: Published) -> None:
-        self.published = published
         self.waking = self.waking and published.plan is None and published.waiting.startswith("is ")
+        self.published = published
         self.bell.ring()
 
     def _report(self, message: str, fraction: float, lines: tuple[str, ...] = ()) -> None:

@@ -18,10 +18,28 @@ async def test_a_restarted_coordinator_adopts_what_its_workers_serve(swarm: Swar
     await swarm.coordinator.join(offer("b", NEED * 3 // 4))
     before, orders = swarm.plan, list(swarm.agents.orders)
     await swarm.again(TARGET, restarted=True)
-    published = await swarm.coordinator.join(offer("a", NEED * 3 // 4))
-    assert "come back" in published.waiting
+    await swarm.coordinator.join(offer("a", NEED * 3 // 4))
+    assert swarm.plan.epoch == before.epoch, "its worker serves it, though b has yet to join again"
     await swarm.coordinator.join(offer("b", NEED * 3 // 4))
     assert swarm.plan.epoch == before.epoch and swarm.agents.orders == orders
+
+
+async def test_a_restarted_coordinator_waits_for_rigs_as_long_as_their_workers_serve(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "ADOPT_S", 0.0)
+    monkeypatch.setattr(adoption, "LOOK_S", 0.01)
+    await swarm.coordinator.join(offer("a", NEED * 3, spread=True))
+    await swarm.coordinator.join(offer("b", NEED * 3))
+    before, orders = swarm.plan, list(swarm.agents.orders)
+    await swarm.again(TARGET, restarted=True)
+    await swarm.coordinator.join(offer("a", NEED * 3, spread=True))
+    looked = swarm.agents.workers["b:7700"].looked_at
+    await swarm.seen(lambda: swarm.agents.workers["b:7700"].looked_at > looked + 5)
+    assert swarm.plan.epoch == before.epoch and swarm.agents.orders == orders
+    swarm.agents.workers["b:7700"].alive = False
+    await swarm.until(lambda p: p.plan is not None and p.plan.epoch > before.epoch)
+    assert swarm.used() == {"a/cpu"}
 
 
 async def test_a_load_survives_a_restart_also_where_the_plan_cannot_be_taken_over(
@@ -79,6 +97,7 @@ async def test_a_load_while_the_rigs_of_the_old_plan_come_back_is_loaded_beside_
     old = swarm.plan.epoch
     await swarm.seen(lambda: list(swarm.agents.workers["a:7700"].plans) == [old])
     await swarm.again(TARGET, restarted=True)
+    swarm.agents.workers["b:7700"].alive = False
     assert "come back" in (await swarm.coordinator.join(offer("a", NEED * 4))).waiting
     before = len(swarm.agents.orders)
     [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
