@@ -14,6 +14,8 @@ from cluster.place import CONTAINER, WSL2_NAT
 ASK_S = 5.0
 WSL_NAT_NETWORK = ip_network("172.16.0.0/12")
 """What Windows draws WSL2's NAT networks from."""
+CONTAINER_NETWORKS = (ip_network("172.16.0.0/12"), ip_network("10.88.0.0/16"))
+"""What Docker and Podman draw their bridges' networks from first."""
 VIRTUAL = ("docker", "br-", "veth", "virbr", "vnet", "podman", "cni", "flannel", "lxc", "lxd")
 """How interfaces of bridges to containers and virtual machines begin."""
 
@@ -68,8 +70,9 @@ def _kind(root: Path, ask: Callable[[Sequence[str]], str], found: Sequence[tuple
         return WSL2_NAT if mode == "nat" else ""
     if (root / ".dockerenv").exists() or (root / "run/.containerenv").exists():
         # With --network host it has the machine's own interfaces, bridges and all.
-        outer = [name for name, address in found if not is_loopback(address)]
-        return "" if any(map(is_virtual, outer)) or len(outer) > 1 else CONTAINER
+        outer = [(name, address) for name, address in found if not is_loopback(address)]
+        own = len(outer) == 1 and any(ip_address(outer[0][1]) in drawn for drawn in CONTAINER_NETWORKS)
+        return CONTAINER if own and not is_virtual(outer[0][0]) else ""
     return ""
 
 

@@ -72,15 +72,27 @@ class Ports:
             workers=tuple(rest[len(rest) - devices :]),
         )
 
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Every port of the range that something listens on."""
+        return (self.door, *self.ray.values(), *self.ray_workers, *self.workers)
+
     def check_free(self, host: str) -> None:
         """Raise PortInUse, naming the port, unless nobody listens on any of them at a host."""
-        for port in (self.door, *self.ray.values(), *self.ray_workers, *self.workers):
-            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((host, port))
-                except OSError as error:
-                    why = error.strerror or str(error)
-                    raise PortInUse(
-                        f"cannot listen on {host}:{port} ({why}): end what uses it, or choose another range with --ports"
-                    ) from None
+        for port, why in self.busy(host):
+            raise PortInUse(f"cannot listen on {host}:{port} ({why}): end what uses it, or choose another range with --ports")
+
+    def busy(self, host: str) -> list[tuple[int, str]]:
+        """The ports that cannot be listened on at a host, and why."""
+        tried = [(port, _why_not(host, port)) for port in self.all]
+        return [(port, why) for port, why in tried if why]
+
+
+def _why_not(host: str, port: int) -> str:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""

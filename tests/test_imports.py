@@ -13,7 +13,7 @@ import pytest
 from swarm.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-RIG = ("torch", "ray", "numpy", "safetensors", "huggingface_hub", "psutil", "scipy")
+RIG = ("torch", "ray", "numpy", "safetensors", "huggingface_hub", "psutil", "scipy", "zeroconf")
 VOCABULARY = (
     "swarm.plan",
     "swarm.plan_check",

@@ -19,6 +19,8 @@ from swarm.errors import DeviceError
 
 PROBE_S = 120.0
 """How long torch may take to start and to make a context on each card."""
+BF16_FROM = (8, 0)
+"""Source: CUDA C++ Programming Guide, arithmetic by compute capability: `__nv_bfloat16` from 8.0 on."""
 _ARCH = re.compile(r"(sm|compute)_(\d+)(\d)([a-z]?)")
 
 
@@ -40,6 +42,8 @@ class Cards:
     torch: str
     archs: tuple[str, ...]
     cards: tuple[Card, ...]
+    cuda: str = ""
+    """The CUDA that this torch is built for; empty where it is built for none."""
 
 
 def probe_cards() -> Cards:
@@ -61,7 +65,7 @@ def probe_cards() -> Cards:
         said = (getattr(error, "stderr", "") or "nothing").strip().splitlines()[-1]
         raise DeviceError(f"torch cannot look at the GPUs (it said: {said}): mend that, or use --device cpu") from None
     cards = tuple(Card(**{**card, "capability": tuple(card["capability"])}) for card in raw["cards"])
-    return Cards(raw["torch"], tuple(raw["archs"]), cards)
+    return Cards(raw["torch"], tuple(raw["archs"]), cards, raw["cuda"])
 
 
 def has_code(capability: tuple[int, int], archs: Sequence[str]) -> bool:
@@ -85,11 +89,19 @@ def has_code(capability: tuple[int, int], archs: Sequence[str]) -> bool:
 
 def why_not(card: Card, cards: Cards) -> str:
     """One sentence that names the GPU that this torch cannot run, and the remedy."""
+    return f"{lacks_code(card, cards)}; {build_with_code(card, cards)}, or leave the card out with --exclude cuda:{card.index}"
+
+
+def lacks_code(card: Card, cards: Cards) -> str:
+    """What is wrong with a GPU that this torch cannot run."""
+    arch = card.capability[0] * 10 + card.capability[1]
+    archs = " ".join(cards.archs) or "no GPU"
+    return f"cuda:{card.index} ({card.name}, sm_{arch}) cannot be used: torch {cards.torch} has code for {archs}"
+
+
+def build_with_code(card: Card, cards: Cards) -> str:
+    """Which build of torch runs it, as a remedy."""
     oldest = min((int(m[2]) * 10 + int(m[3]) for m in filter(None, map(_ARCH.fullmatch, cards.archs))), default=0)
     arch = card.capability[0] * 10 + card.capability[1]
     build = "the CUDA 12.6 build of torch (+cu126), which still has" if arch < oldest else "a newer build of torch that has"
-    archs = " ".join(cards.archs) or "no GPU"
-    return (
-        f"cuda:{card.index} ({card.name}, sm_{arch}) cannot be used: torch {cards.torch} has code for {archs}; "
-        f"install {build} code for it, or leave the card out with --exclude cuda:{card.index}"
-    )
+    return f"install {build} code for it"

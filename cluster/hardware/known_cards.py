@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from cluster.hardware.cards import has_code
+from cluster.hardware.cards import BF16_FROM, has_code
 from cluster.planner.hardware import Speed
 from swarm.bits import Bits
 
@@ -26,8 +26,6 @@ GPU_RESERVE_GIB = 1.0
 TORCH = "torch 2.13's CUDA 13 build"
 ARCHS = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 """What it has code for; source: the support matrix in pytorch's RELEASE.md, github.com/pytorch/pytorch issue 172352."""
-BF16_FROM = (8, 0)
-"""Source: CUDA C++ Programming Guide, arithmetic by compute capability: `__nv_bfloat16` from 8.0 on."""
 
 _NOISE = re.compile(r"nvidia|geforce|rtx|tesla|[\s_-]")
 _TURING = "https://images.nvidia.com/aem-dam/en-zz/Solutions/design-visualization/technologies/turing-architecture/NVIDIA-Turing-Architecture-Whitepaper.pdf"

@@ -14,7 +14,8 @@ from cluster.hardware.cards import Card, Cards, has_code
 def look() -> Cards:
     """Every GPU; what is free is asked after a context is made, and only where this torch has code for the card."""
     archs = tuple(torch.cuda.get_arch_list())
-    return Cards(torch.__version__, archs, tuple(_card(i, archs) for i in range(torch.cuda.device_count())))
+    cards = tuple(_card(i, archs) for i in range(torch.cuda.device_count()))
+    return Cards(torch.__version__, archs, cards, torch.version.cuda or "")
 
 
 def _card(index: int, archs: tuple[str, ...]) -> Card:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-RIG_MODULES = frozenset({"torch", "ray", "numpy", "safetensors", "huggingface_hub", "psutil", "scipy"})
+RIG_MODULES = frozenset({"torch", "ray", "numpy", "safetensors", "huggingface_hub", "psutil", "scipy", "zeroconf"})
 
 
 def need(*modules: str) -> None:

@@ -53,6 +53,7 @@ COMMANDS = {
         Command("chat", "Talk to the model; one answer with PROMPT or piped text.", 'swarm chat "What is the capital of France?"'),
         Command("score", "Log-probability of each token of a text, and its perplexity.", "swarm score notes.txt --json"),
         Command("bench", "How fast the swarm is, and where a token's time goes.", "swarm bench --sessions 1,4 --new 32"),
+        Command("doctor", "Whether this machine could join, and what to mend where not.", "swarm doctor 192.168.1.20"),
         Command("status", "What the swarm holds, where, and how busy it is.", "swarm status --watch"),
         Command("logs", "What the swarm's processes said, on all rigs.", "swarm logs attic --since 1h"),
         Command("experts", "What the routers chose, Block by Block, and where those experts are.", "swarm experts --block 3"),

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import asynccontextmanager
 from statistics import median
 
 import grpc
@@ -70,11 +71,25 @@ async def measure_link(credentials: Credentials, here: str, address: str, budget
     """
     budget_s = min(budget_s, MOST_BUDGET_S) if budget_s > 0 else BUDGET_S
     began = time.monotonic()
+    async with _stream_to(credentials, here, address, budget_s) as stream:
+        rtt_s, bytes_per_s = await _figures(stream, budget_s)
+    return pb.LinkReply(rtt_s=rtt_s, bytes_per_s=bytes_per_s, took_s=time.monotonic() - began)
+
+
+async def measure_both_ways(credentials: Credentials, here: str, address: str, budget_s: float) -> tuple[float, float, float]:
+    """Round trip in seconds, bytes a second to the Worker at `address`, and from it. Raises what `measure_link` raises."""
+    async with _stream_to(credentials, here, address, budget_s) as stream:
+        rtt_s, there = await _figures(stream, budget_s / 2)
+        return rtt_s, there, await _bandwidth(stream, rtt_s, budget_s / 2, back=True)
+
+
+@asynccontextmanager
+async def _stream_to(credentials: Credentials, here: str, address: str, budget_s: float) -> AsyncGenerator[_Stream, None]:
+    """An Echo stream, and what goes wrong with it in our words."""
     channel = credentials.channel(address)
     try:
         async with asyncio.timeout(budget_s + CONNECT_S):
-            stream = _Stream(WorkerServiceStub(channel).Echo())
-            rtt_s, bytes_per_s = await _figures(stream, budget_s)
+            yield _Stream(WorkerServiceStub(channel).Echo())
     except TimeoutError:
         raise Unreachable(_silent(here, address, f"no answer in {budget_s + CONNECT_S:.0f} s")) from None
     except grpc.aio.AioRpcError as error:
@@ -84,7 +99,6 @@ async def measure_link(credentials: Credentials, here: str, address: str, budget
         raise meant from None
     finally:
         await channel.close(None)
-    return pb.LinkReply(rtt_s=rtt_s, bytes_per_s=bytes_per_s, took_s=time.monotonic() - began)
 
 
 def _silent(here: str, address: str, why: str) -> str:
@@ -133,15 +147,15 @@ async def _round_trips(stream: _Stream, budget_s: float) -> tuple[float, float]:
     return median(tiny), median(hidden)
 
 
-async def _bandwidth(stream: _Stream, rtt_s: float, budget_s: float) -> float:
-    """Bytes a second of the largest push that the time allows, the median where it allows several.
+async def _bandwidth(stream: _Stream, rtt_s: float, budget_s: float, back: bool = False) -> float:
+    """Bytes a second of the largest push (or answer) that the time allows, the median where it allows several.
 
     Growing, because a stream's windows and TCP's grow with what they carry, and a shaped link lets the first bytes through at once.
     """
     until = time.perf_counter() + budget_s
     size, rates = FIRST_PUSH, list[float]()
     while True:
-        took = await stream.seconds(size)
+        took = await stream.seconds(*((0, size) if back else (size, 0)))
         rates.append(size / max(took - rtt_s, took / 10))
         left = until - time.perf_counter()
         if left < took:

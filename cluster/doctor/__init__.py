@@ -1,0 +1,1 @@
+"""What `swarm doctor` looks at: each file has facts, a reader that gathers them, and a pure function from facts to findings."""
