@@ -41,6 +41,8 @@ class Caller:
     streams: int = 0
     rows: int = 0
     num_bytes: int = 0
+    opening: set[bytes] = field(default_factory=set)
+    """Sessions that are being opened, or wait for room."""
     pile: Pile = field(default_factory=Pile)
     """What it has not read, on all of its streams."""
 
@@ -48,7 +50,7 @@ class Caller:
     def stream(self) -> Iterator[None]:
         """One more stream, until the block ends. Raises Full."""
         if self.streams >= STREAMS:
-            raise Full(f"this client has {STREAMS} streams here, as many as one may have: close some of its programs", self.where)
+            raise Full(f"this client has {STREAMS} streams here and may have no more: close some programs", self.where)
         self.streams += 1
         try:
             yield
@@ -64,15 +66,21 @@ class Caller:
                 self.where,
             )
 
-    def check_sessions(self, held: int, planned: int) -> None:
-        """Raise Full where it has as many Sessions as one may have.
+    @contextmanager
+    def session(self, name: bytes, opened: set[bytes], planned: int) -> Iterator[None]:
+        """Around the opening of one more Session. Raises Full where it has as many as one may have.
 
         Args:
-            held: those that it has, open or waiting.
-            planned: what the Plan has in all.
+            opened: those of its Sessions that are open.
+            planned: Sessions that the Plan has in all.
         """
-        if held >= (most := max(SESSIONS, planned)):
-            raise Full(f"this client has {held} sessions here, and one may have {most}: close some", self.where)
+        if len((opened | self.opening) - {name}) >= (most := max(SESSIONS, planned)):
+            raise Full(f"this client has {most} sessions here and may have no more: close some", self.where)
+        self.opening.add(name)
+        try:
+            yield
+        finally:
+            self.opening.discard(name)
 
 
 class Callers:

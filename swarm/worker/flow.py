@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -93,6 +94,8 @@ class Flow:
 
     def _admit_step(self, header: pb.StepHeader, epoch: Epoch, ticket: Ticket, rows: slice, now: float) -> list[Admitted]:
         vocab = epoch.config.vocab
+        if not header.seconds_left < math.inf:
+            raise Refused(f"a step that waits {header.seconds_left} s")
         if epoch.is_first and max(header.tokens) >= vocab:
             raise Refused(f"token id {max(header.tokens)} is not in the vocabulary of {vocab}")
         if epoch.is_last:

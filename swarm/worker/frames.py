@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -90,7 +91,7 @@ def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], N
     live = _still_wanted(batch, outcome, lock, started)
     if live:
         try:
-            _forward(batch, live, outcome, between_blocks)
+            _forward(batch, live, outcome, between_blocks, lock)
         except StepError as error:
             _fail(live, error, outcome, lock)
         except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no batch may end it, nor hang)
@@ -130,7 +131,9 @@ def _fail(steps: list[Admitted], error: StepError, outcome: Outcome, lock: threa
         outcome.failed.append((step, error))
 
 
-def _forward(batch: Batch, live: list[Admitted], outcome: Outcome, between_blocks: Callable[[], None]) -> None:
+def _forward(
+    batch: Batch, live: list[Admitted], outcome: Outcome, between_blocks: Callable[[], None], lock: threading.Lock
+) -> None:
     epoch = batch.epoch
     segments, at = [], 0
     for step in live:
@@ -140,7 +143,11 @@ def _forward(batch: Batch, live: list[Admitted], outcome: Outcome, between_block
     hidden = epoch.stage.forward(_rows_in(batch, live), rows, epoch.cache, between_blocks)
     if epoch.is_last:
         answers = answer_asked([step.header for step in live], [segment.end for segment in segments], hidden, epoch.stage)
-        outcome.done += [(step, Answered(answer=a, row=row)) for step, (a, row) in zip(live, answers, strict=True)]
+        sound = [a is None or all(math.isfinite(row.logsumexp) for row in a.rows) for a, _ in answers]
+        broken = Refused("the hidden states of this step are no numbers: a device on its route computes wrongly", epoch.name)
+        _fail([step for step, good in zip(live, sound, strict=True) if not good], broken, outcome, lock)
+        made = [(step, Answered(answer=a, row=row)) for step, (a, row) in zip(live, answers, strict=True)]
+        outcome.done += [each for each, good in zip(made, sound, strict=True) if good]
         outcome.computed_at = time.monotonic()
         return
     finish(epoch.device)

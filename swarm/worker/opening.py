@@ -10,7 +10,8 @@ import asyncio
 import itertools
 import time
 from bisect import bisect_left, insort
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import grpc.aio
@@ -55,7 +56,11 @@ def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str, owner: Call
     held = epoch.pool.open_session(
         request.session, request.positions, request.prefix_hashes, epoch.blocks, request.lease_s, time.monotonic()
     )
-    return pb.ReserveReply(full=True) if held is None else pb.ReserveReply(held=held)
+    if held is None:
+        return pb.ReserveReply(full=True)
+    if owner is not None:
+        epoch.pool.table.find(request.session).owner = owner
+    return pb.ReserveReply(held=held)
 
 
 @dataclass(order=True)
@@ -63,7 +68,6 @@ class _Turn:
     """One who waits, by when it came."""
 
     arrival: int
-    owner: Caller = field(compare=False)
     woken: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
 
 
@@ -86,7 +90,12 @@ class Opening:
 
     async def open(self, request: pb.OpenRequest, caller: Caller) -> AsyncIterator[pb.OpenReply]:
         """QUEUED with the place as often as it changes, then OPENED. Raises what `reserve_here` does, Full and Lost."""
-        self._check_share(request, caller)
+        with caller.session(request.session, self._opened(caller), epoch.plan.sessions if (epoch := self._epochs.current) else 0):
+            async with aclosing(self._open(request, caller)) as replies:
+                async for reply in replies:
+                    yield reply
+
+    async def _open(self, request: pb.OpenRequest, caller: Caller) -> AsyncGenerator[pb.OpenReply, None]:
         if len(self._queue) >= QUEUE_LENGTH:
             raise Full(f"{QUEUE_LENGTH} sessions wait already: try again later", self._name)
         arrival = next(self._arrivals)
@@ -96,7 +105,7 @@ class Opening:
                 yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)
                 return
             self.freed()  # two who came together may have stood in each other's way
-        turn = _Turn(arrival, caller)
+        turn = _Turn(arrival)
         insort(self._queue, turn)
         self._wake(self._queue[self._place(turn) + 1 :])  # they have another place now
         told = 0
@@ -147,11 +156,8 @@ class Opening:
         if epoch is not None and request.route != epoch.route:
             raise Refused(f"route {request.route} does not lead here", self._name)
 
-    def _check_share(self, request: pb.OpenRequest, caller: Caller) -> None:
-        """Raise Full where this client has its share of Sessions already, this one aside."""
-        have = {s for pool in self._epochs.pools() for s in pool.table.of(caller)} - {request.session}
-        planned = epoch.plan.sessions if (epoch := self._epochs.current) is not None else 0
-        caller.check_sessions(len(have) + sum(turn.owner is caller for turn in self._queue), planned)
+    def _opened(self, caller: Caller) -> set[bytes]:
+        return {session for pool in self._epochs.pools() for session in pool.table.of(caller)}
 
     def _place(self, turn: _Turn) -> int:
         return bisect_left(self._queue, turn)
