@@ -18,7 +18,7 @@ ROW_WORDS = 4096
 FACTORS = np.frombuffer(hashlib.shake_256(b"swarm weights").digest(ROW_WORDS * WORD_BYTES), "<u8") | np.uint64(1)
 
 
-def checksum(data: mmap.mmap, size: int) -> bytes:
+def checksum(data: mmap.mmap | memoryview, size: int) -> bytes:
     """`DIGEST_BYTES` for the first `size` bytes of a mapped file; `size` is a multiple of `WORD_BYTES`."""
     words = np.frombuffer(data, "<u8", size // WORD_BYTES)
     rows = words[: len(words) // ROW_WORDS * ROW_WORDS].reshape(-1, ROW_WORDS)

@@ -6,6 +6,7 @@ begins on a multiple of `ALIGNMENT`, with tensors named `pad...` between them: m
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import mmap
@@ -84,7 +85,8 @@ def read(path: Path) -> Mapped:
         header = read_header(path)
     except CorruptWeights:  # which says to fetch it again
         raise CorruptWeights(f"{path} is cut or damaged") from None
-    pages = _mapped(path, header.file_bytes)
+    mapped = _mapped(path, header.file_bytes)
+    pages = mapped.numpy().data
     end = header.entries.get(CHECKSUM)
     if end is None or end.num_bytes != DIGEST_BYTES or end.offset + DIGEST_BYTES != len(pages) or end.offset % ALIGNMENT:
         raise CorruptWeights(f"{path} has no checksum at its end")
@@ -93,27 +95,28 @@ def read(path: Path) -> Mapped:
     entries = [e for e in header.entries.values() if e is not end and not e.name.startswith(PAD)]
     if any(e.dtype not in TORCH for e in entries):
         raise CorruptWeights(f"{path} has tensors that no weights are made of")
-    return Mapped(_about(path, header), {e.name: _tensor(pages, e) for e in entries})
+    return Mapped(_about(path, header), {e.name: _tensor(mapped, e) for e in entries})
 
 
-def _mapped(path: Path, size: int) -> mmap.mmap:
-    """All pages of a file, read now. Raises OSError where the disk fails, which would else kill the process."""
+def _mapped(path: Path, size: int) -> Tensor:
+    """All bytes of a file, read now. It is not kept open, as Python's own mmap keeps it: a model may have thousands of parts.
+
+    Raises OSError where the disk fails, which would else kill the process.
+    """
     with path.open("rb") as file:
-        try:
-            pages = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY)  # a stray write must not reach the file
-        except ValueError:
-            raise CorruptWeights(f"{path} became shorter while it was looked at") from None
-    try:
-        pages.madvise(POPULATE_READ)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # a kernel that knows nothing of it
-            raise
+        if os.fstat(file.fileno()).st_size < size:
+            raise CorruptWeights(f"{path} became shorter while it was looked at")
+    pages = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)  # a stray write must not reach the file
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.madvise(ctypes.c_void_p(pages.data_ptr()), ctypes.c_size_t(size), POPULATE_READ):
+        error = ctypes.get_errno()
+        if error != errno.EINVAL:  # a kernel that knows nothing of it
+            raise OSError(error, os.strerror(error), str(path))
     return pages
 
 
-def _tensor(pages: mmap.mmap, entry: Entry) -> Tensor:
-    flat = torch.frombuffer(pages, dtype=torch.uint8)[entry.offset : entry.offset + entry.num_bytes]
-    return flat.view(TORCH[entry.dtype]).view(entry.shape)
+def _tensor(pages: Tensor, entry: Entry) -> Tensor:
+    return pages[entry.offset : entry.offset + entry.num_bytes].view(TORCH[entry.dtype]).view(entry.shape)
 
 
 def _about(path: Path, header: Header) -> dict[str, Any]:
