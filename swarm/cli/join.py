@@ -5,6 +5,14 @@ moves; a second Ctrl-C leaves at once. Its devices are measured first (2 s each;
 each other rig (half a second each, 3 s together at most). A device that the swarm leaves out is named, with the reason; one that
 serves slower than it did is priced at what it reads now. When the swarm goes away the rig waits for it, and joins again when it
 is back.
+
+Before anything starts, every rig of the swarm dials this one, on the first port and on those of its Workers, and this one dials
+a Worker of each; what does not get through is told with both addresses, the port, and what to do. Other versions than the
+swarm's are refused with the line that installs the right ones. `swarm doctor` looks at all of it without joining.
+
+Without `ADDRESS` it looks for swarms on the local network for 3 seconds (mDNS), lists them with the fingerprints of their keys
+where there are several, and asks for the key; `swarm up` shows the fingerprint of its own. A key that is given chooses the swarm
+that it belongs to.
 """
 
 from __future__ import annotations
@@ -17,13 +25,16 @@ from cluster.address import own_address
 from cluster.joined_rig import JoinedRig
 from cluster.ports import DEFAULT_PORTS
 from swarm.cli import options, rig_options, settings
+from swarm.cli.find import find_swarm
 from swarm.cli.install import need
 from swarm.cli.rig_watch import watching
 from swarm.cli.screen import Screen
 
 
 def join(
-    swarm: Annotated[str, typer.Argument(metavar="ADDRESS", help="The swarm's HOST:PORT, as `swarm up` prints it.")],
+    swarm: Annotated[
+        str | None, typer.Argument(metavar="ADDRESS", help="The swarm's HOST:PORT, as `swarm up` prints it. [default: looked for]")
+    ] = None,
     device: rig_options.Device = None,
     ram: rig_options.Ram = None,
     exclude: rig_options.Exclude = None,
@@ -37,9 +48,12 @@ def join(
     key_file: options.KeyFile = None,
 ) -> None:
     """Contribute this rig's devices to a swarm until Ctrl-C, which leaves politely: its Blocks and Sessions move first."""
-    need("torch", "ray")
-    door = settings.parse_address(swarm)
-    swarm_key = settings.resolve_key(key, key_file, door)
+    need("torch", "ray", *(() if swarm else ("zeroconf",)))
+    if swarm:
+        door = settings.parse_address(swarm)
+        swarm_key = settings.resolve_key(key, key_file, door)
+    else:
+        door, swarm_key = find_swarm(key, key_file)
     host = address or own_address(door.rpartition(":")[0].strip("[]"))
     screen = Screen()
     settings.hub_cache(cache)

@@ -14,12 +14,16 @@ what `--ram` would bring.
 with attention in `int8`, else `int4`, at last in groups of 128. The head of `int4` is in `int8` unless `--head int4`. Without
 `--key`, `--key-file` or `SWARM_KEY` the swarm's key is this user's own, drawn once and kept.
 
+The swarm announces itself on the local network (mDNS: its name, its address and the fingerprint of its key, no secret), so that
+`swarm join` finds it without an address, unless `--no-announce` is given or it is at a loopback address.
+
 A user heads one swarm a machine: a second `up` says where the first one is and starts nothing.
 """
 
 from __future__ import annotations
 
 import secrets
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +40,7 @@ from swarm.config import kv_dtype
 from swarm.errors import gib
 from swarm.weights.describe import describe
 from swarm.weights.source import NANO, local
+from swarm.wire.authority import short
 
 if TYPE_CHECKING:
     from cluster.head_rig import HeadRig
@@ -65,6 +70,7 @@ def up(
     ports: rig_options.Ports = DEFAULT_PORTS,
     name: rig_options.Name = None,
     cache: options.Cache = None,
+    no_announce: Annotated[bool, typer.Option("--no-announce", help="Do not let `swarm join` find it without an address.")] = False,
     key: options.Key = None,
     key_file: options.KeyFile = None,
 ) -> None:
@@ -73,7 +79,7 @@ def up(
     Too little memory is no error: it waits for `swarm join`.
     """
     options.check_objective(objective)
-    need("torch", "ray", "scipy")
+    need("torch", "ray", "scipy", *(() if no_announce else ("zeroconf",)))
     # Imported here, because planning comes with them, whose solver a client lacks that asks for --help.
     from cluster.head_rig import HeadRig
     from cluster.target import Target
@@ -98,10 +104,10 @@ def up(
         token=secrets.token_hex(32),
     )
     with one_head(rig.settings.state_dir, rig.address):
-        rig_options.run_until_stopped(screen, lambda: _serve(rig, model, screen))
+        rig_options.run_until_stopped(screen, lambda: _serve(rig, model, screen, announce=not no_announce))
 
 
-async def _serve(rig: HeadRig, model: str, screen: Screen) -> None:
+async def _serve(rig: HeadRig, model: str, screen: Screen, announce: bool) -> None:
     credentials = rig.credentials
     screen.tell(f"starting a swarm at {rig.address} ...")
     async with rig:
@@ -116,5 +122,16 @@ async def _serve(rig: HeadRig, model: str, screen: Screen) -> None:
             screen.show(f"Dashboard:    {rig.dashboard}  (token: {rig.token})")
         if model == NANO:
             screen.show(f"\nThis is the model that comes with swarm. A real one:  swarm load {REAL_MODEL}")
-        async with watching(screen, rig.address, credentials):
+        async with AsyncExitStack() as stack:
+            if announce and not is_loopback(rig.settings.host):
+                await stack.enter_async_context(_announced(rig, screen))
+            await stack.enter_async_context(watching(screen, rig.address, credentials))
             await rig.run()
+
+
+def _announced(rig: HeadRig, screen: Screen) -> AbstractAsyncContextManager[None]:
+    from cluster.announcement import Announcement, announced
+
+    fingerprint = rig.credentials.fingerprint
+    screen.show(f"Fingerprint:  {short(fingerprint)}  (`swarm join` without an address finds this swarm by it)")
+    return announced(Announcement(rig.name, rig.address, fingerprint), screen.tell)

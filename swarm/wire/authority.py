@@ -62,6 +62,13 @@ class Authority:
         builder = _builder(_SUBJECT, public, _EVER).add_extension(x509.BasicConstraints(True, 0), critical=True)
         return _pem(self._signed(builder))
 
+    @property
+    def fingerprint(self) -> str:
+        """Which authority this is, the same for the same key everywhere: SHA-256 of the public key (its DER), hexadecimal."""
+        public = self._key.public_key()
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        return hashlib.sha256(public.public_bytes(serialization.Encoding.DER, form)).hexdigest()
+
     def member(self, name: str, addresses: Sequence[str] = ()) -> Papers:
         """For a process that holds the key: it may be a server too. It does not expire, since its holder can issue the next.
 
@@ -97,6 +104,11 @@ class Authority:
         # With the issuer's key named, one authority's certificates are foreign to another of the same subject.
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return builder.add_extension(issuer, critical=False).sign(self._key, hashes.SHA256())
+
+
+def short(fingerprint: str) -> str:
+    """A fingerprint as people compare it: its first 64 bits, in groups of four digits."""
+    return " ".join(fingerprint[i : i + 4] for i in range(0, 16, 4))
 
 
 def _at(address: str) -> x509.GeneralName:

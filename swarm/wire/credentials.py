@@ -87,6 +87,12 @@ class Credentials:
         self.check_member()
         return self._authority.member(self.name, addresses)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the authority that the key is."""
+        self.check_member()
+        return self._authority.fingerprint
+
     @cached_property
     def _authority(self) -> Authority:
         return Authority.of(self.key)
