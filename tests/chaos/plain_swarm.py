@@ -107,8 +107,13 @@ class PlainSwarm:
         return document
 
     async def worker_pid(self, rig: str) -> int:
-        """Of its one Worker."""
-        return next(int(w["pid"]) for w in (await self.status())["workers"] if w["name"].startswith(f"{rig}/"))
+        """Of its one Worker, once that answers."""
+        async with asyncio.timeout(START_S):
+            while True:
+                workers = (await self.status()).get("workers", ())
+                if pid := next((w["pid"] for w in workers if w["alive"] and w["name"].startswith(f"{rig}/")), None):
+                    return int(pid)
+                await asyncio.sleep(POLL_S)
 
     def owner_pid(self, rig: str) -> int:
         return self._owners[rig].pid

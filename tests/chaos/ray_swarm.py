@@ -65,7 +65,13 @@ class RaySwarm:
         return document
 
     async def worker_pid(self, rig: str) -> int:
-        return next(int(w["pid"]) for w in (await self.status())["workers"] if w["rig"] == rig)
+        """See `PlainSwarm`."""
+        async with asyncio.timeout(START_S):
+            while True:
+                workers = (await self.status()).get("workers", ())
+                if pid := next((w["pid"] for w in workers if w["alive"] and w["rig"] == rig), None):
+                    return int(pid)
+                await asyncio.sleep(POLL_S)
 
     def owner_pid(self, rig: str) -> int:
         return self._running[rig].process.pid
