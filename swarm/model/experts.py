@@ -37,7 +37,7 @@ class ExpertWeights:
         if self.b13 is not None:
             both = both + self.b13
         gate, up = both.chunk(2, -1)  # [n, F] each
-        y = product(_gated(gate, up, self.activation), self.w2)
+        y = product(gated(gate, up, self.activation), self.w2)
         return (y if self.b2 is None else y + self.b2).contiguous()
 
     @property
@@ -45,7 +45,7 @@ class ExpertWeights:
         return num_bytes(self.w13, self.w2, self.b13, self.b2)
 
 
-def _gated(gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
+def gated(gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
     """`gate` and `up` [n, F] to what w2 meets [n, F]; see `Activation`."""
     if not activation.limit:
         return F.silu(gate).mul_(up)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -47,7 +48,7 @@ class Loader:
     def head(self) -> Head:
         """The last norm and the output matrix; a tied one is a copy of the embedding."""
         tied = self.checkpoint.config.tied_head
-        return Head(self._one(names.NORM), self._stacked("head", names.EMBEDDING if tied else names.OUTPUT))
+        return Head(self._one(names.NORM), self._matrix("head", names.EMBEDDING if tied else names.OUTPUT))
 
     def core(self, block: int) -> BlockCore:
         """A Block without its experts."""
@@ -57,10 +58,11 @@ class Loader:
             for letter in ("router", "brouter", "bo", "qn", "kn", "sinks", "sgate")
             if letter in part
         }
+        wqkv, wo = self._attention(part)
         return BlockCore(
             attention_norm=self._one(part["norm1"]),
-            wqkv=self._stacked("attention", part["q"], part["k"], part["v"]),
-            wo=self._stacked("attention", part["o"]),
+            wqkv=wqkv,
+            wo=wo,
             ffn_norm=self._one(part["norm2"]),
             router=small.get("router"),
             bqkv=torch.cat([self._one(part[letter]) for letter in ("bq", "bk", "bv")]) if "bq" in part else None,
@@ -79,21 +81,33 @@ class Loader:
             part = {letter: name for letter, (name, _) in names.expert(config, block, index).items()}
             return self._mlp(part["w1"], part["w2"], part["w3"])
         fused = names.experts(config, block)
-        w13, w2 = (
-            self._matrices.read(role, Part(entries[fused[letter][0]], index))
-            for letter, role in (("w13", "experts"), ("w2", "down"))
-        )
+        w13, w2 = self._gate_up_down([Part(entries[fused["w13"][0]], index)], Part(entries[fused["w2"][0]], index))
         b13, b2 = (self._one(fused[letter][0], index) if letter in fused else None for letter in ("b13", "b2"))
         return ExpertWeights(w13, w2, config.activation, b13, b2)
 
     def _mlp(self, w1: str, w2: str, w3: str) -> ExpertWeights:
-        return ExpertWeights(self._stacked("experts", w1, w3), self._stacked("down", w2), self.checkpoint.config.activation)
+        entries = self.checkpoint.entries
+        w13, down = self._gate_up_down([Part(entries[w1]), Part(entries[w3])], Part(entries[w2]))
+        return ExpertWeights(w13, down, self.checkpoint.config.activation)
+
+    def _gate_up_down(self, w13: Sequence[Part], w2: Part) -> tuple[Weight, Weight]:
+        rehearsal = self._matrices.rehearsal("down")
+        first = self._matrices.read("experts", *w13, rehearsal=rehearsal)
+        inputs = rehearsal.gated(self.checkpoint.config.activation) if rehearsal else None
+        return first, self._matrices.read("down", w2, inputs=inputs)
+
+    def _attention(self, part: Mapping[str, str]) -> tuple[Weight, Weight]:
+        entries, config = self.checkpoint.entries, self.checkpoint.config
+        rehearsal = self._matrices.rehearsal("attention")
+        wqkv = self._matrices.read("attention", *(Part(entries[part[letter]]) for letter in "qkv"), rehearsal=rehearsal)
+        inputs = rehearsal.attended(config.num_heads, config.head_dim) if rehearsal else None
+        return wqkv, self._matrices.read("attention", Part(entries[part["o"]]), inputs=inputs)
 
     def _one(self, name: str, index: int | None = None) -> Tensor:
         return Part(self.checkpoint.entries[name], index).read(self.dtype, self.device)
 
-    def _stacked(self, role: str, *parts: str) -> Weight:
-        return self._matrices.read(role, *(Part(self.checkpoint.entries[name]) for name in parts))
+    def _matrix(self, role: str, name: str) -> Weight:
+        return self._matrices.read(role, Part(self.checkpoint.entries[name]))
 
     @cached_property
     def _matrices(self) -> Matrices:

@@ -1,7 +1,7 @@
-"""Matrices into few bits: codes, scales and zeros of least squared error, group by group along the input dimension.
+"""Matrices into few bits: codes, and scales and zeros of least squared error, group by group along the input dimension.
 
-Nothing but the weights is looked at. Each group starts from the range that it spans; then codes and the line through them are
-improved in turns. (Starts that clip a group's outliers reach a smaller error, and answers that are further off.)
+Nothing but the weights is looked at. In 4 bits each code makes up for the errors before it (`swarm.weights.feedback`). In 8 bits
+each group starts from the range that it spans; then codes and the line through them are improved in turns.
 Source: alternating least squares, as in Lloyd's quantizer (IEEE Trans. Inf. Theory 28(2), 1982) with levels on a line.
 
 N: outputs   K: inputs   G: groups of a row   g: weights of a group
@@ -18,11 +18,13 @@ from torch import Tensor
 
 from swarm.bits import Form
 from swarm.weights.codes import MIDDLE, Codes
+from swarm.weights.feedback import OUTPUTS, with_feedback
+from swarm.weights.inputs import Inputs
 from swarm.weights.spread_out import spread_out
 
 LEVELS = {"int4": 15, "int8": 255}
 """The highest code, from 0."""
-ROUNDS = {"int4": 4, "int8": 1}
+ROUNDS = 1
 """Turns of codes and line; more gain less than a fiftieth of the error."""
 CHUNK_WEIGHTS = 1 << 17
 """Weights worked on at once: what a core's own cache holds, since each is passed over some hundred times."""
@@ -49,11 +51,20 @@ class _Part:
     low: Tensor
 
 
-def quantize(w: Tensor, form: Form) -> Quantized:
-    """`w` [N, K], any float dtype, on a CPU, in a form that is quantized."""
+def quantize(w: Tensor, form: Form, inputs: Inputs | None = None, dtype: torch.dtype = torch.float32) -> Quantized:
+    """`w` [N, K], any float dtype, on a CPU, in a form that is quantized.
+
+    Args:
+        inputs: what it is taken to meet; None: what its own rows say.
+        dtype: what its scales and zeros will be rounded to.
+    """
     if not form.group:
         return _symmetric(w)
-    return _grouped(w, form, lambda x: _best(x, LEVELS[form.kind], ROUNDS[form.kind]))
+    if form.kind == "int8":
+        return _grouped(w, form, lambda x: _best(x, LEVELS[form.kind], ROUNDS))
+    codes, lost = with_feedback(w, form, inputs or Inputs.of(w), dtype)
+    squares = sum(spread_out(lambda rows: float(w[rows].float().square().sum()), len(w), OUTPUTS))
+    return Quantized(codes, lost / squares if squares else 0.0)
 
 
 def rounded(w: Tensor, form: Form) -> Quantized:

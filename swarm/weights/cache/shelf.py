@@ -26,7 +26,7 @@ from swarm.weights.cache import file
 from swarm.weights.cache.folder import Setting, note
 from swarm.weights.cache.tree import Weights, put_together, take_apart
 
-VERSION = 1
+VERSION = 2
 """Raise it whenever other codes, scales or bytes come out of the same tensors."""
 RESERVE_BYTES = 1 << 30
 """What the cache leaves free on its disk."""
