@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc.aio
 
 from swarm.cli import options
-from swarm.cli.rigs_asked import RigAt
+from swarm.cli.rigs_noted import RigAt
 from swarm.errors import Expired, Lost, NoSwarm
 from swarm.logs.reader import Reader
 from swarm.logs.record import Record, read_line

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc.aio
 
-from swarm.cli.rigs_asked import note_rigs
+from swarm.cli.rigs_noted import note_rigs
 from swarm.cli.screen import Screen
 from swarm.cli.tables import plan_picture
 from swarm.plan import Plan

@@ -22,17 +22,19 @@ from typing import Annotated, Any
 import grpc
 import grpc.aio
 import typer
+from rich.console import Group, RenderableType
 from rich.live import Live
 
 from swarm.cli import options, output
+from swarm.cli.headless import headless, worker_status
+from swarm.cli.rigs_noted import note_rigs
 from swarm.cli.status_table import Rates, picture
-from swarm.errors import Expired, Lost, NoSwarm, SwarmError, UsageError
-from swarm.plan import Plan, WorkerSpec
+from swarm.errors import Expired, NoSwarm, SwarmError, UsageError
+from swarm.plan import Plan
 from swarm.wire.overview import overview
 from swarm.wire.status import from_rpc
-from swarm.wire.v1 import swarm_pb2, worker_pb2
+from swarm.wire.v1 import swarm_pb2
 from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
-from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
 
 ANSWER_S = 5.0
 """How long a swarm or a Worker may take to say how it is."""
@@ -54,11 +56,13 @@ def status(
     if watch:
         asyncio.run(_watch(target))
         return
-    document = asyncio.run(ask(target))
+    document = asyncio.run(ask_anybody(target))
     if as_json:
         output.print_json(document)
     else:
         output.stdout().print(picture(document))
+    if silence := document.get("silence"):
+        raise NoSwarm(silence)
 
 
 async def ask(target: options.Target) -> dict[str, Any]:
@@ -74,6 +78,19 @@ async def ask(target: options.Target) -> dict[str, Any]:
     return _document(reply.json, target)
 
 
+async def ask_anybody(target: options.Target) -> dict[str, Any]:
+    """The same, from the Workers where the Coordinator does not answer (see `headless`)."""
+    try:
+        document = await ask(target)
+    except (NoSwarm, Expired) as silence:
+        if not target.address:
+            raise
+        return await headless(target, silence)
+    if target.address:
+        note_rigs(target.address, document)
+    return document
+
+
 def _document(text: str, target: options.Target) -> dict[str, Any]:
     try:
         document = json.loads(text)
@@ -85,35 +102,25 @@ def _document(text: str, target: options.Target) -> dict[str, Any]:
 
 
 async def _ask_workers(plan: Plan, target: options.Target) -> dict[str, Any]:
-    replies = await asyncio.gather(*(_ask_worker(spec, target) for spec in plan.workers))
+    replies = await asyncio.gather(*(worker_status(spec.name, spec.address, target) for spec in plan.workers))
     return overview(plan, {spec.name: reply for spec, reply in zip(plan.workers, replies, strict=True) if reply is not None})
-
-
-async def _ask_worker(spec: WorkerSpec, target: options.Target) -> worker_pb2.WorkerStatus | None:
-    """What a Worker says of itself; None where nobody answers. Raises WrongKey."""
-    async with target.channel(spec.address) as channel:
-        stub = WorkerServiceStub(channel)
-        try:
-            reply: worker_pb2.WorkerStatus = await stub.Status(worker_pb2.WorkerStatusRequest(), timeout=ANSWER_S)
-        except grpc.aio.AioRpcError as error:
-            meant = from_rpc(error, f"worker {spec.name} at {spec.address}")
-            if isinstance(meant, NoSwarm | Expired | Lost):
-                return None
-            raise meant from None
-    return reply
 
 
 async def _watch(target: options.Target) -> None:
     """Show the picture again and again; the first time fails where there is no swarm, later ones wait for it."""
     rates = Rates()
-    document = await ask(target)
+    document = await ask_anybody(target)
     console = output.stdout()
-    with Live(picture(document, rates.of(document, time.monotonic())), console=console, auto_refresh=False) as live:
+    with Live(_watched(document, rates), console=console, auto_refresh=False) as live:
         while True:
             await asyncio.sleep(WATCH_S)
             try:
-                document = await ask(target)
+                document = await ask_anybody(target)
             except SwarmError as error:
                 live.update(str(error), refresh=True)
                 continue
-            live.update(picture(document, rates.of(document, time.monotonic())), refresh=True)
+            live.update(_watched(document, rates), refresh=True)
+
+
+def _watched(document: dict[str, Any], rates: Rates) -> RenderableType:
+    return Group(picture(document, rates.of(document, time.monotonic())), document.get("silence", ""))
