@@ -50,6 +50,7 @@ class Clock:
         self._traversals += 1
         self._answer.drafted += drafted
         if self._traversals == 1:
+            self._answer.cached_tokens = min(session.reused, self._answer.prompt_tokens)
             self._answer.trace.skip(session)
             return
         self._answer.traversals += 1

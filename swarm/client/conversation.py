@@ -66,7 +66,7 @@ class Conversation:
         room = self._swarm.plan.context - len(prompt)
         await self._session.reserve(len(prompt) + (min(room, max_tokens) if max_tokens is not None and room > 0 else max(room, 1)))
         limit = room if max_tokens is None else min(room, max_tokens)
-        self.answer = Answer(prompt_tokens=len(prompt), cached_tokens=min(self._session.held, len(prompt)))
+        self.answer = Answer(prompt_tokens=len(prompt))
         async for piece in self._stream(sampling, limit, StopScanner(stops)):
             yield piece
 

@@ -43,6 +43,8 @@ class Session:
         self.serial = 0
         self.held = 0
         """Positions that all Stages hold, as far as is known."""
+        self.reused = 0
+        """Of these, what the last traversal did not compute again."""
         self._swarm = swarm
         self._hashes = [EMPTY_HASH]
         self._positions = self._reserved = 0
@@ -112,10 +114,10 @@ class Session:
                 self._seat.streams = None
             else:
                 self._seat.works()
-                return answers
-
                 if (streams := self._seat.streams) is not None:
                     trouble.over(streams.plan, streams.plan.routes[streams.route])
+                return answers
+
     async def whole_row(self) -> bytes:
         """The logits [vocab] fp32 at the last asked position. Raises StepError where the last Worker has them no more."""
         assert self._seat.streams is not None
@@ -148,8 +150,6 @@ class Session:
         self._swarm.pace.took(rows, self.traversal_s)
         return answers
 
-    def _headers(self, begin: int, start: int, ask_for: AskFor, seconds: float, chunk_rows: int) -> list[pb.StepHeader]:
-        """A Step for each piece of what nothing is asked of, which the entry Stage makes chunks of; then chunks."""
     async def _answers(self, streams: RouteStreams, headers: Sequence[pb.StepHeader], allowed: float) -> list[pb.StepAnswer]:
         """Send Steps and wait for what they ask, longer and longer while the Workers are there. Raises the first error."""
         started, wait, found = time.monotonic(), allowed, dict[int, pb.StepAnswer]()
@@ -169,6 +169,8 @@ class Session:
                     streams.send(header)
             wait *= 2
 
+    def _headers(self, begin: int, start: int, ask_for: AskFor, seconds: float, chunk_rows: int) -> list[pb.StepHeader]:
+        """A Step for each piece of what nothing is asked of, which the entry Stage makes chunks of; then chunks."""
         headers, at = [], begin
         while at < len(self.tokens):
             rows = min(PIECE_ROWS if at + PIECE_ROWS <= start else chunk_rows, chunk_rows)
@@ -185,7 +187,6 @@ class Session:
     async def _collect(self, headers: Sequence[pb.StepHeader], found: dict[int, pb.StepAnswer]) -> list[pb.StepAnswer]:
         """Wait for every asked answer that is not found yet. Raises the first error that concerns these Steps."""
         wanted = {h.serial for h in headers if h.ask.rows}
-        found: dict[int, pb.StepAnswer] = {}
         while len(found) < len(wanted):
             event = await self._events.get()
             if event.error is not None and (event.serial == 0 or event.serial >= headers[0].serial):

@@ -4,12 +4,16 @@ A Session's pages are the same in every Block's pool. Example, pages of 32 posit
 position 40 in row 8 of page 6. Pages 5 and 6 lie side by side, so its positions 0..63 are read in place; 9 does not
 follow 6, so positions beyond 63 are read from a gathered copy. Both have the same strides and alignment, hence the same bits.
 
+Sessions whose token ids begin alike have the pages of that prefix in common. Who writes something else into one of them gets a
+copy first; writing the same tokens again needs none. What a Session leaves behind is kept until its room is wanted.
+
 R: rows   P: positions seen   NH: heads   KV: key-value heads   D: head_dim
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,23 +21,15 @@ from torch import Tensor
 from swarm.config import ModelConfig
 from swarm.model import kv
 from swarm.model.attend import attend
+from swarm.model.holding import Holding, Laid, Move
 from swarm.model.kernels.choice import kernels_for
 from swarm.model.kernels.lanes import Lanes
 from swarm.model.kernels.port import Kernels
 from swarm.model.kv import Kept, Numbers
 from swarm.model.memory import num_bytes
-from swarm.model.pages import Pages
+from swarm.model.prefixes import Found, Known
 from swarm.model.rows import Rows, Segment
-
-
-@dataclass
-class _Holding:
-    """What one Session has: its pages, and how many positions are filled, by Block."""
-
-    pages: list[int]
-    index: Tensor  # [pages] int64, the same on the device
-    run: int  # pages from the first on that lie side by side
-    held: dict[int, int] = field(default_factory=dict)
+from swarm.model.shared_pages import SharedPages
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,8 @@ class PagedCache:
         self._heads = config.num_heads // config.num_kv_heads
         self._kernels = None if kept_as else kernels or kernels_for(self.device, dtype)
         self._pools: dict[int, _Pool] = {}
-        self._pages = Pages(num_pages)
-        self._holdings: dict[bytes, _Holding] = {}
+        self._pages = SharedPages(num_pages)
+        self._holdings: dict[bytes, Holding] = {}
 
     def add_block(self, block: int) -> None:
         """Make a Block's pool, unless it is there."""
@@ -85,6 +81,7 @@ class PagedCache:
         self._pools.pop(block, None)
         for holding in self._holdings.values():
             holding.held.pop(block, None)
+        self._pages.prefixes.drop_block(block)
 
     def _empty(self) -> Kept:
         return kv.empty(self._shape, self.dtype, self.device, self.kept_as)
@@ -100,7 +97,13 @@ class PagedCache:
 
     @property
     def free_pages(self) -> int:
-        return self._pages.free
+        """Pages that no Session has."""
+        return self._pages.room
+
+    @property
+    def idle_pages(self) -> int:
+        """Of these, the ones whose tokens are known still, for who begins with the same."""
+        return self._pages.idle
 
     def reserve(self, session: bytes, positions: int) -> bool:
         """Reserve room for that many positions in all; False, and nothing changed, where it is not free now.
@@ -108,30 +111,118 @@ class PagedCache:
         A reservation grows and keeps what it holds; it never shrinks.
         """
         holding = self._holdings.get(session)
-        pages = holding.pages if holding else []
-        missing = -(-positions // self.page_positions) - len(pages)
-        if holding and missing <= 0:
+        if holding is None:
+            return self._open(session, positions, Found(), ())
+        missing = self._pages_for(positions) - len(holding.pages)
+        if missing <= 0:
             return True
-        more = self._pages.take(max(missing, 0), pages[-1] if pages else None)
+        more = self._pages.take(missing, holding.pages[-1] if holding.pages else None)
         if more is None:
             return False
-        pages = pages + more
-        index = torch.tensor(pages, dtype=torch.int64, device=self.device)
-        self._holdings[session] = _Holding(pages, index, _run(pages), holding.held if holding else {})
+        holding.grow(more)
         return True
+
+    def open(self, session: bytes, positions: int, hashes: Sequence[int], blocks: Iterable[int]) -> int | None:
+        """Reserve room for a new Session, which has what pages hold of its tokens already; how many positions that is.
+
+        None, and nothing changed, where there is no room now.
+
+        Args:
+            hashes: entry i covers its first i tokens.
+            blocks: whose keys and values it needs.
+        """
+        assert session not in self._holdings, "a Session opens once"
+        blocks = tuple(blocks)
+        found = self._pages.prefixes.find(hashes[: positions + 1], blocks, self.page_positions)
+        whole = found.whole(self.page_positions)
+        for some in (found, Found(whole, len(whole) * self.page_positions)):  # a page to copy from may be the one that is missing
+            if self._open(session, positions, some, blocks):
+                return some.positions
+        return None
+
+    def _open(self, session: bytes, positions: int, found: Found, blocks: Iterable[int]) -> bool:
+        whole = found.whole(self.page_positions)
+        self._pages.share(found.pages)
+        own = self._pages.take(self._pages_for(positions) - len(whole), whole[-1] if whole else None)
+        if own is None:
+            self._pages.give(found.pages)
+            return False
+        holding = self._holdings[session] = Holding.of((*whole, *own), self.device)
+        holding.held = dict.fromkeys(blocks, found.positions)
+        holding.coming = tuple(Move(len(whole), page, own[0], copied=True) for page in found.pages[len(whole) :])
+        return True
+
+    def _pages_for(self, positions: int) -> int:
+        return -(-positions // self.page_positions)
 
     def release(self, session: bytes) -> None:
         """Give a Session's pages back; nothing where it has none."""
         holding = self._holdings.pop(session, None)
         if holding:
-            self._pages.give(holding.pages)
+            self._pages.give([*holding.pages, *(move.source for move in holding.coming)])
+
+    def write(self, session: bytes, position: int, hashes: Sequence[int]) -> tuple[Move, ...] | None:
+        """Decide which pages a Step may write: others keep what they share with it. Called before what is computed after it.
+
+        Args:
+            position: of its first token.
+            hashes: of all tokens up to each of its own.
+
+        Returns:
+            What `move` has to do before the Step is computed; None, and nothing changed, where a copy has no room.
+        """
+        holding = self._holdings[session]
+        other = self._first_other(holding, position, hashes)
+        shared = [at for at in range(other, len(holding.pages)) if self._pages.holders(holding.pages[at]) > 1]
+        own = self._pages.take(len(shared)) if shared else []
+        if own is None:
+            return None
+        coming, holding.coming = holding.coming, ()
+        old = [holding.pages[at] for at in shared]
+        moves = holding.decide(own, other, shared, copied=position > other * self.page_positions)
+        for at in range(other, self._pages_for(position + len(hashes))):
+            self._pages.prefixes.forget(holding.pages[at])
+        # Whoever has these pages next writes to them after the Step has copied them: in the order in which Steps are admitted.
+        self._pages.give([*old, *(move.source for move in coming)])
+        return coming + moves
+
+    def _first_other(self, holding: Holding, position: int, hashes: Sequence[int]) -> int:
+        """The first place whose page is known to hold other tokens than those that are to be written there."""
+        size, end = self.page_positions, position + len(hashes)
+        for at in range(position // size, self._pages_for(end)):
+            first = max(position, at * size)
+            here = hashes[first - position : min(end, (at + 1) * size) - position]
+            if not self._pages.prefixes.holds(holding.pages[at], first - at * size, here):
+                return at
+        return len(holding.pages)
+
+    def move(self, session: bytes, moves: Sequence[Move]) -> None:
+        """Do what `write` decided, on the thread that computes, in the order in which Steps are computed."""
+        for move in moves:
+            if move.copied:
+                for pool in self._pools.values():
+                    pool.keys.copy(move.source, move.target)
+                    pool.values.copy(move.source, move.target)
+        self._holdings[session].follow(moves)
+
+    def know(self, session: bytes, first: int, hashes: Sequence[int], blocks: Iterable[int]) -> None:
+        """A Session's pages are full and computed for these Blocks: others may share them.
+
+        Args:
+            first: place of the first of them.
+            hashes: of all tokens before it, and up to each of their positions.
+        """
+        size, pages = self.page_positions, self._holdings[session].pages
+        for i in range((len(hashes) - 1) // size):
+            inside = tuple(hashes[i * size + 1 : (i + 1) * size + 1])
+            self._pages.know(Known(pages[first + i], hashes[i * size], inside, frozenset(blocks)))
 
     def laid(self, rows: Rows) -> Rows:
         """The rows with what kernels want to know of their pages; as they are where there are none."""
         if self._kernels is None:
             return rows
         spans = [(s.position, s.length) for s in rows.segments]
-        pages = [self._holdings[s.session].pages for s in rows.segments]
+        pages = [self._holdings[s.session].laid.pages for s in rows.segments]
         return replace(rows, lanes=Lanes.of(spans, pages, self.page_positions, self._heads, rows.positions))
 
     def append(self, block: int, rows: Rows, k: Tensor, v: Tensor) -> None:
@@ -153,17 +244,17 @@ class PagedCache:
         for segment in rows.segments:
             holding = self._holdings[segment.session]
             assert segment.position <= holding.held.get(block, 0), "a Session has no holes"
-            assert segment.length <= len(holding.pages) * self.page_positions, "a Session stays within what it reserved"
+            assert segment.length <= len(holding.laid.pages) * self.page_positions, "a Session stays within what it reserved"
             holding.held[block] = segment.length
 
-    def _write(self, pool: Kept, holding: _Holding, segment: Segment, x: Tensor) -> None:
-        at = segment.position
+    def _write(self, pool: Kept, holding: Holding, segment: Segment, x: Tensor) -> None:
+        at, laid = segment.position, holding.laid
         while at < segment.length:
             page, row = divmod(at, self.page_positions)
-            room = (holding.run - page if page < holding.run else 1) * self.page_positions - row
+            room = (laid.run - page if page < laid.run else 1) * self.page_positions - row
             end = min(segment.length, at + room)
             source = segment.start - segment.position
-            pool.write(holding.pages[page] * self.page_positions + row, x[source + at : source + end])
+            pool.write(laid.pages[page] * self.page_positions + row, x[source + at : source + end])
             at = end
 
     def attend(self, block: int, rows: Rows, q: Tensor, window: int = 0, sinks: Tensor | None = None) -> Tensor:
@@ -179,23 +270,16 @@ class PagedCache:
             return self._kernels.attend(q, pool.keys.data, pool.values.data, rows.lanes, window, sinks)
         parts = []
         for segment in rows.segments:
-            holding = self._holdings[segment.session]
+            laid = self._holdings[segment.session].laid
             first = max(0, segment.position - window + 1) if window else 0
-            keys = self._read(pool.keys, holding, first, segment.length)
-            values = self._read(pool.values, holding, first, segment.length)
+            keys = self._read(pool.keys, laid, first, segment.length)
+            values = self._read(pool.values, laid, first, segment.length)
             parts.append(attend(q[segment.start : segment.end], keys, values, segment.position - first, window, sinks))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _read(self, pool: Kept, holding: _Holding, first: int, end: int) -> Tensor:
+    def _read(self, pool: Kept, laid: Laid, first: int, end: int) -> Tensor:
         """Positions `first` to `end` of a Session, [P, KV, D]: in place where they lie side by side."""
         page, pages = first // self.page_positions, -(-end // self.page_positions)
-        if pages <= holding.run:
-            found = pool.side_by_side(holding.pages[page], pages - page)
-        else:
-            found = pool.gathered(holding.index[page:pages])
+        beside = pages <= laid.run
+        found = pool.side_by_side(laid.pages[page], pages - page) if beside else pool.gathered(laid.index[page:pages])
         return found[first - page * self.page_positions : end - page * self.page_positions]
-
-
-def _run(pages: list[int]) -> int:
-    """How many pages from the first on follow each other."""
-    return next((i for i in range(1, len(pages)) if pages[i] != pages[i - 1] + 1), len(pages))

@@ -24,6 +24,10 @@ class Kept(Protocol):
         """Put `x` [n, KV, D] at positions `slot` and on, counted over all pages."""
         ...
 
+    def copy(self, source: int, target: int) -> None:
+        """Make page `target` what page `source` is."""
+        ...
+
     def side_by_side(self, first: int, pages: int) -> Tensor:
         """Pages `first` and on as numbers [pages x page positions, KV, D]: in place where they are kept so."""
         ...
@@ -45,6 +49,10 @@ class Numbers:
     def write(self, slot: int, x: Tensor) -> None:
         """See `Kept.write`."""
         _flat(self.data)[slot : slot + x.shape[0]] = x
+
+    def copy(self, source: int, target: int) -> None:
+        """See `Kept.copy`."""
+        self.data[target] = self.data[source]
 
     def scatter(self, slots: Tensor, x: Tensor) -> None:
         """Put `x` [n, KV, D] at the positions `slots` [n] int64, each anywhere."""
@@ -78,6 +86,10 @@ class Codes8:
         codes = (wide / lines).round_().clamp_(-LARGEST, LARGEST)
         _flat(self.codes)[slot : slot + x.shape[0]] = codes.to(torch.int8)
         _flat(self.scale)[slot : slot + x.shape[0]] = scale
+
+    def copy(self, source: int, target: int) -> None:
+        """See `Kept.copy`."""
+        self.codes[target], self.scale[target] = self.codes[source], self.scale[source]
 
     def side_by_side(self, first: int, pages: int) -> Tensor:
         """See `Kept.side_by_side`; a copy here."""

@@ -101,15 +101,13 @@ class Flow:
         if epoch.is_last:
             check_ask(header.ask, len(header.tokens), vocab)
         session = epoch.pool.table.find(header.session)
-        with epoch.pool.lock:
-            verdict = session.admit(epoch.blocks, header.serial, header.position, header.tokens, header.prefix_hash)
-            generation = session.generation  # before the compute thread can fail the Step that this one builds on
+        verdict, generation, moves = epoch.pool.admit(session, header, epoch.blocks)
         epoch.pool.table.touch(session, now)
         if verdict is Verdict.AGAIN and isinstance(session.answer, Answered):
             self._answer_again(header, session.answer, epoch, ticket)
         if verdict is not Verdict.RUN:
             return []
-        return [Admitted(header, session, generation, now + header.seconds_left, rows)]
+        return [Admitted(header, session, generation, now + header.seconds_left, rows, moves)]
 
     def _start(self, batch: Batch) -> None:
         batch.ticket.add_part()
@@ -155,6 +153,7 @@ class Flow:
         for step, answered in outcome.done:
             step.session.answer = answered if step.session.serial == step.header.serial else step.session.answer
             self.tokens += step.num_rows
+            batch.epoch.pool.computed(step.session, step.header, batch.epoch.blocks)
         for step in batch.steps:
             step.session.under_way -= 1
             if step.session.closing and not step.session.under_way and batch.epoch.pool.close_session(step.session.id):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from swarm.errors import Expired, Gap, Lost, Refused, StepError
+from swarm.model.holding import Move
 from swarm.model.rows import Rows, Segment
 from swarm.wire.tensors import from_wire, to_wire
 from swarm.wire.v1 import stage_pb2 as pb
@@ -37,6 +38,8 @@ class Admitted:
     """Of time.monotonic."""
     rows: slice
     """Where its rows are in the frame that came."""
+    moves: tuple[Move, ...] = ()
+    """What its Session's pages need first, whatever becomes of the Step."""
 
     @property
     def num_rows(self) -> int:
@@ -88,6 +91,9 @@ def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], N
     started = time.monotonic()
     outcome = Outcome()
     waited = batch.epoch.shard_wait_s
+    for step in batch.steps:
+        if step.moves:
+            batch.epoch.cache.move(step.session.id, step.moves)
     live = _still_wanted(batch, outcome, lock, started)
     if live:
         try:
