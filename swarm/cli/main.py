@@ -31,6 +31,8 @@ class Command:
     name: str
     about: str
     example: str
+    passes: bool = False
+    """Options that it does not have are part of its words: it has another command run."""
 
     def load(self) -> Callable[..., Any]:
         """Import the command's function."""
@@ -59,8 +61,12 @@ COMMANDS = {
         Command("experts", "What the routers chose, Block by Block, and where those experts are.", "swarm experts --block 3"),
         Command("plan", "Where everything would go, and why, without starting anything.", "swarm plan nano --device cpu=4GiB"),
         Command("key", "An invitation for somebody who may chat and not join.", "swarm key invite --expires 7d"),
+        Command("models", "Which models are here, on which rig, how big, in which dtype.", "swarm models"),
         Command("cache", "What this rig's disk keeps of quantized weights; prune deletes.", "swarm cache prune --older-than 30d"),
         Command("down", "Stop the swarm that this rig heads.", "swarm down"),
+        Command(
+            "service", "Have `up` or `join` run from the start of the machine on.", "swarm service install join 192.168.1.20", True
+        ),
         Command("worker", "One Worker without Ray, from a Plan in a file.", "swarm worker --plan-file plan.json --name w0"),
     )
 }
@@ -92,7 +98,8 @@ def _app() -> typer.Typer:
 
 def _command(command: Command) -> Any:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(command.name, epilog=command.epilog)(command.load())
+    context = {"ignore_unknown_options": command.passes}
+    app.command(command.name, epilog=command.epilog, context_settings=context)(command.load())
     return typer.main.get_command(app)
 
 

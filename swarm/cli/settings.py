@@ -58,6 +58,12 @@ def config_dir() -> Path:
     return _home("XDG_CONFIG_HOME", ".config")
 
 
+def unit_dir() -> Path:
+    """Where this user's systemd units are. Not made here."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "systemd" / "user"
+
+
 def cache_dir(given: Path | None = None) -> Path:
     """Where this user's quantized weights are cached: --cache, SWARM_CACHE, or the user's cache folder. Not made here."""
     said = given or os.environ.get("SWARM_CACHE")

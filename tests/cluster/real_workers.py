@@ -76,8 +76,9 @@ class RealSwarm:
         where = f"127.0.0.1:{claimed_port()}"
         command = (sys.executable, "-m", "swarm.worker")
         log = self._folder / f"{rig}.log"
+        seen = dict(os.environ) | environment
         return WorkerOrder(
-            command, f"{rig}/cpu", "cpu", 1, memory_bytes, where, where, "secret", log, dict(os.environ) | environment
+            command, f"{rig}/cpu", "cpu", 1, memory_bytes, where, where, "secret", log, seen, logs=self._folder / rig / "logs"
         )
 
 
