@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from swarm.wire.v1 import worker_pb2 as pb
 if TYPE_CHECKING:
     from cluster.agents import Agent
 
+_LOG = logging.getLogger(__name__)
 PROMISE_S = 600.0
 """How long a name is kept for a Rig that knocked: it starts Ray and its Workers before it joins."""
 
@@ -118,12 +120,16 @@ class Device:
 
     def fail(self, why: str, silent: bool, refusal: SwarmError | None = None) -> None:
         """Plan without it from now on."""
+        if why != self.out:
+            _LOG.warning("%s is left out: %s", self.name, why)
         self.out, self.silent, self.refusal = why, silent, None if silent else refusal
         if silent:
             self.epochs.clear()
 
     def readmit(self) -> None:
         """Plan with it again."""
+        if self.out:
+            _LOG.info("%s is planned on again", self.name)
         self.out, self.silent, self.refusal = "", False, None
 
 

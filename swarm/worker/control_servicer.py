@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from swarm.worker.stage_servicer import refuse
 from swarm.worker.worker import Worker
 
 MOST_DIAL_S = 10.0
+_LOG = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -51,21 +53,26 @@ class ControlServicer(WorkerServiceServicer):
     async def Prepare(self, request: pb.PrepareRequest, context: Context) -> AsyncIterator[pb.PrepareProgress]:
         try:
             plan = Plan.from_json(request.plan)
+            _LOG.info("epoch %d: loads its part of %s in %s", plan.epoch, plan.model.name, plan.model.dtype)
             order = (plan, request.name, request.folder, request.release_first, request.peers)
             async for loaded, total in self._worker.prepare(*order):
                 yield pb.PrepareProgress(loaded_bytes=loaded, total_bytes=total)
+            _LOG.info("epoch %d: all is loaded", plan.epoch)
         except SwarmError as error:
+            _LOG.error("cannot load: %s", error)
             await refuse(context, error)
 
     async def Commit(self, request: pb.EpochRequest, context: Context) -> pb.EpochReply:
         try:
             self._worker.commit(request.epoch)
+            _LOG.info("epoch %d: serves", request.epoch)
         except SwarmError as error:
             await refuse(context, error)
         return pb.EpochReply()
 
     async def Drain(self, request: pb.EpochRequest, context: Context) -> pb.EpochReply:
         await self._worker.drain(request.epoch, request.deadline_s)
+        _LOG.info("epoch %d: given back", request.epoch)
         return pb.EpochReply()
 
     async def Status(self, request: pb.WorkerStatusRequest, context: Context) -> pb.WorkerStatus:

@@ -287,7 +287,7 @@ async def serve(worker: FakeWorker, credentials: Credentials, address: str = "12
 async def main() -> None:
     """The same start and end as a real Worker's: key on standard input, `ready` on standard output, gone at end of file."""
     parser = argparse.ArgumentParser()
-    for name in ("name", "listen", "device", "threads", "memory-bytes"):
+    for name in ("name", "listen", "device", "threads", "memory-bytes", "logs"):
         parser.add_argument(f"--{name}", default="")
     key = sys.stdin.readline().strip()
     options = sys.argv[1:]
