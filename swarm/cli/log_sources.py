@@ -11,9 +11,10 @@ from pathlib import Path
 
 import grpc.aio
 
-from swarm.cli import options
+from swarm.cli import options, settings
+from swarm.cli.rigs_asked import known_rigs
 from swarm.cli.rigs_noted import RigAt
-from swarm.errors import Expired, Lost, NoSwarm
+from swarm.errors import Expired, Lost, NoSwarm, SwarmError
 from swarm.logs.reader import Reader
 from swarm.logs.record import Record, read_line
 from swarm.wire.status import from_rpc
@@ -91,6 +92,27 @@ async def _first(replies: AsyncIterator[pb.LogsReply]) -> pb.LogsReply:
         return await asyncio.wait_for(anext(replies), ANSWER_S)
     except (TimeoutError, StopAsyncIteration):
         raise Expired("it did not begin in time") from None
+
+
+async def every_record(target: options.Target | None, since_s: float) -> list[Record]:
+    """What all rigs said that can be asked, and this machine's own files, in the order of time; who is silent is left out."""
+    found: list[Record] = []
+    answered: set[str] = set()
+    try:
+        rigs = (await known_rigs(target)).rigs if target else ()
+    except SwarmError:
+        rigs = ()
+    for rig in rigs:
+        assert target
+        log = RigLog(target, rig, since_s)
+        with suppress(SwarmError):
+            async for records in log.records(follow=False):
+                found += records
+            answered.add(log.rig_id)
+    for rig_id, folder in own_logs(settings.state_dir()).items():
+        if rig_id not in answered:
+            found += own_reader(folder, since_s).new()
+    return sorted(found, key=lambda record: record.at)
 
 
 def own_logs(state_dir: Path) -> dict[str, Path]:

@@ -58,6 +58,7 @@ COMMANDS = {
         Command("doctor", "Whether this machine could join, and what to mend where not.", "swarm doctor 192.168.1.20"),
         Command("status", "What the swarm holds, where, and how busy it is.", "swarm status --watch"),
         Command("logs", "What the swarm's processes said, on all rigs.", "swarm logs attic --since 1h"),
+        Command("report", "One file to attach to a bug, without keys and names.", "swarm report --out bug.txt"),
         Command("experts", "What the routers chose, Block by Block, and where those experts are.", "swarm experts --block 3"),
         Command("plan", "Where everything would go, and why, without starting anything.", "swarm plan nano --device cpu=4GiB"),
         Command("key", "An invitation for somebody who may chat and not join.", "swarm key invite --expires 7d"),

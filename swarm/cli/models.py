@@ -53,21 +53,26 @@ def models(
     key_file: options.KeyFile = None,
 ) -> None:
     """Which models are here: what the swarm holds now, and what lies on the disks of its rigs, or of this machine."""
-    hub, folder = settings.hub_cache(cache), settings.cache_dir(cache)
     try:
         found = asyncio.run(_of_the_swarm(options.target(swarm, key, key_file)))
     except (NoSwarm, WrongKey, Expired) as error:
         if swarm:
             raise
         output.stderr().print(f"{error}; this is what lies on this machine", soft_wrap=True)
-        found = _here(folder, hub)
+        found = _here(cache)
     if as_json:
         output.print_json(asdict(found))
     else:
         _show(found)
 
 
-def _here(folder: Path, hub: Path | None) -> _Found:
+async def look(target: options.Target | None) -> dict[str, Any]:
+    """The document of `swarm models --json`. Raises SwarmError where a swarm is asked and refuses."""
+    return asdict(await _of_the_swarm(target) if target else _here(None))
+
+
+def _here(cache: Path | None) -> _Found:
+    hub, folder = settings.hub_cache(cache), settings.cache_dir(cache)
     name = platform.node().partition(".")[0] or "this machine"
     lying = [
         {"rig": name, "model": s.model, "kind": s.kind, "dtype": s.dtype, "bytes": s.num_bytes}

@@ -78,12 +78,12 @@ def service(
         _install(path, given)
     elif action is Action.REMOVE:
         _remove(path)
-    state = _state(path)
+    now = state(path)
     if as_json:
-        output.print_json(asdict(state))
+        output.print_json(asdict(now))
     elif action is Action.STATUS:
-        output.stdout().print(_said(state), soft_wrap=True)
-    if action is Action.STATUS and state.active is False:
+        output.stdout().print(_said(now), soft_wrap=True)
+    if action is Action.STATUS and now.active is False:
         raise typer.Exit(1)
 
 
@@ -125,7 +125,8 @@ def _remove(path: Path) -> None:
     output.stdout().print(f"{NAME} is removed", soft_wrap=True)
 
 
-def _state(path: Path) -> State:
+def state(path: Path) -> State:
+    """How the service is whose unit file this is."""
     command = ""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -136,14 +137,14 @@ def _state(path: Path) -> State:
     return State(str(path), path.exists(), enabled, active, _linger(), command)
 
 
-def _said(state: State) -> str:
-    if not state.installed:
+def _said(now: State) -> str:
+    if not now.installed:
         return "no service is installed: `swarm service install up`, or `swarm service install join ADDRESS`"
-    if state.active is None:
-        return f"{state.unit} is written, but no systemd runs for this user: {_remedy()}"
-    runs = "runs" if state.active else "does not run (`systemctl --user status swarm` says why)"
-    reboot = "comes back after a reboot" if state.enabled and state.linger else "does not come back after a reboot or a logout"
-    return f"{NAME} {runs} and {reboot}: {state.command}"
+    if now.active is None:
+        return f"{now.unit} is written, but no systemd runs for this user: {_remedy()}"
+    runs = "runs" if now.active else "does not run (`systemctl --user status swarm` says why)"
+    reboot = "comes back after a reboot" if now.enabled and now.linger else "does not come back after a reboot or a logout"
+    return f"{NAME} {runs} and {reboot}: {now.command}"
 
 
 def _remedy() -> str:

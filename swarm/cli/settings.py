@@ -170,6 +170,12 @@ def own_key() -> str:
         raise UsageError(f"{path} cannot be read ({error}): delete it, and the next `swarm up` draws a new key") from None
 
 
+def kept_keys() -> set[str]:
+    """Every key that is kept here for this user, for leaving them out of what others may read."""
+    own = config_dir() / "own-key"
+    return {*recall().keys.values(), *(own.read_text(encoding="utf-8", errors="replace").split() if own.exists() else ())}
+
+
 def _checked(text: str, where: str) -> str:
     """The key in a text. Raises WrongKey where there is none, or one that no header can carry."""
     key = text.strip()
