@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.calling import Calling
 from cluster.chronicle import tell
 from cluster.coordinator import Coordinator
 from cluster.coordinator_settings import CoordinatorSettings
@@ -84,12 +85,14 @@ class CoordinatorActor:
         credentials.bind(server, settings.listen)
         await coordinator.start()
         await server.start()
-        chronicle = asyncio.create_task(tell(coordinator))
+        calling = Calling(credentials, Path(settings.memo).with_name("rigs.json"), settings.address)
+        beside = [asyncio.create_task(run) for run in (tell(coordinator), calling.run(coordinator.worker_addresses))]
         self._ready.set_result(None)
         try:
             await coordinator.failed()
         finally:
-            chronicle.cancel()
+            for task in beside:
+                task.cancel()
 
 
 def start(settings: CoordinatorSettings) -> None:

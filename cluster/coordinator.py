@@ -148,10 +148,14 @@ class Coordinator:
         device = next((d for d in self._rig(rig_id).devices if d.address == address), None)
         if device is None:
             raise DoorError(f"rig {rig_id} has no worker at {address}: let it join again")
+        # Another Agent, too: the connection of the old one may still wait before it tries again.
+        before, device.agent, device.holding = device.agent, self._agents.plain(device), ""
         device.readmit()
         device.status, device.misses = None, 0
         device.epochs.clear()
         self._replanning.want()
+        if before:
+            await before.close()
 
     def load(self, target: Target) -> AsyncIterator[Progress]:
         """Give the swarm another model. While it cannot be had, the old one keeps serving.
@@ -194,6 +198,10 @@ class Coordinator:
         rigs = [r for i, r in self._roster.rigs.items() if i != rig_id and not r.leaving]
         answering = ([d for d in r.devices if d.agent and not d.silent] for r in rigs)
         return [devices[0] for devices in answering if devices]
+
+    def worker_addresses(self) -> dict[str, list[str]]:
+        """Where the Workers of each other Rig than the head listen, by the Rig's id."""
+        return {i: [d.address for d in r.devices] for i, r in self._roster.rigs.items() if i != self._head}
 
     @property
     def measurements(self) -> Measurements:

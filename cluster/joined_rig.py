@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import asdict
 
+from cluster.calling import call
 from cluster.dialled_by import check_ways, listening
 from cluster.first_failure import FirstFailure
 from cluster.membership import AGAIN_S
@@ -17,15 +19,20 @@ from swarm.wire.v1 import swarm_pb2 as pb
 
 
 class JoinedRig(Rig):
-    """A Rig that contributes its Devices to a swarm at host:port until it leaves."""
+    """A Rig that contributes its Devices to a swarm at host:port until it leaves.
+
+    `moved` is called with the address of a swarm that came back at another one.
+    """
 
     process = "join"
 
     def __init__(self, settings: RigSettings, swarm: str) -> None:
         super().__init__(settings)
+        self.moved: Callable[[str], None] = lambda address: None
         self.swarm = swarm
         self._knocking = asyncio.Lock()
         self._refused = False
+        self._ending_ray: asyncio.Task[None] | None = None
 
     async def _enter(self) -> None:
         self._open_membership(self.swarm, self._come_back)
@@ -47,10 +54,25 @@ class JoinedRig(Rig):
         await self._start_ray(door.ray_token, door.ray_address)
 
     async def _come_back(self) -> None:
-        """Knock again, and end a Ray node that belongs to a head which is gone: whoever watches it starts another."""
+        """Knock again, and end a Ray node that belongs to a head which is gone: whoever watches it starts another.
+
+        That takes a while, and the Workers need no Ray to be planned on: it is not waited for.
+        """
+        await self._follow_the_head()
         door = await self._knock()
         if self.ray and (self.ray.settings.token, self.ray.settings.head) != (door.ray_token, door.ray_address):
-            await self.ray.stop()
+            self._ending_ray = asyncio.create_task(self.ray.stop())
+
+    async def _follow_the_head(self) -> None:
+        """Go on at the address that a head which came back elsewhere told this Rig's Workers."""
+        for worker in self.workers:
+            address = await call(self.credentials, worker.order.address)
+            if address and address != self.swarm:
+                self.swarm = address
+                await self.membership.move(address)
+                self.settings.notify(f"the swarm is at {address} now")
+                self.moved(address)
+                return
 
     async def serve(self) -> pb.JoinReply:
         # Before it is in: a Ctrl-C while its Devices are counted in finds the swarm already planning on them.

@@ -39,10 +39,8 @@ class Membership:
         come_back: Callable[[], Awaitable[None]] | None = None,
         rig_id: str = "",
     ) -> None:
-        self.address = address
-        self._what = f"the swarm at {address}"
-        self._channel = credentials.channel(address)
-        self._stub = swarm_pb2_grpc.SwarmServiceStub(self._channel)
+        self._credentials = credentials
+        self._dial(address)
         self._notify, self._come_back, self._rig_id = notify, come_back, rig_id
         self._request: pb.JoinRequest | None = None
         self._joining = asyncio.Lock()
@@ -86,7 +84,7 @@ class Membership:
 
     async def watch_devices(self) -> None:
         """Tell `notify` which of this Rig's Devices are left out, until cancelled."""
-        await OwnDevices(self._stub, self._rig_id, self._notify).watch()
+        await OwnDevices(lambda: self._stub, self._rig_id, self._notify).watch()
 
     async def restarted(self, worker_address: str) -> None:
         """A Worker was started anew and holds nothing. A swarm that is gone is told when it is back."""
@@ -118,8 +116,19 @@ class Membership:
         except TimeoutError:
             raise Expired(f"{self._what} said nothing for {STILL_S:.0f} s: this rig goes all the same") from None
 
+    async def move(self, address: str) -> None:
+        """The swarm's door is at another host:port from now on."""
+        old = self._channel
+        self._dial(address)
+        await old.close(None)
+
     async def close(self) -> None:
         await self._channel.close(None)
+
+    def _dial(self, address: str) -> None:
+        self.address, self._what = address, f"the swarm at {address}"
+        self._channel = self._credentials.channel(address)
+        self._stub = swarm_pb2_grpc.SwarmServiceStub(self._channel)
 
     async def _follow(self) -> None:
         """Returns when the stream ends. Says each thing once: how far it is, behind the colon, changes all the time."""

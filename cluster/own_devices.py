@@ -21,10 +21,11 @@ class OwnDevices:
     """Says when a Device of this Rig is left out, why, and when it is planned on again.
 
     Args:
+        stub: of the swarm's door, wherever that is now.
         notify: takes each sentence, once.
     """
 
-    def __init__(self, stub: SwarmServiceStub, rig_id: str, notify: Callable[[str], None]) -> None:
+    def __init__(self, stub: Callable[[], SwarmServiceStub], rig_id: str, notify: Callable[[str], None]) -> None:
         self._stub, self._rig_id, self._notify = stub, rig_id, notify
         self._out: dict[str, str] = {}
 
@@ -32,7 +33,7 @@ class OwnDevices:
         """Ask the swarm again and again, until cancelled. A swarm that does not answer says nothing of Devices."""
         while True:
             with contextlib.suppress(grpc.aio.AioRpcError):
-                reply = await self._stub.GetStatus(pb.StatusRequest(), timeout=ANSWER_S)
+                reply = await self._stub().GetStatus(pb.StatusRequest(), timeout=ANSWER_S)
                 self._compare(left_out(json.loads(reply.json), self._rig_id))
             await asyncio.sleep(LOOK_S)
 

@@ -27,7 +27,7 @@ from cluster.ports import DEFAULT_PORTS
 from swarm.cli import options, rig_options, settings
 from swarm.cli.find import find_swarm
 from swarm.cli.install import need
-from swarm.cli.rig_watch import watching
+from swarm.cli.rig_watch import SwarmWatch, watching
 from swarm.cli.screen import Screen
 
 
@@ -74,5 +74,12 @@ async def _serve(rig: JoinedRig, screen: Screen) -> None:
     screen.tell(f"joining the swarm at {rig.swarm} ...")
     async with rig:
         settings.remember(rig.swarm, rig.settings.key)
-        async with watching(screen, rig.swarm, credentials):
+        async with watching(screen, rig.swarm, credentials) as watch:
+            rig.moved = lambda address: _follow(rig, watch, address)
             await rig.run(lambda reply: screen.tell(f"joined the swarm at {rig.swarm} as {rig.name}; Ctrl-C leaves it"))
+
+
+def _follow(rig: JoinedRig, watch: SwarmWatch, address: str) -> None:
+    """The head came back at another address: that is the swarm which commands here mean from now on."""
+    settings.remember(address, rig.settings.key)
+    watch.at(address)

@@ -23,19 +23,43 @@ POLL_S = 0.5
 AGAIN_S = 1.0
 
 
+class SwarmWatch:
+    """Shows what the swarm at an address is doing, and the picture of each Plan that comes into force."""
+
+    def __init__(self, screen: Screen, credentials: Credentials) -> None:
+        self._screen, self._credentials = screen, credentials
+        self._task: asyncio.Task[None] | None = None
+
+    def at(self, address: str) -> None:
+        """Watch the swarm there from now on."""
+        if self._task:
+            self._task.cancel()
+        self._task = asyncio.create_task(self._show(address))
+
+    async def end(self) -> None:
+        """Show nothing any more."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _show(self, address: str) -> None:
+        channel = self._credentials.channel(address)
+        stub = SwarmServiceStub(channel)
+        try:
+            await asyncio.gather(_show_activity(self._screen, address, stub), _show_plans(self._screen, stub))
+        finally:
+            await channel.close(None)
+
+
 @asynccontextmanager
-async def watching(screen: Screen, address: str, credentials: Credentials) -> AsyncIterator[None]:
-    """Show what the swarm is doing, and the picture of each Plan that comes into force, until the block ends."""
-    channel = credentials.channel(address)
-    stub = SwarmServiceStub(channel)
-    tasks = [asyncio.create_task(_show_activity(screen, address, stub)), asyncio.create_task(_show_plans(screen, stub))]
+async def watching(screen: Screen, address: str, credentials: Credentials) -> AsyncIterator[SwarmWatch]:
+    """Watch a swarm until the block ends."""
+    watch = SwarmWatch(screen, credentials)
+    watch.at(address)
     try:
-        yield
+        yield watch
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await channel.close(None)
+        await watch.end()
 
 
 async def _show_activity(screen: Screen, address: str, stub: SwarmServiceStub) -> None:

@@ -34,6 +34,7 @@ class RigServicer(RigServiceServicer):
 
     def __init__(self, logs: Path | None, cache: Path | None) -> None:
         self._logs, self._cache = logs, cache
+        self._swarm = ""
 
     async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogsReply]:
         yield pb.LogsReply(rig_id=self._rig_id(), clock=time.time())
@@ -46,6 +47,10 @@ class RigServicer(RigServiceServicer):
             if not request.follow:
                 return
             await asyncio.sleep(LOOK_S)
+
+    async def Call(self, request: pb.CallRequest, context: Context) -> pb.CallReply:
+        self._swarm = request.swarm or self._swarm
+        return pb.CallReply(swarm=self._swarm)
 
     async def Models(self, request: pb.ModelsRequest, context: Context) -> pb.ModelsReply:
         return await asyncio.to_thread(self._models)

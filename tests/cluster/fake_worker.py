@@ -26,7 +26,7 @@ from swarm.plan import Model, Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.dial import NO_ANSWER, dial
 from swarm.wire.status import to_rpc
-from swarm.wire.v1 import assets_pb2, weights_pb2, weights_pb2_grpc, worker_pb2, worker_pb2_grpc
+from swarm.wire.v1 import assets_pb2, rig_pb2, rig_pb2_grpc, weights_pb2, weights_pb2_grpc, worker_pb2, worker_pb2_grpc
 
 CONFIG = ModelConfig(
     architecture="MixtralForCausalLM", hidden=64, ffn=128, num_blocks=8, num_heads=4, num_kv_heads=2, head_dim=16,
@@ -274,11 +274,23 @@ class Weights(weights_pb2_grpc.WeightsServiceServicer):
         return weights_pb2.SurveyReply()
 
 
+class Called(rig_pb2_grpc.RigServiceServicer):
+    """Remembers where its swarm is said to be."""
+
+    def __init__(self) -> None:
+        self._swarm = ""
+
+    async def Call(self, request, context):  # type: ignore[no-untyped-def]
+        self._swarm = request.swarm or self._swarm
+        return rig_pb2.CallReply(swarm=self._swarm)
+
+
 async def serve(worker: FakeWorker, credentials: Credentials, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:
     """Serve a FakeWorker; returns the server and host:port."""
     server = credentials.server()
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(Servicer(worker), server)
     weights_pb2_grpc.add_WeightsServiceServicer_to_server(Weights(), server)
+    rig_pb2_grpc.add_RigServiceServicer_to_server(Called(), server)
     port = credentials.bind(server, address)
     await server.start()
     return server, f"{address.rpartition(':')[0]}:{port}"

@@ -25,6 +25,18 @@ class LogsReply(_message.Message):
     lines: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, rig_id: _Optional[str] = ..., clock: _Optional[float] = ..., lines: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class CallRequest(_message.Message):
+    __slots__ = ("swarm",)
+    SWARM_FIELD_NUMBER: _ClassVar[int]
+    swarm: str
+    def __init__(self, swarm: _Optional[str] = ...) -> None: ...
+
+class CallReply(_message.Message):
+    __slots__ = ("swarm",)
+    SWARM_FIELD_NUMBER: _ClassVar[int]
+    swarm: str
+    def __init__(self, swarm: _Optional[str] = ...) -> None: ...
+
 class ModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

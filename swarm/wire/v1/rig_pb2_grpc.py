@@ -45,6 +45,11 @@ class RigServiceStub(object):
                 request_serializer=swarm_dot_v1_dot_rig__pb2.ModelsRequest.SerializeToString,
                 response_deserializer=swarm_dot_v1_dot_rig__pb2.ModelsReply.FromString,
                 _registered_method=True)
+        self.Call = channel.unary_unary(
+                '/swarm.v1.RigService/Call',
+                request_serializer=swarm_dot_v1_dot_rig__pb2.CallRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_rig__pb2.CallReply.FromString,
+                _registered_method=True)
 
 
 class RigServiceServicer(object):
@@ -64,6 +69,14 @@ class RigServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Call(self, request, context):
+        """Where the swarm's door is now: told by a head that came back at another address, asked by the rig's own process while
+        its swarm is away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RigServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +89,11 @@ def add_RigServiceServicer_to_server(servicer, server):
                     servicer.Models,
                     request_deserializer=swarm_dot_v1_dot_rig__pb2.ModelsRequest.FromString,
                     response_serializer=swarm_dot_v1_dot_rig__pb2.ModelsReply.SerializeToString,
+            ),
+            'Call': grpc.unary_unary_rpc_method_handler(
+                    servicer.Call,
+                    request_deserializer=swarm_dot_v1_dot_rig__pb2.CallRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_rig__pb2.CallReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +150,33 @@ class RigService(object):
             '/swarm.v1.RigService/Models',
             swarm_dot_v1_dot_rig__pb2.ModelsRequest.SerializeToString,
             swarm_dot_v1_dot_rig__pb2.ModelsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Call(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.v1.RigService/Call',
+            swarm_dot_v1_dot_rig__pb2.CallRequest.SerializeToString,
+            swarm_dot_v1_dot_rig__pb2.CallReply.FromString,
             options,
             channel_credentials,
             insecure,
