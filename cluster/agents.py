@@ -140,6 +140,10 @@ class Agents(Protocol):
         """An Agent named by what its Worker holds. Raises SwarmError where there can be none now."""
         ...
 
+    async def nodes(self) -> Mapping[str, str] | None:
+        """The id of the living Ray node of each Rig, by the Rig's id; None where that cannot be said."""
+        ...
+
 
 class WorkerAgent:
     """The plain twin: speaks to the Worker's gRPC address itself."""
@@ -236,6 +240,9 @@ class WorkerAgents:
 
     async def appoint(self, device: Device, holding: str) -> Agent:
         return self.plain(device)
+
+    async def nodes(self) -> None:
+        return None
 
 
 def read_description(reply: pb.DescribeReply) -> Description:

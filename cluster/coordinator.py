@@ -17,6 +17,7 @@ from cluster.measurements import Measurements
 from cluster.measuring import Measuring
 from cluster.naming import Naming
 from cluster.patrol import Patrol
+from cluster.ray_presence import RayPresence
 from cluster.replanning import Replanning
 from cluster.returning import Returning
 from cluster.roster import Device, Rig, RigOffer, Roster
@@ -72,12 +73,19 @@ class Coordinator:
             self._replanning.want,
         )
         self._flapping = Flapping(clock)
+        self._ray_presence = RayPresence(self._roster, agents, self._replanning.bell)
         self._tasks: list[asyncio.Task[None]] = []
         self._going: set[asyncio.Task[None]] = set()  # Rigs that leave
 
     async def start(self) -> None:
         """Begin to plan and to watch the Workers."""
-        watching = (self._patrol.run(), self._forget_absent(), self._measuring.run(), self._second_look.run())
+        watching = (
+            self._patrol.run(),
+            self._forget_absent(),
+            self._measuring.run(),
+            self._second_look.run(),
+            self._ray_presence.run(),
+        )
         runs = (self._replanning.run(), self._naming.run(), *watching)
         self._tasks = [asyncio.create_task(run) for run in runs]
 
@@ -224,7 +232,8 @@ class Coordinator:
 
     def status(self) -> dict[str, Any]:
         """The document of `swarm status --json`."""
-        return status_document(self._roster, self._replanning, self._measuring.book, self._unfit())
+        document = status_document(self._roster, self._replanning, self._measuring.book, self._unfit())
+        return document | {"notes": [*document["notes"], *self._ray_presence.notes()]}
 
     async def _let_go(self, rig: Rig) -> None:
         await self._replanning.drained()

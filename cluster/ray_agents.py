@@ -12,7 +12,17 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.agents import DESCRIBE_S, ORDER_S, Agent, Description, DialOrder, LinkOrder, PrepareOrder, WorkerAgent, read_description
+from cluster.agents import (
+    DESCRIBE_S,
+    ORDER_S,
+    Agent,
+    Description,
+    DialOrder,
+    LinkOrder,
+    PrepareOrder,
+    WorkerAgent,
+    read_description,
+)
 from cluster.fetch_plan import Survey
 from cluster.measurements import Figures, Shape
 from cluster.metrics import Readings
@@ -178,6 +188,13 @@ class RayAgents:
             ) from None
         return RayAgent(actor, WorkerAgent(self._credentials, device.address, device.name), device.name)
 
+    async def nodes(self) -> dict[str, str] | None:
+        try:
+            found = await asyncio.to_thread(ray.nodes)
+        except RayError:
+            return None
+        return {node["Labels"].get(LABEL, ""): str(node["NodeID"]) for node in found if node["Alive"]}
+
     async def _actor(self, device: Device, holding: str, node: str) -> Any:
         where = NodeAffinitySchedulingStrategy(node, soft=False)
         made: Any = ray.remote(AgentActor).options(
@@ -191,7 +208,6 @@ class RayAgents:
 
     async def _node(self, device: Device) -> str:
         """The Ray node id, by the node's label."""
-        for node in await asyncio.to_thread(ray.nodes):
-            if node["Alive"] and node["Labels"].get(LABEL) == device.rig_id:
-                return str(node["NodeID"])
+        if node := (await self.nodes() or {}).get(device.rig_id):
+            return node
         raise NoSwarm(f"{device.rig} has no Ray node in this swarm: let it join again")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from math import inf
+from typing import TYPE_CHECKING
 
 from cluster.pace import Pace
 from swarm.errors import SwarmError
@@ -79,10 +79,10 @@ class Device:
     """Why it is not planned on; empty: it is."""
     silent: bool = False
     """Its Worker does not answer; one that does again is planned on again."""
-    refusal: SwarmError | None = None
-    """What it answered when it did not load its part."""
     ended_at: float = -inf
     """When its Worker's process was found gone, on the monotonic clock."""
+    refusal: SwarmError | None = None
+    """What it answered when it did not load its part."""
     epochs: set[int] = field(default_factory=set)
     """Epochs that its Worker may still hold, served or only prepared; empty while nothing is known of it."""
     tokens_per_s: float = 0.0
@@ -143,6 +143,8 @@ class Rig:
     leaving: bool = False
     held: str = ""
     """Why it is not planned on for a while though it is there; empty: it is. See `cluster.flapping`."""
+    ray_node: str = ""
+    """The id of its Ray node that was seen last; empty: none was."""
 
 
 class Roster:

@@ -213,6 +213,9 @@ class FakeAgents:
         self.named[device.name] = holding
         return self.plain(device)
 
+    async def nodes(self) -> dict[str, str] | None:
+        return None
+
     def plain(self, device: Device) -> Agent:
         worker = self.workers.setdefault(device.address, FakeWorker(device.name, self.orders))
         worker.name = device.name
