@@ -19,15 +19,16 @@ def gathered(plan: Plan, spread: bool = False) -> Plan:
     """The Plan with as many Stages as memory allows stood by completely, the largest first; the others as they were.
 
     Args:
-        spread: every Worker keeps something to do, so copies stay where they are.
+        spread: every Worker keeps something to do.
     """
     if len(plan.routes) != 1:
         return plan
     for stage in sorted(plan.routes[0].stages, key=lambda s: (-len(s.blocks), s.first)):
         copied = {b for s in plan.standbys for b in s.blocks}
         if copied >= set(stage.blocks) and _covers(plan, stage) is None:
-            found = (_with(plan, stage, runs) for runs in ([_there(plan, stage)] if spread else _ways(plan, stage)))
-            plan = next((p for p in found if _covers(p, stage) is not None and _fits(p)), plan)
+            keep = _busy(plan) if spread else set[str]()
+            found = (_with(plan, stage, runs) for runs in _ways(plan, stage))
+            plan = next((p for p in found if _covers(p, stage) is not None and keep <= _busy(p) and _fits(p)), plan)
     return _without_idle(plan)
 
 
@@ -78,8 +79,12 @@ def _budgeted(plan: Plan) -> Plan:
 
 
 def _without_idle(plan: Plan) -> Plan:
-    busy = {s.worker for s in plan.routes[0].stages} | {s.worker for s in plan.shards} | {s.worker for s in plan.standbys}
+    busy = _busy(plan)
     return replace(plan, workers=tuple(w for w in plan.workers if w.name in busy))
+
+
+def _busy(plan: Plan) -> set[str]:
+    return {s.worker for s in plan.routes[0].stages} | {s.worker for s in plan.shards} | {s.worker for s in plan.standbys}
 
 
 def _shards(plan: Plan, lost: str) -> Iterator[ExpertShard]:
