@@ -67,8 +67,9 @@ class FilePlan:
         """Read and check the file. Raises PlacementError."""
         try:
             return Plan.from_json(self._path.read_text(encoding="utf-8"), str(self._path))
-        except OSError as error:
-            raise PlacementError(f"{self._path} cannot be read ({error.strerror}): write it with `swarm plan --out`") from None
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise PlacementError(f"{self._path} cannot be read ({why}): write it with `swarm plan --out`") from None
 
     async def newer_than(self, epoch: int) -> Plan:
         """Never: a file stays as it is."""

@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from swarm.config.model import ModelConfig
-from swarm.config.parts import ACTIVATIONS, Activation, AttentionParts, ExpertParts
+from swarm.config.parts import ACTIVATIONS, MOST_BLOCKS, Activation, AttentionParts, ExpertParts
 from swarm.config.raw import Raw
 from swarm.config.ropes import read_rope
 from swarm.errors import ModelError, UnknownArchitecture
 
 HF_DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-MOST_BLOCKS = 10_000
-"""More than any model has: lists of a Block each stay small whatever a file says."""
 
 
 @dataclass(frozen=True)

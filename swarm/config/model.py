@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swarm.config.parts import NORMS, ROPES, Activation, AttentionParts, ExpertParts, RopeScaling
+from swarm.config.parts import MOST_BLOCKS, NORMS, ROPES, Activation, AttentionParts, ExpertParts, RopeScaling
 from swarm.errors import MissingWeights, ModelError
 
 
@@ -56,6 +56,8 @@ class ModelConfig:
     def contradicts_itself(self) -> bool:
         """Whether its numbers cannot all be right."""
         widths = (self.hidden, self.ffn, self.num_heads, self.num_kv_heads, self.head_dim, self.vocab, self.max_positions)
+        if max(self.num_blocks, self.num_experts) > MOST_BLOCKS:
+            return True
         if min(*widths, self.num_blocks, self.num_experts, self.top_k) < 1 or self.top_k > self.num_experts:
             return True
         kinds = self.rope.kind in ROPES and self.norm in NORMS and len(self.windows) in (0, self.num_blocks)

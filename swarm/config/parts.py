@@ -8,6 +8,8 @@ ROPES = ("default", "linear", "llama3", "yarn")
 ACTIVATIONS = ("silu",)
 """As `hidden_act` of a config.json spells them."""
 NORMS = ("rms", "layer")
+MOST_BLOCKS = 10_000
+"""More than any model has, of Blocks or of experts: lists of one entry each stay small whatever a file says."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Hostile weight files, byte by byte: `python tests/weights/hostile.py` writes them into `corpus/`, which the tests read."""
+"""Hostile weight files, byte by byte: `python tests/weights/hostile.py` writes them into `tests/corpus/weights`, which the tests read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parents[1] / "corpus" / "weights"
 U8, U32, F32, STRING, ARRAY, U64 = 0, 4, 6, 8, 9, 10
 
 
