@@ -36,8 +36,9 @@ class Told:
         return not self.error and self.tokens == self.question.answer
 
     def longest_pause(self, since: float) -> float:
-        """Seconds between two tokens of which the second came after `since`."""
-        return max((b - a for a, b in zip(self.times, self.times[1:], strict=False) if b > since), default=0.0)
+        """Seconds between two tokens of which the second came after `since`, or did not come yet."""
+        times = self.times if self.over else [*self.times, time.monotonic()]
+        return max((b - a for a, b in zip(times, times[1:], strict=False) if b > since), default=0.0)
 
 
 class Chats:

@@ -27,7 +27,7 @@ class RaySwarm:
 
     def __init__(self, shape: Shape, folder: Path) -> None:
         self._shape = shape
-        self._people = {rig: Person(folder / rig, apart) for apart, rig in enumerate(self.rigs)}
+        self._people = {rig: Person(folder / rig) for rig in self.rigs}
         self._running: dict[str, Running] = {}
         self._join: tuple[str, ...] = ()
         self.address = self._people[self.head].address

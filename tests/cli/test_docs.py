@@ -32,16 +32,18 @@ def test_every_option_of_the_reference_stands_in_the_help(name: str) -> None:
 
 ROOT = Path(__file__).parents[2]
 DESIGN = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_test_that_the_design_names_exists() -> None:
+@pytest.mark.parametrize("text", [DESIGN, RELIABILITY], ids=["design", "reliability"])
+def test_every_test_that_a_document_names_exists(text: str) -> None:
     tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
-    named = set(re.findall(r"`(test_\w+)`", DESIGN))
+    named = set(re.findall(r"`(test_\w+)`", text))
     assert named and {name for name in named if f"def {name}(" not in tests} == set()
 
 
-@pytest.mark.parametrize("text", [DESIGN, README], ids=["design", "readme"])
+@pytest.mark.parametrize("text", [DESIGN, README, RELIABILITY], ids=["design", "readme", "reliability"])
 def test_every_file_that_a_document_names_exists(text: str) -> None:
     named = set(re.findall(r"[`(]((?:swarm|cluster|tests|docs|docker|benchmarks)/[\w/.-]+)[`)]", text))
     assert {name for name in named if not (ROOT / name).exists()} == set()
