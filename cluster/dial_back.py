@@ -39,7 +39,7 @@ class Dialled:
 
 async def dial_back(place: Place, diallers: Sequence[Dialler]) -> list[Dialled]:
     """What each Rig finds at each port of a Place. A Rig that does not answer itself is none that must be talked to."""
-    found = await asyncio.gather(*(_dials(place.host, place.ports, each) for each in diallers))
+    found = await asyncio.gather(*(_dials(place.host, place.ports, each) for each in diallers)) if place.ports else []
     return [dialled for each in found for dialled in each]
 
 

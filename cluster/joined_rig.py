@@ -84,8 +84,8 @@ class JoinedRig(Rig):
             raise
 
     async def _knock(self) -> pb.KnockReply:
-        # Later its Workers listen themselves; one of them may be starting again, which is no reason to stay away.
-        ports = (self.ports.door,) if self.workers else (self.ports.door, *self.ports.workers)
+        # Later it is in, and not kept out because a Worker of it starts again or a link is down for a while.
+        ports = () if self.workers else (self.ports.door, *self.ports.workers)
         network = await asyncio.to_thread(read_network)
         place = Place(self.settings.host, ports, self.settings.ports, network.kind, network.addresses)
         request = pb.KnockRequest(

@@ -2,8 +2,11 @@
 
 Looks at GPU, driver, CUDA and torch; at memory, disk, clock, ports and network; and at what is installed. With `ADDRESS` the
 swarm's rigs dial this machine on all ports of the range and are dialled from here, versions and clocks are compared, and the link
-to each rig is measured for 2 s. Exit code 1 where something would stop a join. Works on a machine without torch and Ray, too,
-and says what is missing for a rig.
+to each rig is measured for 2 s. Exit code 1 where something would stop a join (`stop`); what a `note` says only costs cards or
+speed. Works on a machine without torch and Ray, too, and says what is missing for a rig.
+
+With `--json`: `{"fits": bool, "findings": [{"about", "level": "ok" | "note" | "stop", "what", "remedy"}], "links": [{"rig",
+"rtt_ms", "there_gbit_s", "back_gbit_s"}]}`.
 """
 
 from __future__ import annotations

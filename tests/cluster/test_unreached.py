@@ -95,6 +95,7 @@ async def test_the_address_that_every_rig_reaches_is_found_and_a_rig_that_is_gon
     assert [d.why for d in await dial_back(place, diallers)] == ["no answer", ""]
     assert await better_host(place, diallers) == "10.2.0.2"
     assert await better_host(place, [reaching("10.0.0.2")]) == ""
+    assert await dial_back(replace(place, ports=()), diallers) == []  # it is in already
 
 
 @pytest.mark.parametrize(
