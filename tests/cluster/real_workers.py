@@ -14,9 +14,11 @@ from claimed_ports import claimed_port
 from cluster.agents import Agent, PrepareOrder, WorkerAgent, WorkerAgents
 from cluster.coordinator import Coordinator
 from cluster.door import Door, RayDoor
+from cluster.fetch_plan import Survey
 from cluster.roster import Device, DeviceOffer, RigOffer
 from cluster.target import Target
 from cluster.versions import own_versions
+from cluster.weights_orders import SurveyOrder
 from cluster.worker_process import WorkerOrder, WorkerProcess
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
@@ -26,11 +28,16 @@ CREDENTIALS = Credentials("secret")
 
 
 class CountingAgent(WorkerAgent):
-    """Writes down what its Worker said that it had to load, by epoch and Worker."""
+    """Writes down what its Worker said that it had to load, and to bring from elsewhere, by epoch and Worker."""
 
-    def __init__(self, device: Device, loads: dict[int, dict[str, int]]) -> None:
+    def __init__(self, device: Device, loads: dict[int, dict[str, int]], brings: dict[int, dict[str, int]]) -> None:
         super().__init__(CREDENTIALS, device.address, device.name)
-        self._loads = loads
+        self._loads, self._brings = loads, brings
+
+    async def survey(self, order: SurveyOrder) -> Survey:
+        survey = await super().survey(order)
+        self._brings[Plan.from_json(order.plan).epoch][order.name] = sum(each.wanted_bytes for each in survey.absent.values())
+        return survey
 
     async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
         epoch = Plan.from_json(order.plan).epoch
@@ -44,16 +51,19 @@ class CountingAgents(WorkerAgents):
     def __init__(self) -> None:
         super().__init__(CREDENTIALS)
         self.loads: dict[int, dict[str, int]] = defaultdict(dict)
+        self.brings: dict[int, dict[str, int]] = defaultdict(dict)
 
     def plain(self, device: Device) -> Agent:
-        return CountingAgent(device, self.loads)
+        return CountingAgent(device, self.loads, self.brings)
 
 
 class RealSwarm:
     """A swarm whose Rigs come and go as a test says; `plans` are those that were in force, in order."""
 
     def __init__(self, coordinator: Coordinator, agents: CountingAgents, address: str, folder: Path, stack: AsyncExitStack) -> None:
-        self.coordinator, self.loads, self.address = coordinator, agents.loads, address
+        self.coordinator, self.loads, self.brings, self.address = coordinator, agents.loads, agents.brings, address
+        self.caches = False
+        """Whether Workers keep on disk what they took from others."""
         self.workers: dict[str, WorkerProcess] = {}
         self._folder, self._stack = folder, stack
 
@@ -78,8 +88,9 @@ class RealSwarm:
         log = self._folder / f"{rig}.log"
         seen = dict(os.environ) | environment
         return WorkerOrder(
-            command, f"{rig}/cpu", "cpu", 1, memory_bytes, where, where, "secret", log, seen, logs=self._folder / rig / "logs"
-        )
+            command, f"{rig}/cpu", "cpu", 1, memory_bytes, where, where, "secret", log, seen,
+            cache=self._folder / rig / "weights" if self.caches else None, logs=self._folder / rig / "logs",
+        )  # fmt: skip
 
 
 async def _never(address: str) -> None:
