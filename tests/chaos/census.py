@@ -16,10 +16,17 @@ MORE_THREADS = 24
 """A process may have so many more than at first: channels to Rigs that came since, threads that gRPC and torch keep."""
 MORE_BYTES = 160 * 2**20
 """What the allocators of one process may keep: glibc's arenas, and torch's."""
-OURS = ("relay",)
-"""Not the swarm's: it has two descriptors for each connection of others."""
+NOT_COUNTED = ("relay", "idle")
+"""The relay is ours, and has two descriptors for each connection of others; Ray keeps empty processes as it sees fit."""
 ROLES = {"swarm.worker": "worker", "rig_process": "rig", "control_process": "control", "relay_process": "relay", "chaos": "chats"}
-ROLES |= {"cluster.keeper": "keeper", "raylet/raylet": "raylet", "gcs_server": "gcs", "ray::": "actor", "swarm.cli": "rig"}
+ROLES |= {
+    "cluster.keeper": "keeper",
+    "raylet/raylet": "raylet",
+    "gcs_server": "gcs",
+    "ray::IDLE": "idle",
+    "ray::": "actor",
+    "swarm.cli": "rig",
+}
 
 
 @dataclass(frozen=True)
@@ -70,14 +77,18 @@ def left_over(before: Snapshot, after: Snapshot) -> list[str]:
 
 def _processes(before: Snapshot, after: Snapshot) -> list[str]:
     there, here = (Counter(p.role for p in s.processes.values()) for s in (before, after))
-    return [f"{here[role]} {role} processes, {there[role]} at first" for role in sorted(there | here) if here[role] != there[role]]
+    return [
+        f"{here[role]} {role} processes, {there[role]} at first"
+        for role in sorted((there | here).keys() - set(NOT_COUNTED))
+        if here[role] != there[role]
+    ]
 
 
 def _grown(before: Snapshot, after: Snapshot) -> list[str]:
     """Beside the same process where it lives on, else beside the most that one of its role had."""
     found = []
     for pid, now in after.processes.items():
-        if now.role in OURS:
+        if now.role in NOT_COUNTED:
             continue
         same = [before.processes[pid]] if pid in before.processes else [p for p in before.processes.values() if p.role == now.role]
         limits = [(p.fds + MORE_FDS, p.threads + MORE_THREADS, p.resident_bytes + MORE_BYTES) for p in same]

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 
 from questions import GREEDY, Question
@@ -38,7 +39,7 @@ class Told:
     def longest_pause(self, since: float) -> float:
         """Seconds between two tokens of which the second came after `since`, or did not come yet."""
         times = self.times if self.over else [*self.times, time.monotonic()]
-        return max((b - a for a, b in zip(times, times[1:], strict=False) if b > since), default=0.0)
+        return max((b - a for a, b in pairwise(times) if b > since), default=0.0)
 
 
 class Chats:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 
 def broken(program: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -20,10 +20,10 @@ def broken(program: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_dozen_faults_lose_no_answer_change_no_token_and_leave_nothing_over(tmp_path: Path) -> None:
-    words = ("--n", "26", "--run", "13", "--swarms", "spread,standby", "--longest", "1.5", "--seed", "6")
+    words = ("--n", "24", "--run", "12", "--swarms", "spread,standby", "--longest", "1.5", "--seed", "6")
     ran = broken("chaos.py", *words, "--folder", str(tmp_path))
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
-    assert "| **all** |  | 26 | 26 |" in ran.stdout
+    assert "| **all** |  | 24 | 24 |" in ran.stdout
 
 
 def test_a_short_soak_grows_nothing_and_answers_right(tmp_path: Path) -> None:
