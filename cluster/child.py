@@ -13,7 +13,8 @@ STOP_S = 5.0
 
 async def start_child(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
     """Start it, with pipes for what it is told and answers; its standard error goes to `log`, emptied before."""
-    with log.open("wb") as said:
+    log.unlink(missing_ok=True)
+    with log.open("ab") as said:  # to its end, wherever that is after somebody made it small
         return await asyncio.create_subprocess_exec(
             *command,
             stdin=PIPE,

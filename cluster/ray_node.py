@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from swarm.errors import NoSwarm, PortInUse, UsageError
 from swarm.wire.authority import Papers
 
 _LOG = logging.getLogger(__name__)
+_HINT = re.compile(r" (INFO|SUCC) \w+\.py:\d+ -- ")
+"""What `ray start` tells people who start it by hand."""
 NAMESPACE = "swarm"
 OBJECT_STORE_BYTES = 75 * 2**20
 """The least that Ray accepts; nothing of ours goes through it."""
@@ -212,8 +215,9 @@ class RayNode:
         """Keep the pipe empty: a full one would stop Ray. What comes through it is when its processes die, and why."""
         assert self._process and self._process.stdout
         async for line in self._process.stdout:
-            if said := line.decode(errors="replace").strip():
-                _LOG.info("%s", said)
+            said = line.decode(errors="replace").strip()
+            if said and not _HINT.search(said):
+                _LOG.warning("Ray says: %s", said)
 
     async def ended(self) -> int:
         """Wait until the node ends by itself; returns the exit code."""

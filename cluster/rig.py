@@ -25,6 +25,7 @@ from cluster.hardware import Device
 from cluster.identity import Identity
 from cluster.membership import Membership
 from cluster.ports import DEFAULT_PORTS, Ports
+from cluster.raw_logs import keep_small
 from cluster.ray_node import RayNode, RayNodeSettings, addresses_of, has_dashboard
 from cluster.spare import Spare
 from cluster.versions import own_versions
@@ -139,6 +140,7 @@ class Rig:
             tasks.create_task(self.membership.stay())
             tasks.create_task(self.membership.watch_devices())
             tasks.create_task(self._watch_ray())
+            tasks.create_task(keep_small(self._identity.folder))
             for worker in self.workers:
                 tasks.create_task(worker.watch())
             served(await self.serve())

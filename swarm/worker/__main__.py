@@ -29,7 +29,7 @@ def main() -> int:
     if not (line := sys.stdin.readline()):
         return 0  # the owner is gone, or needs it no more
     order = json.loads(line)
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     os.dup2(log, sys.stderr.fileno())
     os.close(log)
     return _serve(order["options"], lambda: key)
