@@ -25,6 +25,7 @@ from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1 import swarm_pb2_grpc
 
 START_S = 120.0
+STARTS = 3
 POLL_S = 0.1
 DISK_MIB = 1100
 """The cache leaves 1 GiB of its disk free."""
@@ -74,7 +75,7 @@ class PlainSwarm:
             restarted,
         )
         self._control = await self._run("control", "control_process.py", settings.to_json(), ())
-        await self._says(self._control, b"ready")
+        assert await self._says(self._control, b"ready"), f"the coordinator did not start: see the logs in {self.folder}"
 
     async def start_rig(self, rig: str) -> None:
         """Its owner, until it is in."""
@@ -85,8 +86,11 @@ class PlainSwarm:
         order = RigOrder(
             rig, place.host, place.bind, place.door, self.key, str(state), self.shape.memory_bytes, PORTS, cache
         )  # fmt: skip
-        self._owners[rig] = await self._run(rig, "rig_process.py", order.to_json(), place.inside)
-        await self._says(self._owners[rig], b"served")
+        for _ in range(STARTS):  # a door that does not answer at once ends a join: whoever started it starts it again
+            self._owners[rig] = owner = await self._run(rig, "rig_process.py", order.to_json(), place.inside)
+            if await self._says(owner, b"served"):
+                return
+        raise AssertionError(f"{rig} did not start: see the logs in {self.folder}")
 
     async def whole(self) -> None:
         """Until the Coordinator has a Plan and all Rigs with all their Workers."""
@@ -186,11 +190,12 @@ class PlainSwarm:
         process.stdin.close()
         return process
 
-    async def _says(self, process: asyncio.subprocess.Process, word: bytes) -> None:
+    @staticmethod
+    async def _says(process: asyncio.subprocess.Process, word: bytes) -> bool:
+        """Whether it says a word before it ends. TimeoutError."""
         assert process.stdout
         async with asyncio.timeout(START_S):
-            line = await process.stdout.readline()
-        assert line.strip() == word, f"a process of the swarm said {line!r} and not {word!r}: see the logs in {self.folder}"
+            return (await process.stdout.readline()).strip() == word
 
     def _check_owners(self) -> None:
         for rig, owner in self._owners.items():
