@@ -27,10 +27,13 @@ from cluster.door import Door, RayDoor
 from cluster.memo import Memo
 from cluster.ray_agents import RayAgents
 from cluster.ray_node import NAMESPACE, ray_host
+from cluster.revocations import Revocations
 from swarm.errors import SwarmError
 from swarm.logs.file import LogFile
+from swarm.wire.admission import Admission
 from swarm.wire.credentials import Credentials
-from swarm.wire.v1 import swarm_pb2_grpc
+from swarm.wire.open_files import allow_many
+from swarm.wire.v1 import key_pb2_grpc, swarm_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
 NAME = "swarm-coordinator"
@@ -79,14 +82,20 @@ class CoordinatorActor:
         memo.write(target)
         book = memo.measurements(forget=not restarted)
         coordinator = Coordinator(target, RayAgents(credentials), settings.head, time.time, memo.write, restarted, book)
-        server = credentials.server()
+        allow_many()
+        admission = Admission()
+        server = credentials.server(admission)
         door = Door(coordinator, settings.address, RayDoor(settings.ray_address, settings.ray_token))
         swarm_pb2_grpc.add_SwarmServiceServicer_to_server(door, server)
+        revoked = Path(settings.memo).with_name("revoked.json")
+        revocations = Revocations(admission, credentials, revoked, coordinator.every_worker_address)
+        key_pb2_grpc.add_KeyServiceServicer_to_server(revocations, server)
         credentials.bind(server, settings.listen)
         await coordinator.start()
         await server.start()
         calling = Calling(credentials, Path(settings.memo).with_name("rigs.json"), settings.address)
-        beside = [asyncio.create_task(run) for run in (tell(coordinator), calling.run(coordinator.worker_addresses))]
+        runs = (tell(coordinator), calling.run(coordinator.worker_addresses), revocations.run())
+        beside = [asyncio.create_task(run) for run in runs]
         self._ready.set_result(None)
         try:
             await coordinator.failed()

@@ -211,6 +211,10 @@ class Coordinator:
         """Where the Workers of each other Rig than the head listen, by the Rig's id."""
         return {i: [d.address for d in r.devices] for i, r in self._roster.rigs.items() if i != self._head}
 
+    def every_worker_address(self) -> list[str]:
+        """Where all Workers listen."""
+        return [device.address for device in self._roster.devices()]
+
     @property
     def measurements(self) -> Measurements:
         """What is known of Devices and links."""

@@ -176,6 +176,20 @@ def kept_keys() -> set[str]:
     return {*recall().keys.values(), *(own.read_text(encoding="utf-8", errors="replace").split() if own.exists() else ())}
 
 
+def change_own_key() -> str:
+    """Draw another key for the swarms that this user starts here, also where their addresses are remembered.
+
+    Raises:
+        OSError: the folder cannot be used (see `why`).
+    """
+    old, new = own_key(), secrets.token_urlsafe(24)
+    write_private(config_dir() / "own-key", new + "\n")
+    known = recall()
+    keys = {address: new if key == old else key for address, key in known.keys.items()}
+    write_private(config_dir() / "swarms.json", json.dumps(asdict(Remembered(known.address, keys)), indent=1))
+    return new
+
+
 def _checked(text: str, where: str) -> str:
     """The key in a text. Raises WrongKey where there is none, or one that no header can carry."""
     key = text.strip()

@@ -73,7 +73,10 @@ def from_rpc(error: grpc.RpcError, what: str) -> SwarmError:
 def _unavailable(text: str, what: str) -> SwarmError:
     """What it means that no connection came about. gRPC has one code for all of it, and says why in words."""
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return errors.WrongKey(f"{what} does not accept this key: give the one that `swarm up` printed with --key")
+        return errors.WrongKey(
+            f"{what} does not accept this key: give the one that `swarm up` printed with --key, "
+            "or ask for the new one if it was changed (`swarm key rotate`)"
+        )
     if reason := _at_the_handshake(text):
         return errors.NoSwarm(f"{what} cannot be talked to: {reason}")
     return errors.NoSwarm(f"{what} does not answer: check the address, and that `swarm up` runs there")

@@ -18,8 +18,12 @@ import torch
 from swarm.errors import SwarmError
 from swarm.logs.file import LogFile
 from swarm.plan import Plan
+from swarm.wire.admission import Admission
 from swarm.wire.credentials import Credentials
+from swarm.wire.open_files import allow_many
+from swarm.wire.revoking import Revoking
 from swarm.wire.v1 import weights_pb2 as pb
+from swarm.wire.v1.key_pb2_grpc import add_KeyServiceServicer_to_server
 from swarm.wire.v1.rig_pb2_grpc import add_RigServiceServicer_to_server
 from swarm.wire.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
 from swarm.wire.v1.weights_pb2_grpc import add_WeightsServiceServicer_to_server
@@ -69,13 +73,15 @@ async def serving(settings: WorkerSettings) -> AsyncIterator[tuple[Worker, str]]
     """A Worker that serves, and its address. Raises PortInUse."""
     s = settings
     worker = Worker(s.name, s.device, s.threads, s.memory_bytes, s.credentials, s.cache)
-    server = settings.credentials.server()
+    admission = Admission()
+    server = settings.credentials.server(admission)
     try:
         port = settings.credentials.bind(server, settings.listen)
         address = f"{settings.listen.rsplit(':', 1)[0]}:{port}"
         add_StageServiceServicer_to_server(StageServicer(worker), server)
         add_WorkerServiceServicer_to_server(ControlServicer(worker, address, settings.credentials), server)
         add_WeightsServiceServicer_to_server(WeightsServicer(worker), server)
+        add_KeyServiceServicer_to_server(Revoking(admission), server)
         add_RigServiceServicer_to_server(RigServicer(s.logs, s.cache), server)
         await server.start()
         yield worker, address
@@ -86,6 +92,7 @@ async def serving(settings: WorkerSettings) -> AsyncIterator[tuple[Worker, str]]
 
 async def serve_until_stopped(settings: WorkerSettings, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM, SIGINT or the end of standard input, whose other end the owner holds."""
+    allow_many()
     stop = _stop_on_signals()
     _stop_on_end_of_input(stop)
     async with serving(settings) as (_, address):
@@ -113,6 +120,7 @@ async def serve_plan(
         ModelError, PortInUse, DoesNotFit.
     """
     spec = plan.worker(name)
+    allow_many()
     stop = _stop_on_signals()
     settings = WorkerSettings(name, spec.address, spec.device, spec.threads, spec.memory_bytes, credentials, source.cache)
     async with serving(settings) as (worker, address):
