@@ -3,8 +3,9 @@
 Contribute this rig's devices until Ctrl-C, which leaves politely: its Blocks and Sessions move first, for as long as something
 moves; a second Ctrl-C leaves at once. Its devices are measured first (2 s each; CPU devices one after the other), and its link to
 each other rig (half a second each, 3 s together at most). A device that the swarm leaves out is named, with the reason; one that
-serves slower than it did is priced at what it reads now. When the swarm goes away the rig waits for it, and joins again when it
-is back.
+serves slower than it did is priced at what it reads now. When the swarm goes away the rig waits for it with its
+Workers, and joins again when it is back, at that address or at another one ([reliability](reliability.md#come-and-go)). A rig that
+drops four times in a row is held back for a while.
 
 Before anything starts, every rig of the swarm dials this one, on the first port and on those of its Workers, and this one dials
 a Worker of each; what does not get through is told with both addresses, the port, and what to do. Other versions than the

@@ -4,6 +4,9 @@ What the swarm holds, where, and how busy it is; how fast each device was measur
 whether it serves slower than that now; the links between rigs, measured when a rig joins and again while nobody talks; what the
 Plan is expected to do beside what is measured now.
 
+Where the Coordinator does not answer, it shows what those Workers say that this machine last heard of, and one sentence on standard
+error: what is gone, what still works, what to do. The exit code is 1 then, and `--json` has the sentence under `silence`.
+
 With `--json`: `{"epoch", "model", "dtype", "workers": [{"name", "rig", "device", "pid", "address", "blocks": [first, end],
 "experts": {"block": [ids]}, "memory": {"total_bytes", "weights_bytes", "kv_bytes", "free_bytes"}, "sessions", "alive", "out",
 "measured": {"bandwidth_gb_s", "tflops", "start_us", "slowed", "dtypes", "at"}}], "links": [{"between": [rig, rig], "rtt_ms",
