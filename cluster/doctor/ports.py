@@ -73,7 +73,7 @@ def port_findings(facts: PortFacts) -> Iterator[Finding]:
 
 def _busy(busy: Sequence[Busy]) -> Finding:
     first = busy[0]
-    more = f", and {len(busy) - 1} more ports are taken" if len(busy) > 1 else ""
+    more = f", nor can {len(busy) - 1} more" if len(busy) > 1 else ""
     who = f" by {first.user}" if first.user else ""
     remedy = "end what uses it (`swarm down`, where that is a swarm of yours), or choose another range with --ports"
     return stop(ABOUT, f"port {first.port} cannot be listened on ({first.why}{who}){more}", remedy)

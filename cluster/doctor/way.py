@@ -61,8 +61,9 @@ def way_findings(facts: WayFacts) -> Iterator[Finding]:
     if said := why_unreached(facts.name, facts.place, facts.seen_as, facts.dialled):
         yield stopped(ABOUT, said)
     elif facts.dialled:
-        rigs = ", ".join(dict.fromkeys(d.rig for d in facts.dialled))
-        yield fine(ABOUT, f"{rigs} reach this machine at {facts.place.host}, on all {len(facts.place.ports)} ports that were tried")
+        rigs = list(dict.fromkeys(d.rig for d in facts.dialled))
+        who = f"{rigs[0]} reaches" if len(rigs) == 1 else f"{', '.join(rigs)} reach"
+        yield fine(ABOUT, f"{who} this machine at {facts.place.host}, on all {len(facts.place.ports)} ports that were tried")
     for neighbour, why in facts.ways:
         if why:
             yield stopped(ABOUT, why_no_way(facts.name, facts.place.host, neighbour, why))

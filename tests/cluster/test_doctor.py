@@ -192,7 +192,7 @@ def test_a_clock_that_is_off_is_told(facts: ClockFacts, level: Level, part: str)
 def test_a_port_that_is_taken_stops_a_join_and_says_by_whom() -> None:
     taken = (Busy(7700, "Address already in use", "ray, process 7"), Busy(7701, "Address already in use"))
     found = only(port_findings(PortFacts("7700-7731", busy=taken)), Level.STOP)
-    assert found.what == "port 7700 cannot be listened on (Address already in use by ray, process 7), and 1 more ports are taken"
+    assert found.what == "port 7700 cannot be listened on (Address already in use by ray, process 7), nor can 1 more"
     assert only(port_findings(PortFacts("1-2", "--ports 1-2 is no range: write another")), Level.STOP).remedy == "write another"
 
 
@@ -261,7 +261,7 @@ WAY = WayFacts(
 
 def test_a_way_that_is_open_is_told_with_its_figures() -> None:
     text = said(way_findings(WAY))
-    assert "attic reach this machine at 192.168.1.30, on all 2 ports" in text
+    assert "attic reaches this machine at 192.168.1.30, on all 2 ports" in text
     assert "attic: 0.4 ms there and back, 0.94 Gbit/s there, 0.88 back" in text and "note" not in text and "stop" not in text
 
 

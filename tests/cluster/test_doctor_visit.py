@@ -97,7 +97,7 @@ async def test_a_visit_measures_the_way_there_and_back_and_joins_nothing(swarm: 
     (link,) = document["links"]
     assert link["rig"] == "attic" and link["rtt_ms"] > 0 and link["there_gbit_s"] > 0 and link["back_gbit_s"] > 0
     told = "\n".join(f["what"] for f in document["findings"])
-    assert "attic reach this machine at 127.0.0.1, on all 32 ports" in told
+    assert "attic reaches this machine at 127.0.0.1, on all 32 ports" in told
     assert "what the swarm runs" in told and "within 1 s of the swarm's" in told
     assert list(swarm.agents.workers) == [swarm.address]
 
