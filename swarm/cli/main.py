@@ -61,7 +61,7 @@ COMMANDS = {
         Command("report", "One file to attach to a bug, without keys and names.", "swarm report --out bug.txt"),
         Command("experts", "What the routers chose, Block by Block, and where those experts are.", "swarm experts --block 3"),
         Command("plan", "Where everything would go, and why, without starting anything.", "swarm plan nano --device cpu=4GiB"),
-        Command("key", "Invite somebody who may chat and not join, shut him out again, or change the key.", "swarm key invite --expires 7d"),
+        Command("key", "Invitations for those who may chat and not join; another key.", "swarm key invite --expires 7d"),
         Command("models", "Which models are here, on which rig, how big, in which dtype.", "swarm models"),
         Command("cache", "What this rig's disk keeps of quantized weights; prune deletes.", "swarm cache prune --older-than 30d"),
         Command("down", "Stop the swarm that this rig heads.", "swarm down"),
