@@ -3,7 +3,8 @@
     python -m benchmarks.hop [--tokens 500] [--hidden 4096] [--key KEY]
 
 Real Worker processes; both clocks are this machine's monotonic one. A hidden state of 4096 in bf16 is 8 KiB, Mixtral's.
-The floor is the same message over a bare grpc.aio stream between two processes, with the same pauses: after a pause threads
+Workers of one rig talk through a Unix socket, others through TCP; both are measured, token by token in turns.
+The floor is the same message over TCP and a bare grpc.aio stream between two processes, with the same pauses: after a pause threads
 must be woken, which on a virtual machine can cost more than everything else. Measured in the same run.
 """
 
@@ -41,10 +42,22 @@ class Times:
     computing: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Way:
+    """How two Workers talk: with which key, and through a Unix socket or TCP on loopback."""
+
+    key: str
+    unix: bool
+
+    def __str__(self) -> str:
+        return f"{'TLS' if self.key else 'plain text'}, {'Unix socket' if self.unix else 'TCP'}"
+
+
 @asynccontextmanager
-async def conversing(folder: Path, tokens: int, credentials: Credentials) -> AsyncIterator[Session]:
+async def conversing(folder: Path, tokens: int, way: Way) -> AsyncIterator[Session]:
     """A Session over two Workers of its own."""
-    plan = even_plan(described(folder), stages=2, threads=1, sessions=1, context=tokens + 64)
+    credentials, rigs = Credentials(way.key), ("here", "here" if way.unix else "there")
+    plan = even_plan(described(folder), stages=2, threads=1, sessions=1, context=tokens + 64, rigs=rigs)
     async with workers(plan, credentials=credentials) as path:
         client = BareClient(path, credentials)
         session = Session(client)
@@ -54,13 +67,13 @@ async def conversing(folder: Path, tokens: int, credentials: Credentials) -> Asy
         await client.close()
 
 
-async def hops(tokens: int, hidden: int, keys: Sequence[str]) -> list[Times]:
-    """The Times of a swarm with each key. Tokens go through them in turns, so that other work on the machine meets all alike."""
+async def hops(tokens: int, hidden: int, ways: Sequence[Way]) -> list[Times]:
+    """The Times of a swarm of each kind. Tokens go through them in turns, so that other work on the machine meets all alike."""
     folder = Path(tempfile.gettempdir()) / f"swarm-bench-hop-{hidden}"
     ensure(folder, hidden=hidden, ffn=64, blocks=2, heads=32, kv_heads=8, vocab=512)
-    found = [Times() for _ in keys]
+    found = [Times() for _ in ways]
     async with AsyncExitStack() as stack:
-        sessions = [await stack.enter_async_context(conversing(folder, tokens + WARM_UP, Credentials(key))) for key in keys]
+        sessions = [await stack.enter_async_context(conversing(folder, tokens + WARM_UP, way)) for way in ways]
         for number in range(tokens + WARM_UP):
             for session, times in zip(sessions, found, strict=True):
                 session.append(number % 500)
@@ -135,9 +148,9 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=4096)
     parser.add_argument("--key", help="also measure a swarm with this key: TLS beside plain text, in the same run")
     given = parser.parse_args()
-    keys = ["", given.key] if given.key else [""]
-    for key, times in zip(keys, asyncio.run(hops(given.tokens, given.hidden, keys)), strict=True):
-        show("TLS" if key else "plain text", times, bare(given.tokens, given.hidden, percentile(times.computing, 0.5), key))
+    ways = [Way(key, unix) for key in dict.fromkeys(("", given.key or "")) for unix in (True, False)]
+    for way, times in zip(ways, asyncio.run(hops(given.tokens, given.hidden, ways)), strict=True):
+        show(str(way), times, bare(given.tokens, given.hidden, percentile(times.computing, 0.5), way.key))
 
 
 def show(how: str, times: Times, floor: list[float]) -> None:

@@ -36,12 +36,16 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def even_plan(model: Model, stages: int, threads: int, sessions: int, context: int) -> Plan:
-    """Equal Stages on as many Workers of this machine, each with so many threads."""
+def even_plan(model: Model, stages: int, threads: int, sessions: int, context: int, rigs: Sequence[str] = ()) -> Plan:
+    """Equal Stages on as many Workers of this machine, each with so many threads.
+
+    Args:
+        rigs: what rig each is said to be on; by default one. Workers of one rig talk through a Unix socket.
+    """
     num_blocks = model.config.num_blocks
     cuts = [i * num_blocks // stages for i in range(stages + 1)]
     workers = tuple(
-        WorkerSpec(f"w{i}", "here", "cpu", f"127.0.0.1:{port}", 1 << 40, threads=threads)
+        WorkerSpec(f"w{i}", rigs[i] if rigs else "here", "cpu", f"127.0.0.1:{port}", 1 << 40, threads=threads)
         for i, port in enumerate(free_ports(stages))
     )
     route = Route(tuple(Stage(f"w{i}", cuts[i], cuts[i + 1]) for i in range(stages)))

@@ -1,4 +1,4 @@
-"""The other Workers of a Plan: one channel to each, for single calls and streams alike."""
+"""The other Workers of a Plan: one channel to each, for single calls and streams alike; through a Unix socket on one rig."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 import grpc.aio
 
+from swarm.plan import Plan
+from swarm.wire import near
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 
@@ -17,10 +19,17 @@ class Peers:
         self._credentials = credentials
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, StageServiceStub] = {}
+        self._beside: dict[str, str] = {}
+        """Address → name, of the Workers on this rig."""
+
+    def know(self, plan: Plan, name: str) -> None:
+        """Learn who is on the same rig as the Worker of that name."""
+        rig = plan.worker(name).rig
+        self._beside |= {w.address: w.name for w in plan.workers if w.rig == rig}
 
     def stub(self, address: str) -> StageServiceStub:
         if address not in self._stubs:
-            self._channels[address] = self._credentials.channel(address)
+            self._channels[address] = self._credentials.channel(self._nearest(address))
             self._stubs[address] = StageServiceStub(self._channels[address])
         return self._stubs[address]
 
@@ -29,3 +38,7 @@ class Peers:
         for address in self._channels.keys() - set(addresses):
             del self._stubs[address]
             await self._channels.pop(address).close(None)
+
+    def _nearest(self, address: str) -> str:
+        worker, port = self._beside.get(address), address.rpartition(":")[2]
+        return (near.address_of(worker, int(port)) if worker and port.isdecimal() else None) or address

@@ -1,0 +1,46 @@
+"""Unix sockets between Workers of one rig: where they are, and whether they can be trusted to be ours.
+
+A Worker listens there beside its port, with the same credentials: who connects shows the same papers as from afar. The folder
+is its user's alone (mode 0700), so that nobody else can put a socket there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path("/tmp")
+
+
+def address_of(worker: str, port: int, root: Path = ROOT) -> str | None:
+    """Where that Worker listens on this machine, as gRPC names it; None where it does not."""
+    path = _path(worker, port, root)
+    return f"unix:{path}" if _is_ours(path.parent) and path.is_socket() else None
+
+
+def address_for(worker: str, port: int, root: Path = ROOT) -> str | None:
+    """Where a Worker may listen beside its port; None where there is no folder that is its user's alone."""
+    path = _path(worker, port, root)
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if _is_ours(path.parent):
+            path.unlink(missing_ok=True)  # of one that was killed
+            return f"unix:{path}"
+    return None
+
+
+def _path(worker: str, port: int, root: Path) -> Path:
+    name = hashlib.sha256(f"{worker}:{port}".encode()).hexdigest()[:32]
+    return root / f"swarm-{os.getuid()}" / name
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is no link, this user's, and nobody else's to look into."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
