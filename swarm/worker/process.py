@@ -18,6 +18,7 @@ import torch
 from swarm.errors import SwarmError
 from swarm.logs.file import LogFile
 from swarm.plan import Plan
+from swarm.wire import near
 from swarm.wire.admission import Admission
 from swarm.wire.credentials import Credentials
 from swarm.wire.open_files import allow_many
@@ -77,6 +78,8 @@ async def serving(settings: WorkerSettings) -> AsyncIterator[tuple[Worker, str]]
     server = settings.credentials.server(admission)
     try:
         port = settings.credentials.bind(server, settings.listen)
+        if (beside := near.address_for(s.name, port)) is not None:
+            s.credentials.bind(server, beside)
         address = f"{settings.listen.rsplit(':', 1)[0]}:{port}"
         add_StageServiceServicer_to_server(StageServicer(worker), server)
         add_WorkerServiceServicer_to_server(ControlServicer(worker, address, settings.credentials), server)

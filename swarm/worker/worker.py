@@ -106,6 +106,7 @@ class Worker:
                 raise DoesNotFit(spec.planned_bytes, self.memory_bytes, f"worker {name}")
             if self.epochs.get(plan.epoch) is not None:
                 return
+            self.peers.know(plan, name)
             if release_first:
                 for number in [e.number for e in self.epochs.all()]:  # no epoch in hand: it would keep its weights
                     await self._retire(number, RELEASE_S, keep=plan)

@@ -1,0 +1,78 @@
+"""Unix sockets between Workers of one rig: only in a folder that is the user's alone, and spoken to as from afar."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import grpc.aio
+import psutil
+import pytest
+
+pytest.importorskip("torch", reason="the Workers of these tests need it")
+
+from plans import plan_of
+from raw_client import bits, raw, step
+from swarm_processes import workers_here
+
+from swarm.errors import NoSwarm, WrongKey
+from swarm.wire import near
+from swarm.wire.credentials import Credentials
+from swarm.wire.status import from_rpc
+from swarm.wire.v1 import worker_pb2 as pb
+from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
+
+TEXT = [(11 * i) % 2000 + 50 for i in range(40)]
+KEY = "nobody-guesses-this-one"
+
+
+def connections(address: str) -> int:
+    """That this process serves at a Unix socket, its listening one included."""
+    path = address.removeprefix("unix:")
+    return sum(each.laddr == path for each in psutil.Process().net_connections("unix"))
+
+
+@pytest.mark.parametrize("key", ["", KEY])
+async def test_workers_of_one_rig_talk_through_a_socket_and_those_of_two_do_not_and_the_bits_are_the_same(key: str) -> None:
+    credentials, found = Credentials(key), []
+    for rigs in (("here", "here"), ("here", "there")):
+        plan = plan_of([3, 8])
+        plan = replace(plan, workers=tuple(replace(w, rig=rig) for w, rig in zip(plan.workers, rigs, strict=True)))
+        beside = ""
+        async with workers_here(plan, credentials), raw(plan, credentials) as client:
+            beside = near.address_of("w1", int(plan.worker("w1").address.rpartition(":")[2])) or ""
+            found.append(bits(*await client.ask(step(await client.open(64), TEXT, 0))))
+            assert connections(beside) == (2 if rigs[0] == rigs[1] else 1)
+        assert not Path(beside.removeprefix("unix:")).exists()
+    assert found[0] == found[1]
+
+
+async def test_who_has_no_key_is_refused_at_the_socket_as_at_the_port() -> None:
+    plan = plan_of([8])
+    async with workers_here(plan, Credentials(KEY)):
+        beside = near.address_of("w0", int(plan.worker("w0").address.rpartition(":")[2]))
+        assert beside is not None
+        for stranger in (Credentials(), Credentials("nobody-guesses-that-one")):
+            async with stranger.channel(beside) as channel:
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await WorkerServiceStub(channel).Status(pb.WorkerStatusRequest(), timeout=10)
+            assert isinstance(from_rpc(refused.value, "the worker"), (NoSwarm, WrongKey))
+
+
+def test_a_folder_that_others_can_look_into_or_that_is_a_link_is_used_by_nobody(tmp_path: Path) -> None:
+    folder = tmp_path / f"swarm-{os.getuid()}"
+    folder.mkdir(mode=0o755)
+    assert near.address_for("w", 1, tmp_path) is None
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    assert near.address_for("w", 1, tmp_path) is None
+    folder.unlink()
+    address = near.address_for("w", 1, tmp_path)
+    assert address is not None and near.address_of("w", 1, tmp_path) is None, "nobody listens yet"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address.removeprefix("unix:"))
+        assert near.address_of("w", 1, tmp_path) == address
+        folder.chmod(0o777)
+        assert near.address_of("w", 1, tmp_path) is None
