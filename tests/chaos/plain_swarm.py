@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 class PlainSwarm:
     """Rigs go by name. Everything that it starts has its mark in the environment."""
 
-    rigs = RIGS
+    rigs = guests = RIGS
 
     def __init__(self, shape: Shape, folder: Path) -> None:
         self.shape, self.folder = shape, folder

@@ -24,6 +24,7 @@ class RaySwarm:
 
     rigs = ("attic", "desk")
     head = "attic"
+    guests = ("desk",)
 
     def __init__(self, shape: Shape, folder: Path) -> None:
         self._shape = shape

@@ -11,7 +11,7 @@ from faults.swarm_port import Swarm
 
 
 async def strike(swarm: Swarm, blow: Blow) -> None:
-    rig = blow.of(swarm.rigs)
+    rig = blow.of(swarm.guests)
     await swarm.owner_ends(rig, signal.SIGTERM)
     await asyncio.sleep(blow.seconds)
     await swarm.start_rig(rig)

@@ -21,6 +21,11 @@ class Swarm(Protocol):
     def rigs(self) -> tuple[str, ...]: ...
 
     @property
+    def guests(self) -> tuple[str, ...]:
+        """Those without whom the swarm still has its Coordinator."""
+        ...
+
+    @property
     def address(self) -> str:
         """host:port of the door."""
         ...
