@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc.aio
 
-from swarm.errors import Lost, StepError, SwarmError, WrongKey
+from swarm.errors import Expired, Lost, StepError, SwarmError, WrongKey
 from swarm.lost import lost
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
@@ -194,7 +194,7 @@ class RouteStreams:
         try:
             with self._calling(worker):
                 await stub.Ping(pb.PingRequest(), timeout=PING_S)
-        except Lost:
+        except (Lost, Expired):
             self._break(gone := lost(self.plan, worker, "it says nothing"))
             raise gone from None
 

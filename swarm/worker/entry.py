@@ -148,7 +148,8 @@ class EntryStage:
         if not 0 <= step.header.seconds_left <= MAX_WAIT_S:
             raise Refused(f"a step that waits {step.header.seconds_left} s; 0 to {MAX_WAIT_S:.0f} are allowed", self._flow.name)
         check_ask(step.header.ask, step.num_rows, plan.model.config.vocab)
-        epoch.pool.table.find(step.session)
+        session, header = epoch.pool.table.find(step.session), step.header
+        header.stages = session.stages_for(header.position, step.num_rows, asked=header.ask.rows > 0)
         step.caller.check_waiting(step.num_rows, step.num_bytes)
         if self._queue.rows_with(step) > plan.context + plan.max_rows:
             raise Full("this session sends more than it has positions for", self._flow.name)

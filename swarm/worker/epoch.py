@@ -69,6 +69,11 @@ class Epoch:
     def is_last(self) -> bool:
         return self.plan.routes[self.route].last == self.name
 
+    def ends_here(self, stages: int) -> bool:
+        """Whether a Step that goes through so many Stages of the Route (0: all) goes no further."""
+        route = self.plan.routes[self.route].stages
+        return self.is_last or (stages > 0 and self.name in (s.worker for s in route[stages - 1 :]))
+
     @property
     def shard_wait_s(self) -> float:
         """Seconds that the compute thread has waited for remote experts in this epoch."""
@@ -139,6 +144,11 @@ class Epochs:
     def moved(self) -> Moved:
         """What a frame of an epoch that is not served here is answered."""
         return Moved(self._newest, self._name)
+
+    def look(self) -> None:
+        """Find Workers that say nothing of the experts that they are asked for."""
+        for epoch in self._epochs.values():
+            epoch.look()
 
     def all(self) -> list[Epoch]:
         return list(self._epochs.values())

@@ -170,11 +170,13 @@ class Flow:
             for client, steps in by_client.items():
                 self.answers.send(client, pb.Answer(steps=steps, timings=timings))
             return
-        now = time.monotonic()
+        now, (going, hidden) = time.monotonic(), outcome.goes_on(epoch)
+        if not going:
+            return
         frame = pb.MicroBatch(
-            model_id=epoch.plan.model.model_id, epoch=epoch.number, route=epoch.route, hidden=outcome.hidden, timings=timings
+            model_id=epoch.plan.model.model_id, epoch=epoch.number, route=epoch.route, hidden=hidden, timings=timings
         )
-        for step, _ in outcome.done:
+        for step in going:
             step.header.seconds_left = max(0.0, step.deadline - now)
             frame.steps.append(step.header)
         self._send_on(epoch, frame, ticket)
@@ -184,7 +186,7 @@ class Flow:
             if answered.answer is not None:
                 self.answers.send(header.client, pb.Answer(steps=[answered.answer]))
             return
-        if answered.hidden is not None and answered.header is not None:
+        if answered.hidden is not None and answered.header is not None and not epoch.ends_here(answered.header.stages):
             model_id = epoch.plan.model.model_id
             hidden = to_wire(answered.hidden)
             frame = pb.MicroBatch(model_id=model_id, epoch=epoch.number, route=epoch.route, hidden=hidden)

@@ -85,6 +85,14 @@ class Outcome:
     computed_at: float = 0.0
     """When the model was done with it, before its results were made into bytes."""
 
+    def goes_on(self, epoch: Epoch) -> tuple[list[Admitted], TensorMessage | None]:
+        """The Steps that the next Stage computes too, and their rows."""
+        going = [(step, answered.hidden) for step, answered in self.done if not epoch.ends_here(step.header.stages)]
+        if len(going) == len(self.done):
+            return [step for step, _ in going], self.hidden
+        rows = [hidden for _, hidden in going if hidden is not None]
+        return [step for step, _ in going], to_wire(torch.cat(rows)) if rows else None
+
 
 def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], None]) -> Outcome:
     """Compute a micro-batch on the compute thread. Every Step ends as done or failed; nothing is raised."""

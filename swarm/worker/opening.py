@@ -206,7 +206,9 @@ class Opening:
         if any(r.full for r in given):
             await self._release_all(epoch, _closing(request))
             return None
-        return min(r.held for r in given)
+        held = dict(zip([self._name, *(name for name, _ in self._others(epoch))], (r.held for r in given), strict=True))
+        epoch.pool.table.find(request.session).ahead = tuple(held[s.worker] for s in epoch.plan.routes[epoch.route].stages)
+        return min(held.values())
 
     async def _release_all(self, epoch: Epoch, request: pb.CloseRequest) -> None:
         calls = [self._call(name, stub.Release(request, timeout=CALL_S)) for name, stub in self._others(epoch)]

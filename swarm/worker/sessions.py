@@ -50,6 +50,8 @@ class Session:
     generation: int = 0
     """Grows when a Step failed after it was admitted: what was admitted behind it must not run."""
     closing: bool = False
+    ahead: tuple[int, ...] = ()
+    """On the entry Stage, while the Session comes back: what each Stage of the Route held when it was opened."""
     owner: Caller | None = None
     """Whose it is; None where it came here from the entry Stage."""
 
@@ -99,6 +101,16 @@ class Session:
         self.held.update(dict.fromkeys(blocks, position + len(tokens)))
         self.under_way += 1
         return Verdict.RUN
+
+    def stages_for(self, position: int, rows: int, asked: bool) -> int:
+        """Through how many Stages a Step goes; 0: all. What all Stages behind hold already, they need not compute again.
+
+        Who asks something of a row has it computed everywhere, and is back.
+        """
+        if asked:
+            self.ahead = ()
+        lacking = [place for place, held in enumerate(self.ahead, start=1) if held < position + rows]
+        return lacking[-1] if lacking and lacking[-1] < len(self.ahead) else 0
 
     def landmarks(self, held: int) -> dict[int, int]:
         """Some prefix hashes, dense near the end and sparse before: enough to find a common prefix within a factor."""

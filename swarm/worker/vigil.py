@@ -23,6 +23,7 @@ MOST_S = 20.0
 RECENT = 16
 SLOWEST_BYTES_PER_S = 125e3
 """What is on its way may take so long: 1 Mbit/s."""
+NOBODY = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 _LOG = logging.getLogger(__name__)
 
 
@@ -40,11 +41,11 @@ class Vigil:
         self._took: deque[float] = deque(maxlen=RECENT)
         self._heard_at = -float("inf")
         self._asking: asyncio.Task[None] | None = None
-        self._slow = False
+        self._slow = self._gone = False
 
     def heard(self, took_s: float | None = None) -> None:
         """It said something. `took_s`: of what was expected, since it was asked for."""
-        self._heard_at = time.monotonic()
+        self._heard_at, self._gone = time.monotonic(), False
         if took_s is not None:
             self._took.append(took_s)
             self._slow = False
@@ -58,8 +59,8 @@ class Vigil:
         """Something is expected of it since then: ask it where half the time has passed, so that all of it tells."""
         now, allowed_s = time.monotonic(), self.allowed_s(num_bytes)
         began = max(since, self._heard_at)
-        if now - began > allowed_s / 2 and self._asking is None:
-            self._asking = asyncio.get_running_loop().create_task(self._ask(began, began + allowed_s - now))
+        if (self._gone or now - began > allowed_s / 2) and self._asking is None:  # who was silent a moment ago is asked at once
+            self._asking = asyncio.get_running_loop().create_task(self._ask(began, 0.0 if self._gone else began + allowed_s - now))
 
     def end(self) -> None:
         """Nothing is expected any more."""
@@ -70,7 +71,8 @@ class Vigil:
         try:
             await self._ping(max(FLOOR_S / 2, seconds))
         except grpc.aio.AioRpcError as error:
-            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and self._heard_at <= began:
+            self._gone = error.code() in NOBODY and self._heard_at <= began
+            if self._gone:
                 self._silent(f"it said nothing for {time.monotonic() - began:.1f} s")
         else:
             if not self._slow:

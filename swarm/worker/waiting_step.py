@@ -54,7 +54,8 @@ class WaitingStep:
     def goes_on(self, before: Self) -> bool:
         """Whether it may be one Step with the one before it: that is a piece, and nothing is asked of it, so nobody misses it."""
         piece = before.num_rows == PIECE_ROWS and not before.header.ask.rows
-        return piece and self.header.position == before.header.position + PIECE_ROWS and self.frame == before.frame
+        alike = self.frame == before.frame and self.header.stages == before.header.stages
+        return piece and alike and self.header.position == before.header.position + PIECE_ROWS
 
     def counts(self, times: int) -> None:
         """Count it as waiting, once more or (-1) no more."""

@@ -271,8 +271,7 @@ class Worker:
         while True:
             await asyncio.sleep(SWEEP_S)
             self.flow.hops.look()
-            for epoch in self.epochs.all():
-                epoch.look()
+            self.epochs.look()
             now = time.monotonic()
             self.opening.take_back(now)
             self.entry.sweep(now)

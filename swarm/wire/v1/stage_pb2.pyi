@@ -105,7 +105,7 @@ class Ask(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., k: _Optional[int] = ..., temperature: _Optional[float] = ..., named: _Optional[_Iterable[int]] = ..., named_per_row: _Optional[int] = ..., whole_row: bool = ...) -> None: ...
 
 class StepHeader(_message.Message):
-    __slots__ = ("session", "serial", "position", "tokens", "prefix_hash", "seconds_left", "ask", "client")
+    __slots__ = ("session", "serial", "position", "tokens", "prefix_hash", "seconds_left", "ask", "client", "stages")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SERIAL_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +114,7 @@ class StepHeader(_message.Message):
     SECONDS_LEFT_FIELD_NUMBER: _ClassVar[int]
     ASK_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     serial: int
     position: int
@@ -122,7 +123,8 @@ class StepHeader(_message.Message):
     seconds_left: float
     ask: Ask
     client: bytes
-    def __init__(self, session: _Optional[bytes] = ..., serial: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., prefix_hash: _Optional[int] = ..., seconds_left: _Optional[float] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., client: _Optional[bytes] = ...) -> None: ...
+    stages: int
+    def __init__(self, session: _Optional[bytes] = ..., serial: _Optional[int] = ..., position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., prefix_hash: _Optional[int] = ..., seconds_left: _Optional[float] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., client: _Optional[bytes] = ..., stages: _Optional[int] = ...) -> None: ...
 
 class StageTiming(_message.Message):
     __slots__ = ("worker", "queue_s", "compute_s", "shard_wait_s", "began_s")
