@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands_harness import NOISE, NUM_PORTS, Person, Running, join_words, wait_for
+from commands_harness import NOISE, Person, Running, join_words, wait_for
 
-from cluster.ports import Ports
+from cluster.ports import Ports, parse_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
@@ -91,11 +91,10 @@ def heard(port: int, said: bytes) -> bytes:
 
 
 def test_no_port_answers_a_stranger_but_rays_pages(person: Person, up: Running) -> None:
-    first = int(person.address.rpartition(":")[2])
-    ports = Ports.lay_out(f"{first}-{first + NUM_PORTS - 1}", len(DEVICES) // 2)
+    ports = Ports.lay_out(person.ports, len(DEVICES) // 2)
     pages = {ports.ray[name] for name in ("dashboard", "agent_http", "metrics", "runtime_env", "dashboard_metrics")}
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    answering = {port for port in range(first, first + NUM_PORTS) if heard(port, preface)}
+    answering = {port for port in parse_ports(person.ports) if heard(port, preface)}
     assert answering <= pages and ports.ray["metrics"] in answering  # which shows that asking so is heard
     told = {port for port in pages if b" 200 " in heard(port, b"GET /metrics HTTP/1.0\r\n\r\n")}
     assert told <= {ports.ray["metrics"], ports.ray["dashboard_metrics"]}
@@ -228,6 +227,30 @@ def _status_or_none(person: Person) -> dict[str, Any] | None:
     ran = person.run("status", "--json")
     document: dict[str, Any] = json.loads(ran.out) if ran.code == 0 else {}
     return document if document.get("epoch") else None
+
+
+def test_logs_tell_what_all_processes_said_with_a_silent_coordinator_too_and_hold_no_prompt(person: Person, up: Running) -> None:
+    assert answers(person)
+    coordinator = next(pid for pid, line in person.processes().items() if line.startswith("ray::Coordinator"))
+    os.kill(coordinator, signal.SIGSTOP)
+    try:
+        ran = person.run("logs", "attic", "--json")
+    finally:
+        os.kill(coordinator, signal.SIGCONT)
+    assert ran.code == 0 and "these are the logs that can be had without it" in ran.err
+    records = [json.loads(line) for line in ran.out.splitlines()]
+    assert [r["at"] for r in records] == sorted(r["at"] for r in records)
+    assert {"up", "coordinator", "worker cpu:0", "worker cpu:1", "worker cpu:2"} <= {r["process"] for r in records}
+    assert any("serves at" in r["said"] for r in records) and any("is in force: nano" in r["said"] for r in records)
+    assert not [word for word in ("France", "Paris", "grass") if word in ran.out]
+
+
+def test_what_was_unloaded_comes_back_with_the_next_question(person: Person, up: Running) -> None:
+    ran = person.run("unload")
+    assert ran.code == 0 and "MiB given back" in ran.out, ran.err
+    assert "unloaded nano" in person.run("models").out
+    ran = person.run("chat", QUESTION, "--temperature", "0")
+    assert (ran.code, ran.out) == (0, f"{ANSWER}\n") and "is bringing nano back" in ran.err
 
 
 def test_down_ends_everything_and_says_so(person: Person, up: Running) -> None:
