@@ -23,7 +23,7 @@ def parts(plan: Plan, name: str) -> dict[Part, int]:
     stage = plan.stage_of(name, route) if route is not None else None
     blocks = stage.blocks if stage else range(0)
     kv = sizes.kv(plan.kv_pages * plan.page_positions)
-    found: dict[Part, int] = {("core", b, 0): sizes.block_core for b in (*blocks, *_standing_by(plan, name))}
+    found: dict[Part, int] = {("core", b, 0): sizes.core(b) for b in (*blocks, *_standing_by(plan, name))}
     found |= {(f"kv{plan.model.kv}", b, plan.kv_pages): kv for b in blocks}
     found |= {("embedding", 0, 0): sizes.embedding} if 0 in blocks else {}
     found |= {("head", 0, 0): sizes.head} if num_blocks - 1 in blocks else {}

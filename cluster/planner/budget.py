@@ -104,7 +104,7 @@ class Prices:
         """
         first = 0 in copied or (blocks.start == 0 and bool(blocks))
         last = self.num_blocks - 1 in copied or (blocks.stop == self.num_blocks and bool(blocks))
-        ends = first * self.sizes.embedding + last * self.sizes.head
+        ends = first * (self.sizes.embedding + self.sizes.first_more) + last * self.sizes.head
         experts = len(blocks) * self.num_experts - remote + held
         return Budget(
             weights_bytes=len(blocks) * self.sizes.block_core + experts * self.expert + ends + standing_by * self.sizes.block,
@@ -114,7 +114,7 @@ class Prices:
 
     def fixed(self, first: bool, last: bool) -> int:
         """What a Stage costs beside its Blocks: workspace, and the ends of the model that it has."""
-        ends = first * self.sizes.embedding + last * self.sizes.head
+        ends = first * (self.sizes.embedding + self.sizes.first_more) + last * self.sizes.head
         return ends + self.sizes.workspace(MAX_ROWS, last, self.context)
 
     @property

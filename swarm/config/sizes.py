@@ -38,9 +38,10 @@ def number_bytes(dtype: str) -> int:
 class Sizes:
     """What the parts of a model weigh, in bytes, once converted to a dtype.
 
-    What the dtype means for each matrix, `swarm.bits` says. All Blocks count as equal, so that any of them may be anywhere:
-    where some have a dense MLP instead of experts, every core counts as the larger kind, and those Blocks count as if they had
-    experts too. For DeepSeek-MoE 16B that is 3.8 GB in bf16 beside the 32.8 that it has.
+    What the dtype means for each matrix, `swarm.bits` says. All Blocks count as equal, so that any of them may be anywhere.
+    Where only the first has a dense MLP instead of experts, what it has more than the others is counted beside the embedding,
+    which is always with it (`first_more`), and it counts as if it had experts too: for DeepSeek-MoE 16B 1.1 GB in bf16 beside
+    the 32.8 that it has. Where others are dense, every core counts as the larger kind.
 
     Args:
         kv_dtype: one of `KV_DTYPES`.
@@ -81,11 +82,29 @@ class Sizes:
 
     @cached_property
     def block_core(self) -> int:
-        """A Block without its experts: attention, two norms, and the larger of router with shared expert, and dense MLP."""
+        """A Block without its experts: attention, two norms, router and shared expert; see above for dense ones."""
+        beside = self._beside_experts if self._dense_first else max(self._beside_experts, self._mlp(self.config.experts.dense_ffn))
+        return self._attention + 2 * self.config.hidden * self.element + beside
+
+    @cached_property
+    def first_more(self) -> int:
+        """What Block 0 without its experts weighs beside `block_core`: a dense MLP is larger than a shared expert."""
+        return max(0, self._mlp(self.config.experts.dense_ffn) - self._beside_experts) if self._dense_first else 0
+
+    def core(self, block: int) -> int:
+        """That Block without its experts."""
+        return self.block_core + (self.first_more if block == 0 else 0)
+
+    @property
+    def _dense_first(self) -> bool:
+        return self.config.experts.dense_blocks == (0,)
+
+    @property
+    def _beside_experts(self) -> int:
+        """Router, and the shared expert with its gate."""
         c, parts = self.config, self.config.experts
         router = (c.num_experts * (c.hidden + parts.router_bias) + parts.shared_gate * c.hidden) * self.element
-        beside = router * c.routed + self._mlp(parts.shared_ffn)
-        return self._attention + 2 * c.hidden * self.element + max(beside, self._mlp(parts.dense_ffn))
+        return router * c.routed + self._mlp(parts.shared_ffn)
 
     @property
     def _attention(self) -> int:
@@ -110,7 +129,7 @@ class Sizes:
     @property
     def weights(self) -> int:
         """The whole model; see above for those with dense Blocks."""
-        return self.embedding + self.config.num_blocks * self.block + self.head
+        return self.embedding + self.first_more + self.config.num_blocks * self.block + self.head
 
     def kv(self, positions: int) -> int:
         """Keys and values of one Block for that many positions: also of those that a sliding window has left behind."""

@@ -65,7 +65,7 @@ def parts_of(plan: Plan, name: str) -> list[Part]:
 
 def part_bytes(part: Part, sizes: Sizes) -> int:
     """What a part weighs once converted."""
-    return {"embedding": sizes.embedding, "head": sizes.head, "core": sizes.block_core, "expert": sizes.expert}[part.kind]
+    return {"embedding": sizes.embedding, "head": sizes.head, "core": sizes.core(part.block), "expert": sizes.expert}[part.kind]
 
 
 class Holdings:
