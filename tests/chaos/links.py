@@ -90,7 +90,7 @@ class Cables:
 
     def __init__(self) -> None:
         self.door = f"10.78.0.250:{DOOR_PORT}"
-        self._names: list[str] = []
+        self._names: dict[str, str] = {}
 
     async def open(self, rigs: Sequence[str]) -> dict[str, Place]:
         ip("link add swarm-hub type bridge")
@@ -106,17 +106,18 @@ class Cables:
             subprocess.run(["tc", *words.split()], capture_output=True, check=True)
 
     async def close(self) -> None:
-        for name in self._names:
+        for rig, name in self._names.items():
+            ip(f"link del {rig}")  # a namespace that is deleted lets go of it only later
             ip(f"netns del {name}")
         with suppress(subprocess.CalledProcessError):
             ip("link del swarm-hub")
-        self._names = []
+        self._names = {}
 
     def _place(self, rig: str, number: int) -> Place:
         name, host = f"chaos-{os.getpid()}-{number}", f"10.78.0.{number}"
         ip(f"netns add {name}")
-        self._names.append(name)
         ip(f"link add {rig} type veth peer name up0 netns {name}")
+        self._names[rig] = name
         ip(f"link set {rig} master swarm-hub up")
         ip(f"-n {name} addr add {host}/24 dev up0")
         ip(f"-n {name} link set up0 up")
