@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from plans import free_addresses, plan_of
+from plans import free_addresses, odd_experts_on, plan_of
 from questions import answer, questions
 from swarm_processes import InMemory, workers_here
 
@@ -57,8 +57,8 @@ async def tapped(target: str, address: str) -> AsyncIterator[Tap]:
 
 
 async def overheard(credentials: Credentials) -> tuple[list[int], dict[str, bytes]]:
-    """A chat over two Workers, each behind a Tap: its answer, and what was heard before each Worker."""
-    plan = plan_of([4, 8])
+    """A chat over two Workers and a third with experts, each behind a Tap: its answer, and what was heard before each Worker."""
+    plan = plan_of([4, 8], odd_experts_on("w2", range(2)))
     behind = free_addresses([w.name for w in plan.workers])
     hidden = replace(plan, workers=tuple(replace(w, address=behind[w.name]) for w in plan.workers))
     async with AsyncExitStack() as stack:
@@ -84,5 +84,7 @@ async def test_a_prompt_can_be_read_on_the_way_only_where_there_is_no_key(key: s
     assert said == STORY.answer[:8]
     assert all(len(passed) > 1000 for passed in heard.values()), "next to nothing went through a tap"
     assert (on_the_wire(SAID[:6]) in heard["w0"]) is readable
-    assert [b"/swarm.v1.StageService/" in passed for passed in heard.values()] == [readable, readable]
+    calls = {"w0": b"Submit", "w1": b"Hop", "w2": b"Experts"}  # from the client, from Worker to Worker, and to a holder of experts
+    named = {name: b"/swarm.v1.StageService/" + call in heard[name] for name, call in calls.items()}
+    assert named == dict.fromkeys(calls, readable)
     assert not any(b"a key" in passed for passed in heard.values())
