@@ -14,11 +14,13 @@ from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 
 STORIES = questions("stories")
+WAITING, SLOW = "the swarm is full: ", " is slow: "
+"""What may be told: a new chat waits for room like everybody, and a machine that others use is slow."""
 
 
 @asynccontextmanager
 async def chatting(plan: Plan, credentials: Credentials | None = None) -> AsyncIterator[None]:
-    """One chat after the other, from before the block to after it: each text is the recorded one, and nothing was told."""
+    """One chat after the other, from before the block to after it: each text is the recorded one, and no loss was told."""
     told: list[str] = []
     answered, over = asyncio.Event(), asyncio.Event()
 
@@ -40,4 +42,4 @@ async def chatting(plan: Plan, credentials: Credentials | None = None) -> AsyncI
         over.set()
         async with asyncio.timeout(120):
             await chats
-    assert told == []
+    assert [what for what in told if not what.startswith(WAITING) and SLOW not in what] == []
