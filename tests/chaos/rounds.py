@@ -17,6 +17,8 @@ RECOVER_S = 150.0
 SETTLE_S = 50.0
 """Longer than the Sessions of a client that is gone are kept (`swarm.worker.callers.ABANDONED_S`)."""
 POLL_S = 0.25
+ANSWERED = 3
+"""Moments that are noted until all answered anew."""
 
 
 class Hung(Exception):
@@ -24,7 +26,7 @@ class Hung(Exception):
 
     def __init__(self, result: Result) -> None:
         self.result = result
-        super().__init__("; ".join(result.lost))
+        super().__init__("; ".join([*result.lost, *result.left_over]))
 
 
 class Round:
@@ -42,7 +44,8 @@ class Round:
         except (TimeoutError, AssertionError) as error:
             open_ones = [f"{len(t.tokens)} of {len(t.question.answer)} tokens" for t in self._chats.under_way()]
             why = f"{type(error).__name__} {error} {RECOVER_S:.0f} s; answers under way: {', '.join(open_ones) or 'none'}"
-            raise Hung(self._result(blow, self._chats.take(), times, [why], [])) from error
+            lost, left = ([why], []) if len(times) < ANSWERED else ([], [why])  # all answered, but the swarm is not what it was
+            raise Hung(self._result(blow, self._chats.take(), times, lost, left)) from error
         return self._result(blow, self._chats.take(), times, [], await self._settled())
 
     async def _strike(self, blow: Blow, times: list[float]) -> None:
@@ -54,8 +57,8 @@ class Round:
         times.append(time.monotonic())
         await self._chats.all_answer_anew()
         times.append(time.monotonic())
+        await self._chats.rest()  # first: a Worker that serves without a pause is not measured
         await self._swarm.whole()
-        await self._chats.rest()
 
     async def _settled(self) -> list[str]:
         """What is left over, once that no longer changes for the better."""
