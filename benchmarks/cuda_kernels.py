@@ -50,7 +50,7 @@ class Driver:
         return self.target
 
     def get_current_device(self) -> int:
-        return self.target.arch
+        return int(self.target.arch)
 
     def get_current_stream(self, device: int) -> int:
         return 0

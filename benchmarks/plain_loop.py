@@ -24,6 +24,7 @@ from swarm.config import ModelConfig
 from swarm.model.block import Block, BlockCore
 from swarm.model.cache import PagedCache
 from swarm.model.experts import ExpertWeights, LocalExperts
+from swarm.model.product import Weight
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows, Segment
 from swarm.model.stage import Head, Stage
@@ -120,11 +121,11 @@ class PlainLoop:
             x = F.rms_norm(h, (c.hidden,), core.attention_norm, c.norm_eps)
             h = h + self._attention(block, core, x, angles, position)
             h = h + self._moe(block, core, F.rms_norm(h, (c.hidden,), core.ffn_norm, c.norm_eps))
-        return F.linear(F.rms_norm(h[-1], (c.hidden,), w.head.norm, c.norm_eps), w.head.output).float()
+        return _times(F.rms_norm(h[-1], (c.hidden,), w.head.norm, c.norm_eps), w.head.output).float()
 
     def _attention(self, block: int, core: BlockCore, x: Tensor, angles: Angles, position: int) -> Tensor:
         c, end = self.weights.config, position + len(x)
-        qkv = F.linear(x, core.wqkv).view(len(x), -1, c.head_dim)
+        qkv = _times(x, core.wqkv).view(len(x), -1, c.head_dim)
         q, k, v = qkv.split((c.num_heads, c.num_kv_heads, c.num_kv_heads), 1)
         k_all, v_all = self.keys[block][:, :end], self.values[block][:, :end]
         k_all[:, position:] = angles.rotate(k).transpose(0, 1)
@@ -132,18 +133,23 @@ class PlainLoop:
         seen = F.scaled_dot_product_attention(
             angles.rotate(q).transpose(0, 1)[None], k_all[None], v_all[None], is_causal=len(x) > 1, enable_gqa=True
         )
-        return F.linear(seen[0].transpose(0, 1).reshape(len(x), -1), core.wo)
+        return _times(seen[0].transpose(0, 1).reshape(len(x), -1), core.wo)
 
     def _moe(self, block: int, core: BlockCore, x: Tensor) -> Tensor:
-        weight, chosen = F.softmax(F.linear(x, core.router), -1, dtype=torch.float32).topk(self.weights.config.top_k)
+        weight, chosen = F.softmax(_times(x, core.router), -1, dtype=torch.float32).topk(self.weights.config.top_k)
         weight = (weight / weight.sum(-1, keepdim=True)).to(x.dtype)
         y = torch.zeros_like(x)
         for e in chosen.unique().tolist():
             row, k = (chosen == e).nonzero(as_tuple=True)
             expert = self.weights.experts[block, e]
-            gate, up = F.linear(x[row], expert.w13).chunk(2, -1)
-            y.index_add_(0, row, F.linear(F.silu(gate) * up, expert.w2) * weight[row, k, None])
+            gate, up = _times(x[row], expert.w13).chunk(2, -1)
+            y.index_add_(0, row, _times(F.silu(gate) * up, expert.w2) * weight[row, k, None])
         return y
+
+
+def _times(x: Tensor, w: Weight | None) -> Tensor:
+    assert isinstance(w, Tensor), "this loop knows plain matrices only"
+    return F.linear(x, w)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from swarm.client.pace import Pace
-from swarm.client.plan_source import FilePlan
+from swarm.client.plan_source import FilePlan, PlanSource
 from swarm.client.routes import Routes
 from swarm.plan import Model, Plan, Route, Stage, WorkerSpec
 from swarm.weights.describe import describe
@@ -60,9 +60,11 @@ async def workers(plan: Plan, cache: Path | None = None, credentials: Credential
         path.write_text(plan.to_json())
         command = [sys.executable, "-m", "swarm.cli.main", "worker", "--plan-file", str(path)]
         command += ["--cache", str(cache or folder), "--name"]
-        quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
+        quiet = asyncio.subprocess.DEVNULL
         env = {**os.environ, "SWARM_KEY": credentials.key} if credentials.key else dict(os.environ)
-        running = [await asyncio.create_subprocess_exec(*command, w.name, env=env, **quiet) for w in plan.workers]
+        running = [
+            await asyncio.create_subprocess_exec(*command, w.name, env=env, stdout=quiet, stderr=quiet) for w in plan.workers
+        ]
         try:
             for worker, process in zip(plan.workers, running, strict=True):
                 await _started(worker, process, plan.epoch, credentials)
@@ -98,7 +100,8 @@ class BareClient:
     """What a Session needs of a client, without a tokenizer."""
 
     def __init__(self, path: Path, credentials: Credentials = OPEN) -> None:
-        self.source = FilePlan(path)
+        self.source: PlanSource = FilePlan(path)
+        self.plan = Plan.from_json(path.read_text(), str(path))
         self._credentials = credentials
         self.pace = Pace()
         self._routes: Routes | None = None
