@@ -7,6 +7,7 @@ from pathlib import Path
 
 from swarm.config import ModelConfig
 from swarm.plan import Model
+from swarm.weights.checkpoint import pickles_in
 
 _8X7B = ModelConfig(
     architecture="MixtralForCausalLM",
@@ -42,8 +43,8 @@ def known_shape(model: str, dtype: str = "auto") -> Model | None:
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
-        if any(folder.glob("*.safetensors*")):
-            return None
+        if any(folder.glob("*.safetensors*")) or pickles_in(folder):
+            return None  # its weights are looked at; pickles are refused there as they would be when it is loaded
         return _model(folder.resolve().name, str(folder.resolve()), ModelConfig.from_folder(folder), dtype)
     return _model(model, model, SHAPES[model], dtype) if model in SHAPES else None
 

@@ -118,10 +118,14 @@ def weight_files(folder: Path) -> list[str]:
     return shards
 
 
+def pickles_in(folder: Path) -> list[str]:
+    """The names of a folder's files that may be pickled weights, ascending."""
+    return sorted(path.name for ending in PICKLES for path in folder.glob(f"*{ending}"))
+
+
 def _instead(folder: Path) -> str:
     """What a folder without weights that can be read has, in words."""
-    pickles = sorted(path.name for ending in PICKLES for path in folder.glob(f"*{ending}"))
-    if pickles:
+    if pickles := pickles_in(folder):
         return f"its weights only as {pickles[0]}, a pickle, which can run any program and is never read"
     return f"neither {SINGLE} nor {INDEX}"
 

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swarm.errors import ModelError
+from swarm.shapes import known_shape
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.describe import assets
 from swarm.weights.file import LocalFile
@@ -175,3 +176,4 @@ def test_a_pickle_is_never_read_and_its_folder_says_what_to_give(tmp_path: Path,
     (tmp_path / name).write_bytes(b"\x80\x04cos\nsystem\n")
     with pytest.raises(ModelError, match=rf"only as {name}, a pickle, .* never read: give a folder with safetensors"):
         Checkpoint.open(tmp_path)
+    assert known_shape(str(tmp_path)) is None, "nothing is planned that could not be loaded"
