@@ -35,16 +35,18 @@ class Places:
     all: int
 
     @classmethod
-    def of(cls, answering: int, num_stages: int, fixed: int = 0) -> Places:
+    def of(cls, answering: int, num_stages: int, fixed: int = 0, outside: int = 1) -> Places:
         """For so many running answers.
 
-        In all: what the Plan says, or one for each Stage and one more; where no answer runs at least that, so that each Stage has
-        a chunk while the next comes to it. Answers have as many as there are of them; prompts what is left, and at least one.
+        In all: what the Plan says, or one for each Stage and those that are outside; where no answer runs one a Stage and one
+        more at least, so that each has a chunk while the next comes to it. Answers have as many as there are of them; prompts what
+        is left, and at least one.
 
         Args:
-            fixed: the Plan's own number; 0 where it leaves it open. The one more is for the client.
+            fixed: the Plan's own number; 0 where it leaves it open.
+            outside: on their way between Stages and at clients, while every Stage has one; see `Around.outside`.
         """
-        every = fixed or num_stages + 1
+        every = fixed or num_stages + outside
         answers = min(answering, every)
         every = every if answering else max(every, num_stages + 1)
         return cls(answers, max(1, every - answers), every)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from swarm.errors import Expired, Full, Refused, StepError
 from swarm.wire.status import to_step
 from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker.around import Around
 from swarm.worker.batching import BesideRows, Group, Places, alone_rows
 from swarm.worker.callers import Caller
 from swarm.worker.candidates import check_ask
@@ -17,6 +18,7 @@ from swarm.worker.entry_queue import EntryQueue
 from swarm.worker.epoch import Epoch
 from swarm.worker.flow import Flow
 from swarm.worker.frames import Batch, Outcome
+from swarm.worker.ticket import Inside
 from swarm.worker.waiting_step import Reports, WaitingStep, is_answering
 
 RECENT_S = 0.25
@@ -30,6 +32,8 @@ MAX_WAIT_S = 86_400.0
 class _UnderWay:
     steps: list[WaitingStep]
     deadline: float
+    waited_s: float
+    """For their micro-batch, in the mean."""
     answered: set[bytes] = field(default_factory=set)
     """Sessions whose next Step came: their clients have the answer, whether or not its report has come back yet."""
 
@@ -57,6 +61,7 @@ class EntryStage:
         self._next = 0
         self._computing = 0
         self._beside = BesideRows()
+        self._around = Around()
         self._turns = 0
         """Micro-batches with running answers since the last one with prompt, that one included."""
         self._answered_at: dict[bytes, float] = {}
@@ -111,6 +116,7 @@ class EntryStage:
             late = Expired("no stage further down reported the step in time", self._flow.name)
             for step in self._under_way.pop(number).steps:
                 self._fail(step, late)
+        self._around.forget(now - RECENT_S)
         self._answered_at = {s: t for s, t in self._answered_at.items() if now - t < RECENT_S}
         self.pump()
 
@@ -132,6 +138,7 @@ class EntryStage:
             self._fail(step, error)
         else:
             if step.answering:
+                self._around.back(step.session, now)
                 self._answered_at[step.session] = now
             else:
                 self._answered_at.pop(step.session, None)
@@ -159,7 +166,7 @@ class EntryStage:
         plan, stages = epoch.plan, len(epoch.plan.routes[epoch.route].stages)
         under_way = [u.group for u in self._under_way.values()]
         waiting, answering = self._queue.answering(), len(self._answering(epoch))
-        places = Places.of(answering, stages, plan.in_flight)
+        places = Places.of(answering, stages, plan.in_flight, self._around.outside)
         if not places.free(under_way):
             return []
         answers = places.next_answers(answering, under_way)
@@ -191,16 +198,20 @@ class EntryStage:
         for where in dict.fromkeys(s.frame for s in steps):
             part = [s for s in steps if s.frame == where]
             number, self._next = self._next, self._next + 1
-            self._under_way[number] = _UnderWay(part, max(s.deadline for s in part))
+            waited = sum(now - step.came_at for step in part) / len(part)
+            self._under_way[number] = _UnderWay(part, max(s.deadline for s in part), waited)
             frame = pb.MicroBatch(model_id=where[0], epoch=where[1], route=where[2], id=number)
             for step in part:
                 step.header.seconds_left = max(0.0, step.deadline - now)
                 frame.steps.append(step.header)
-            before, waited = self._flow.started, sum(now - step.came_at for step in part) / len(part)
-            self._flow.receive(frame, lambda failed, done, number=number: self._reported(number, failed, done), waited)  # type: ignore[misc]
+            self._around.sent((step.session for step in part if step.answering), now)
+            before = self._flow.started
+            self._flow.receive(
+                frame, lambda failed, done, inside, number=number: self._reported(number, failed, done, inside), waited
+            )
             self._computing += self._flow.started - before
 
-    def _reported(self, number: int, failed: list[pb.StepStatus], done: bool) -> None:
+    def _reported(self, number: int, failed: list[pb.StepStatus], done: bool, inside: Inside) -> None:
         if (under_way := self._under_way.get(number)) is None:
             return
         streams = {s.session: s.reports for s in under_way.steps}
@@ -209,6 +220,9 @@ class EntryStage:
                 streams[status.session].put(pb.Report(failed=[status]))
         if done:
             now = time.monotonic()
+            self._around.reported(
+                (s.session for s in under_way.steps if s.answering), inside.all_s - under_way.waited_s, inside.slowest_s
+            )
             self._answered_at.update((s.session, now) for s in under_way.steps if s.session in self._answered_at)
             del self._under_way[number]
             asyncio.get_running_loop().call_soon(self.pump)

@@ -158,6 +158,8 @@ class Flow:
             step.session.under_way -= 1
             if step.session.closing and not step.session.under_way and batch.epoch.pool.close_session(step.session.id):
                 self.on_freed()
+        if outcome.done and (timing := outcome.timing):
+            batch.ticket.inside.add(timing.queue_s + timing.compute_s, timing.compute_s)
         batch.ticket.part_done()
         self.on_computed(batch, outcome)
 

@@ -85,6 +85,7 @@ class Hops:
         self._vigils[out.address].heard(took_s if report.done else None)
         if report.done:
             del self._out[report.id]
+            out.ticket.inside.add(report.inside_s, report.slowest_s)
             self.work.add(max(0.0, took_s - report.held_s), out.num_bytes)
             out.ticket.part_done()
 

@@ -18,7 +18,7 @@ from swarm.worker.candidates import row_bytes
 from swarm.worker.frames import Answered
 from swarm.worker.opening import reserve_here
 from swarm.worker.outbox import Outbox
-from swarm.worker.ticket import Report
+from swarm.worker.ticket import Inside, Report
 from swarm.worker.worker import Worker
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,8 +33,11 @@ async def refuse(context: Context, error: SwarmError) -> None:
 def _report_to(reports: Outbox[pb.Report], number: int) -> Report:
     since = time.monotonic()
 
-    def report(failed: list[pb.StepStatus], done: bool) -> None:
-        reports.put(pb.Report(id=number, failed=failed, done=done, held_s=time.monotonic() - since if done else 0.0))
+    def report(failed: list[pb.StepStatus], done: bool, inside: Inside) -> None:
+        held_s = time.monotonic() - since if done else 0.0
+        reports.put(
+            pb.Report(id=number, failed=failed, done=done, held_s=held_s, inside_s=inside.all_s, slowest_s=inside.slowest_s)
+        )
 
     return report
 

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from swarm.wire.v1 import stage_pb2 as pb
 
-Report = Callable[[list[pb.StepStatus], bool], None]
-"""Told of Steps that failed, and True once nothing is under way any more."""
+
+@dataclass
+class Inside:
+    """What Stages took for a micro-batch, in seconds."""
+
+    all_s: float = 0.0
+    """Waiting for the compute thread and computing, of all of them."""
+    slowest_s: float = 0.0
+    """Computing, of the one that took longest."""
+
+    def add(self, all_s: float, slowest_s: float) -> None:
+        self.all_s, self.slowest_s = self.all_s + all_s, max(self.slowest_s, slowest_s)
+
+
+class Report(Protocol):
+    """Told of Steps that failed, and True once nothing is under way any more, with what that took inside Stages."""
+
+    def __call__(self, failed: list[pb.StepStatus], done: bool, inside: Inside, /) -> None: ...
 
 
 class Ticket:
@@ -18,6 +35,7 @@ class Ticket:
     """
 
     def __init__(self, report: Report) -> None:
+        self.inside = Inside()
         self._report = report
         self._parts = 1
 
@@ -26,9 +44,9 @@ class Ticket:
 
     def fail(self, statuses: list[pb.StepStatus]) -> None:
         if statuses:
-            self._report(statuses, False)
+            self._report(statuses, False, self.inside)
 
     def part_done(self) -> None:
         self._parts -= 1
         if self._parts == 0:
-            self._report([], True)
+            self._report([], True, self.inside)

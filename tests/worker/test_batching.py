@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.plan import PIECE_ROWS
+from swarm.worker.around import Around
 from swarm.worker.batching import STRETCH, BesideRows, Group, Places, alone_rows
 
 MOST = 256
@@ -16,6 +17,48 @@ def test_as_many_micro_batches_as_keep_every_stage_busy_and_never_more_than_answ
     assert Places.of(50, 3, fixed=1).answers == 1
     assert Places.of(50, 3, fixed=9).answers == 9
     assert Places.of(2, 3, fixed=9).answers == 2
+
+
+def test_what_is_on_its_way_outside_the_stages_has_places_too() -> None:
+    assert [Places.of(50, 3, outside=n).answers for n in (1, 2, 5)] == [4, 5, 8]
+    assert Places.of(4, 3, outside=5).answers == 4, "no more than there are answers"
+    assert Places.of(50, 3, fixed=2, outside=5).answers == 2, "what the Plan says goes before"
+
+
+def looped(around: Around, outside_s: float, inside_s: float, slowest_s: float, report_first: bool = True) -> int:
+    """What is said once a Session went round so, often enough."""
+    for number in range(40):
+        now = 100.0 * number
+        around.sent([b"s"], now)
+        if report_first:
+            around.reported([b"s"], inside_s, slowest_s)
+        around.back(b"s", now + inside_s + outside_s)
+        if not report_first:
+            around.reported([b"s"], inside_s, slowest_s)
+    return around.outside
+
+
+def test_as_many_are_outside_as_the_slowest_stage_computes_meanwhile() -> None:
+    assert Around().outside == 1, "nothing is measured yet"
+    for report_first in (True, False):
+        assert looped(Around(), 0.001, 0.1, 0.05, report_first) == 1
+        assert looped(Around(), 0.012, 0.01, 0.005, report_first) == 3
+    assert looped(Around(), 0.012, 0.4, 0.005) == 3, "waiting in a Stage's queue is not outside"
+
+
+def test_places_follow_what_is_measured_now() -> None:
+    around = Around()
+    assert looped(around, 0.018, 0.01, 0.005) == 4
+    assert looped(around, 0.001, 0.01, 0.005) == 1
+
+
+def test_a_way_that_never_ended_is_forgotten_and_counts_nothing() -> None:
+    around = Around()
+    around.sent([b"s"], 1.0)
+    around.reported([b"s"], 0.01, 0.005)
+    around.forget(before=2.0)
+    around.back(b"s", 500.0)
+    assert around.outside == 1
 
 
 def test_prompts_alone_have_a_chunk_for_each_stage_and_one_on_its_way_whatever_is_best_for_answers() -> None:

@@ -114,7 +114,7 @@ async def test_running_answers_stay_spread_over_the_micro_batches_under_way(monk
 
 
 async def test_the_next_step_waits_for_no_report_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EntryStage, "_reported", lambda entry, number, failed, done: None)  # none comes back in time
+    monkeypatch.setattr(EntryStage, "_reported", lambda entry, number, failed, done, inside: None)  # none comes back in time
     plan = plan_of([4, 8], in_flight=1)
     story = questions("stories")[0]
     async with workers_here(plan), open_client(InMemory(plan), Credentials()) as client:

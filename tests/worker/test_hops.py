@@ -49,7 +49,7 @@ class NextWorker:
 async def test_what_the_next_worker_did_meanwhile_is_no_part_of_the_hop() -> None:
     hops = Hops(cast(Peers, NextWorker(0.3)))
     done = asyncio.Event()
-    ticket = Ticket(lambda failed, over: done.set())
+    ticket = Ticket(lambda failed, over, inside: done.set())
     began = time.monotonic()
     hops.send(plan_of([4, 8]), "w1", pb.MicroBatch(), ticket)
     await done.wait()

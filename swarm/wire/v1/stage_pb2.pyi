@@ -186,16 +186,20 @@ class StepStatus(_message.Message):
     def __init__(self, session: _Optional[bytes] = ..., serial: _Optional[int] = ..., code: _Optional[_Union[Code, str]] = ..., message: _Optional[str] = ..., worker: _Optional[str] = ..., held: _Optional[int] = ..., held_hashes: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("id", "failed", "done", "held_s")
+    __slots__ = ("id", "failed", "done", "held_s", "inside_s", "slowest_s")
     ID_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     HELD_S_FIELD_NUMBER: _ClassVar[int]
+    INSIDE_S_FIELD_NUMBER: _ClassVar[int]
+    SLOWEST_S_FIELD_NUMBER: _ClassVar[int]
     id: int
     failed: _containers.RepeatedCompositeFieldContainer[StepStatus]
     done: bool
     held_s: float
-    def __init__(self, id: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[StepStatus, _Mapping]]] = ..., done: bool = ..., held_s: _Optional[float] = ...) -> None: ...
+    inside_s: float
+    slowest_s: float
+    def __init__(self, id: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[StepStatus, _Mapping]]] = ..., done: bool = ..., held_s: _Optional[float] = ..., inside_s: _Optional[float] = ..., slowest_s: _Optional[float] = ...) -> None: ...
 
 class ListenRequest(_message.Message):
     __slots__ = ("client", "model_id")
