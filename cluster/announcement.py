@@ -80,7 +80,7 @@ async def announced(what: Announcement, notify: Callable[[str], None]) -> AsyncI
 
 async def find(seconds: float = LISTEN_S) -> list[Announcement]:
     """The swarms that announce themselves here, by name. Raises OSError where there is no network."""
-    from zeroconf import IPVersion
+    from zeroconf import DNSQuestionType, IPVersion
     from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
     heard: dict[str, AsyncServiceInfo] = {}
@@ -93,11 +93,12 @@ async def find(seconds: float = LISTEN_S) -> list[Announcement]:
 
     zeroconf = AsyncZeroconf(ip_version=IPVersion.V4Only)
     try:
-        browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[hear])
+        ask = DNSQuestionType.QM  # answered to all: another mDNS program here would take what is answered to this machine alone
+        browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[hear], question_type=ask)
         await asyncio.sleep(seconds)
         await browser.async_cancel()
         infos = list(heard.values())
-        await asyncio.gather(*(info.async_request(zeroconf.zeroconf, seconds * 1e3) for info in infos))
+        await asyncio.gather(*(info.async_request(zeroconf.zeroconf, seconds * 1e3, ask) for info in infos))
     finally:
         await zeroconf.async_close()
     found = (Announcement.read(info.properties) for info in infos)

@@ -1,15 +1,12 @@
-"""A swarm is found on the local network without its address, and is the one whose key is given."""
+"""A swarm that was found on the local network is the one whose key is given. (That it is found: test_hosts_at_the_door.)"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cluster.address import is_loopback, own_address
-from cluster.announcement import Announcement, announced, find
+from cluster.announcement import Announcement
 from swarm.cli import find as finding
 from swarm.errors import NoSwarm, UsageError, WrongKey
 from swarm.wire.authority import Authority, short
@@ -49,22 +46,6 @@ def test_a_name_from_the_network_gives_the_terminal_no_orders() -> None:
     text: dict[bytes, bytes | None] = {name.encode(): said.encode() for name, said in ATTIC.text.items()}
     found = Announcement.read({**text, b"name": b"\x1b[31mred\n" + b"x" * 99})
     assert found and found.name.startswith("[31mredxxx") and len(found.name) == 40
-
-
-@pytest.mark.skipif(is_loopback(own_address()), reason="needs a network")
-async def test_a_swarm_that_announces_itself_is_found_and_one_that_ended_is_not() -> None:
-    told: list[str] = []
-    here = Announcement("attic of the tests", f"{own_address()}:7700", ATTIC.fingerprint)
-    async with announced(here, told.append):
-        assert not told and here in await _until(lambda found: here in found)
-    assert here not in await _until(lambda found: here not in found)
-
-
-async def _until(there: Callable[[list[Announcement]], bool]) -> list[Announcement]:
-    async with asyncio.timeout(30.0):
-        while not there(found := await find(0.5)):
-            pass
-        return found
 
 
 @pytest.fixture

@@ -186,12 +186,22 @@ def test_a_host_with_another_torch_is_refused_with_the_install_line(swarm: None,
     assert "run `pip install '.[rig]' 'torch==2.13.0' 'ray[default]==" in said
 
 
-def test_a_host_without_an_address_finds_the_swarm_on_its_network(swarm: None) -> None:
+def test_a_host_without_an_address_finds_the_swarm_on_its_network_while_it_is_there(swarm: None) -> None:
     code = (
-        "import asyncio\nfrom cluster.announcement import find\nfrom swarm.wire.credentials import Credentials\n"
-        "async def main():\n    while True:\n        for each in await find(1.0):\n"
-        "            return print(each.name, each.address, each.fingerprint == Credentials('secret').fingerprint)\n"
+        "import asyncio\n"
+        "from cluster.announcement import Announcement, announced, find\n"
+        "from swarm.wire.credentials import Credentials\n"
+        "async def sees(*names):\n"
+        "    while True:\n"
+        "        found = await find(1.0)\n"
+        "        if tuple(each.name for each in found) == names:\n"
+        "            return found\n"
+        "async def main():\n"
+        "    async with announced(Announcement('desk', '10.77.0.3:7700', 'f' * 64), print):\n"
+        "        await sees('attic', 'desk')\n"
+        "    (attic,) = await sees('attic')\n"
+        "    print(attic.address, attic.fingerprint == Credentials('secret').fingerprint)\n"
         "asyncio.run(main())\n"
     )
     with program("desk", "-c", code) as looking:
-        assert says(looking) == "attic 10.77.0.1:7700 True"
+        assert says(looking) == "10.77.0.1:7700 True"
