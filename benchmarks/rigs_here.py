@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from benchmarks.processes import free_ports
@@ -73,15 +73,18 @@ class RigsHere:
 
     def kill(self, rig: str) -> None:
         """SIGKILL to its Worker, which is started again."""
-        os.kill(self.workers[rig].pid, signal.SIGKILL)
+        if pid := self.workers[rig].pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def stop(self, rig: str) -> None:
-        """End a Rig without a word to the swarm."""
+        """End a Rig at once, without a word to the swarm."""
         tasks = self._tasks.pop(rig, [])
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if rig in self.workers:
+            self.kill(rig)
             await self.workers.pop(rig).stop()
         if rig in self.spares:
             await self.spares.pop(rig).stop()
