@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 import resource
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -295,3 +296,47 @@ async def hung_up(reader: asyncio.StreamReader) -> None:
     with contextlib.suppress(ConnectionError):
         while await reader.read(1 << 16):
             pass
+
+
+def damaged(raw: bytes, rng: random.Random) -> bytes:
+    """Some bytes flipped, replaced, cut out or doubled."""
+    made = bytearray(raw)
+    for _ in range(rng.randint(1, 3)):
+        at, size = rng.randrange(len(made)), rng.randrange(1, 9)
+        made[at : at + rng.choice((0, size))] = rng.choice((b"", rng.randbytes(size), b"\xff" * size, made[at : at + size]))
+    return bytes(made)
+
+
+@pytest.mark.parametrize(("method", "worker"), [("Submit", "w0"), ("Hop", "w1"), ("Experts", "w1")])
+async def test_frames_that_are_damaged_anywhere_are_answered_or_refused(swarm: Swarm, method: str, worker: str) -> None:
+    model, rng = swarm.plan.model.model_id, random.Random(7)
+    steps, hidden = [hop_step(b"s" * 16), hop_step(b"t" * 16)], tensor(8)
+    rows = [pb.ExpertRows(expert=1, rows=[0, 2]), pb.ExpertRows(expert=3, rows=[1])]
+    sound = {
+        "Submit": pb.MicroBatch(model_id=model, epoch=1, steps=steps),
+        "Hop": pb.MicroBatch(model_id=model, epoch=1, id=1, steps=steps, hidden=hidden),
+        "Experts": pb.ExpertRequest(id=1, model_id=model, epoch=1, block=4, hidden=hidden, experts=rows),
+    }[method]
+    async with Credentials().channel(swarm.channels[worker]) as channel:
+        for _ in range(100):
+            call: Any = channel.stream_stream(f"/swarm.v1.StageService/{method}", _same, _same)
+            code = await drained(call(_all(damaged(sound.SerializeToString(), rng))))
+            assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
+    session = await swarm.client.open(64)
+    assert await swarm.client.ask(step(session, TEXT, 0, 10))
+    await swarm.client.release(session)
+
+
+async def _all(*messages: bytes) -> AsyncIterator[bytes]:
+    for message in messages:
+        yield message
+
+
+async def drained(call: Any) -> grpc.StatusCode:
+    """How a stream ends that nothing more is written to."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        async with asyncio.timeout(20):
+            async for _ in call:
+                pass
+    code: grpc.StatusCode = await call.code()
+    return code
