@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,11 @@ class Snapshot:
 
 
 def snapshot(mark: str, workers: Sequence[Mapping[str, Any]], variable: str = MARK) -> Snapshot:
-    """Look at all processes that have the mark in a variable of their environment, and at this one."""
+    """Look at all processes that have the mark in a variable of their environment, and at this one.
+
+    Here what only points at itself is collected first: Python would do so sooner or later.
+    """
+    gc.collect()
     sought = f"{variable}={mark}".encode()
     held = {pid: found for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if (found := _held(pid, sought))}
     return Snapshot(held, workers)
