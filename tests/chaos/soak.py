@@ -44,15 +44,20 @@ async def soak(swarm: PlainSwarm, folder: Path, minutes: float, seed: int) -> li
     """Go on until the time is over; what is left over at the end, in words."""
     count, chance, run, started = Count(), Random(seed), f"{time.time():.0f}", time.monotonic()
     await _cycle(swarm, count, chance)
-    first = await settled(swarm, await swarm.look())
+    first = now = await settled(swarm, await swarm.look())
+    _note(swarm, folder, first, first, count, run, started)
     while time.monotonic() - started < minutes * 60:
         await _cycle(swarm, count, chance)
         now = await settled(swarm, first)
-        held = {str(pid): h for pid, h in now.processes.items() if pid in first.processes and h.role not in ("relay", "spare")}
-        gone_or_going = {str(swarm.owner_pid(rig)) for rig in swarm.rigs if rig != STAYS}
-        stay = {pid: h for pid, h in held.items() if pid not in gone_or_going}
-        add(folder, Rest(run, time.monotonic() - started, count.answers, count.wrong, count.turns, stay))
+        _note(swarm, folder, first, now, count, run, started)
     return left_over(first, now)
+
+
+def _note(swarm: PlainSwarm, folder: Path, first: Snapshot, now: Snapshot, count: Count, run: str, started: float) -> None:
+    """Of those only that were there at first and do not come and go."""
+    guests = {swarm.owner_pid(rig) for rig in swarm.rigs if rig != STAYS}
+    stay = {str(pid): h for pid, h in now.processes.items() if pid in first.processes and pid not in guests and h.role != "relay"}
+    add(folder, Rest(run, time.monotonic() - started, count.answers, count.wrong, count.turns, stay))
 
 
 async def settled(swarm: PlainSwarm, before: Snapshot) -> Snapshot:
