@@ -19,7 +19,6 @@ from cluster.planner.hardware import Link, Speed
 from cluster.roster import Device
 from cluster.weights_orders import FetchOrder, PeerAt, SurveyOrder, peers
 from swarm.bits import Bits
-from swarm.config import ModelConfig
 from swarm.errors import DeviceError, NoSwarm
 from swarm.plan import Model
 from swarm.wire.credentials import Credentials
@@ -247,9 +246,7 @@ class WorkerAgents:
 
 def read_description(reply: pb.DescribeReply) -> Description:
     """What a Worker answered to Describe."""
-    raw = json.loads(reply.model)
-    model = Model(**{**raw, "config": ModelConfig.from_json(raw["config"])})
-    return Description(model, {a.name: a.data for a in reply.assets})
+    return Description(Model.from_json(json.loads(reply.model)), {a.name: a.data for a in reply.assets})
 
 
 def read_figures(reply: pb.MeasureReply) -> Figures:

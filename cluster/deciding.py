@@ -115,6 +115,7 @@ class Deciding:
         if target.dtype == AUTO:
             why = await asyncio.to_thread(why_fewer, self._parted(model)[0], load)
             notes += [why] if why else []
+        notes += [model.again] if model.again else []
         plan = await self._refined(plan, hardware, load, self.counts(before, model))
         said = (note for note in plan.notes if same_assignment(before, plan) or not note.startswith(STAYS))
         return replace(plan, notes=(*said, *notes))

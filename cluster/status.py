@@ -11,7 +11,7 @@ from cluster.replanning import Replanning
 from cluster.roster import Device, Rig, Roster
 from swarm.config import Sizes
 from swarm.plan import Plan
-from swarm.wire.overview import planned, worker_entry
+from swarm.wire.overview import noted, planned, worker_entry
 
 
 def status_document(roster: Roster, replanning: Replanning, book: Measurements, unfit: Mapping[str, str]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def status_document(roster: Roster, replanning: Replanning, book: Measurements, 
         "activity": replanning.activity.message,
         "fetching": [coming.document() for coming in replanning.supplying.coming],
         "sources": list(replanning.supplying.lines),
-        "notes": list(plan.notes) if plan else [],
+        "notes": noted(plan, (d.status for d in roster.devices() if d.status)) if plan else [],
         "sessions": plan.sessions if plan else replanning.target.sessions,
         "context": plan.context if plan else replanning.target.context,
         "objective": plan.objective if plan else replanning.target.objective,
@@ -56,6 +56,7 @@ def _rig(rig: Rig) -> dict[str, Any]:
         "versions": asdict(rig.offer.versions),
         "leaving": rig.leaving,
         "devices": [d.name for d in rig.devices],
+        "text": rig.offer.text,
     }
 
 

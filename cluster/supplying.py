@@ -79,9 +79,9 @@ class Supplying:
             self.coming = []
 
     def _say(self, plan: Plan, order: FetchPlan, report: Report) -> None:
-        if order.lines:
-            self.lines = order.lines
-            report(f"loading {plan.model.name}", 0.0, order.lines)
+        if lines := (*order.lines, *filter(None, [plan.model.again])):
+            self.lines = lines
+            report(f"loading {plan.model.name}", 0.0, lines)
 
     async def _ask(self, plan: Plan, everyone: Mapping[str, Device]) -> list[Survey]:
         """All Workers of the Plan, and one of each other Rig; the first who knows the model is who others ask for it."""
@@ -120,7 +120,7 @@ class Supplying:
             while not fetching.done():
                 done, total = (sum(c.document()[key] for c in self.coming) for key in ("done_bytes", "total_bytes"))
                 said = "; ".join(map(str, self.coming))
-                report(f"fetching {plan.model.name}: {said}", done / total if total else 0.0, order.lines)
+                report(f"fetching {plan.model.name}: {said}", done / total if total else 0.0, self.lines)
                 await asyncio.wait({fetching}, timeout=REPORT_S)
             troubles = {c.fetch.rig: trouble for c, trouble in zip(self.coming, fetching.result(), strict=True)}
         finally:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from swarm.config import ModelConfig, Sizes, number_bytes
+from swarm.config import ModelConfig, OwnCodes, Sizes, number_bytes, said_again
 from swarm.errors import PlacementError
 from swarm.plan_check import problems
 
@@ -63,6 +63,19 @@ class Model:
     config: ModelConfig
     kv: str = ""
     """How keys and values are kept, one of `swarm.config.KV_DTYPES`; empty: as what is computed in."""
+    own_codes: tuple[OwnCodes, ...] = ()
+    """Its matrices that have few bits in its files already."""
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Model:
+        """The inverse of `asdict`."""
+        own = tuple(OwnCodes(**each) for each in raw.get("own_codes", ()))
+        return cls(**{**raw, "config": ModelConfig.from_json(raw["config"]), "own_codes": own})
+
+    @property
+    def again(self) -> str:
+        """What its dtype quantizes a second time, for people; empty: nothing."""
+        return said_again(self.own_codes, self.dtype)
 
     @property
     def sizes(self) -> Sizes:
@@ -281,11 +294,9 @@ class Plan:
 
 
 def _parse(raw: dict[str, Any]) -> Plan:
-    model = dict(raw["model"])
-    model["config"] = ModelConfig.from_json(model["config"])
     rest = {k: v for k, v in raw.items() if k not in ("model", "workers", "routes", "shards", "standbys", "predicted", "notes")}
     return Plan(
-        model=Model(**model),
+        model=Model.from_json(raw["model"]),
         workers=tuple(WorkerSpec(**w) for w in raw["workers"]),
         routes=tuple(Route(tuple(Stage(**s) for s in r["stages"])) for r in raw["routes"]),
         shards=tuple(ExpertShard(**{**s, "experts": tuple(s["experts"])}) for s in raw.get("shards", ())),

@@ -78,7 +78,7 @@ def on_home(home: Home, load: Load, why: str = "") -> Planned:
     adviser = Adviser(home, load)
     try:
         made = make_plan(home.model, home.hardware, load, epoch=1)
-        made = replace(made, notes=(*made.notes, *([why] if why else [])))
+        made = replace(made, notes=(*made.notes, *filter(None, (why, home.model.again))))
     except DoesNotFit as error:
         cure = adviser.cure()
         if not cure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from swarm.config.families import ARCHITECTURES, HF_DTYPES
 from swarm.config.model import ModelConfig
+from swarm.config.own_codes import AGAIN, OwnCodes, fits, said_again
 from swarm.config.parts import Activation, AttentionParts, ExpertParts, RopeScaling
 from swarm.config.sizes import (
     KV_DTYPES,
@@ -16,6 +17,7 @@ from swarm.config.sizes import (
 )
 
 __all__ = [
+    "AGAIN",
     "ARCHITECTURES",
     "HF_DTYPES",
     "KV_DTYPES",
@@ -26,8 +28,11 @@ __all__ = [
     "AttentionParts",
     "ExpertParts",
     "ModelConfig",
+    "OwnCodes",
     "RopeScaling",
     "Sizes",
+    "fits",
     "kv_dtype",
     "number_bytes",
+    "said_again",
 ]

@@ -12,7 +12,7 @@ from swarm.weights.file import LocalFile
 from swarm.weights.gguf.assets import gguf_assets
 from swarm.weights.gguf.model import GgufModel, gguf_files, is_gguf
 from swarm.weights.gguf_names import SUFFIX
-from swarm.weights.own_dtype import own_dtype
+from swarm.weights.own_dtype import own_codes, own_dtype
 from swarm.weights.source import NANO, here, hub_files, hub_id, inspect, local, pinned
 from swarm.weights.tally import Tally
 
@@ -38,6 +38,7 @@ def describe(model: str, dtype: str = "auto", cache: Path | None = None) -> Mode
         model_id=checkpoint.model_id(),
         dtype=own_dtype(checkpoint) if dtype == AUTO else dtype,
         config=checkpoint.config,
+        own_codes=own_codes(checkpoint),
     )
 
 

@@ -42,6 +42,11 @@ class AnyEntry(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     @property
+    def coding(self) -> str:
+        """What its format calls the few bits that it has: `Q4_K`, `gptq`; empty: floats."""
+        ...
+
+    @property
     def form(self) -> Form | None:
         """In which its own codes can be kept, code for code; None: floats, or codes that no Form has."""
         ...

@@ -52,6 +52,10 @@ class Entry:
         return prod(self.shape) * ITEM_BYTES[self.dtype]
 
     @property
+    def coding(self) -> str:
+        return ""
+
+    @property
     def form(self) -> Form | None:
         return None
 

@@ -52,6 +52,10 @@ class Rearranged:
         return (*outer, columns, rows) if self.turned else self.of.shape
 
     @property
+    def coding(self) -> str:
+        return ""
+
+    @property
     def form(self) -> Form | None:
         return None
 
@@ -86,6 +90,10 @@ class Mxfp4:
     def shape(self) -> Shape:
         experts, rows, groups = self.scales.shape
         return experts, rows, groups * MX_GROUP
+
+    @property
+    def coding(self) -> str:
+        return "MXFP4"
 
     @property
     def form(self) -> Form | None:

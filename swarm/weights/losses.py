@@ -23,6 +23,23 @@ class Loss:
     again: bool = False
 
 
+@dataclass(frozen=True)
+class Again:
+    """What quantizing a second time cost: how many tensors, and the mean of their errors."""
+
+    count: int = 0
+    error: float = 0.0
+
+    def __add__(self, other: Again) -> Again:
+        count = self.count + other.count
+        return Again(count, (self.count * self.error + other.count * other.error) / count if count else 0.0)
+
+
+def again(losses: Sequence[Loss]) -> Again:
+    """Of those that had few bits already in their file."""
+    return sum((Again(1, loss.error) for loss in losses if loss.again), Again())
+
+
 def said(losses: Sequence[Loss]) -> str:
     """By role: mean and worst error; for people. Empty where nothing was quantized."""
     roles = dict.fromkeys(loss.role for loss in losses)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from swarm.bits import Bits, Form
+from swarm.config import fits
 from swarm.model.product import Weight
 from swarm.model.quant.matrix import matrix_of
 from swarm.weights.codes import Codes
@@ -88,7 +89,7 @@ class Matrices:
     def _own(self, part: Part, form: Form) -> Codes | None:
         """The tensor's own codes, where they take no more than the form does."""
         own, (rows, columns) = form_of(part.entry), part.shape
-        if own is None or own.matrix_bytes(rows, columns) > form.matrix_bytes(rows, columns):
+        if own is None or not fits(own, form, rows, columns):
             return None
         return read_codes(part.entry, part.index)
 

@@ -1,10 +1,13 @@
-"""The dtype that a checkpoint has of its own: that of its floats, or of its codes. Standard library only."""
+"""What a checkpoint has of its own: a dtype, that of its floats or codes, and which matrices have codes. Standard library only."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from math import prod
 
 from swarm.bits import Bits, Form
+from swarm.config import OwnCodes
 from swarm.weights import names
 from swarm.weights.checkpoint import Checkpoint
 
@@ -27,6 +30,17 @@ def own_dtype(checkpoint: Checkpoint) -> str:
         if role not in widest or form.matrix_bytes(1, WIDTH) > widest[role].matrix_bytes(1, WIDTH):
             widest[role] = form
     return str(Bits(**widest))
+
+
+def own_codes(checkpoint: Checkpoint) -> tuple[OwnCodes, ...]:
+    """The matrices that are in few bits in their files."""
+    found: Counter[tuple[str, str, str, int, int]] = Counter()
+    for role, name in _matrices(checkpoint):
+        entry = checkpoint.entries[name]
+        *experts, rows, columns = entry.shape
+        if entry.coding:
+            found[role, entry.coding, str(entry.form or ""), rows, columns] += prod(experts)
+    return tuple(OwnCodes(*which, count) for which, count in found.items())
 
 
 def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:

@@ -100,6 +100,10 @@ class PackedEntry:
         return self.qweight.path
 
     @property
+    def coding(self) -> str:
+        return self.packing.method
+
+    @property
     def form(self) -> Form | None:
         return self.packing.form
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from swarm.config import AGAIN
 from swarm.plan import Plan, WorkerSpec
 from swarm.wire.v1 import worker_pb2 as pb
 
@@ -25,8 +26,17 @@ def overview(plan: Plan, statuses: Mapping[str, pb.WorkerStatus]) -> dict[str, A
         "objective": plan.objective,
         **planned(plan),
         "workers": [worker_entry(plan, spec, statuses.get(spec.name)) for spec in plan.workers],
-        "notes": list(plan.notes),
+        "notes": noted(plan, statuses.values()),
     }
+
+
+def noted(plan: Plan, statuses: Iterable[pb.WorkerStatus]) -> list[str]:
+    """A Plan's notes; what is quantized a second time with the error that it made, as far as the Workers know it."""
+    told = [s for s in statuses if s.model_id == plan.model.model_id and s.requantized]
+    count = sum(s.requantized for s in told)
+    mean = sum(s.requantized * s.requantized_error for s in told) / max(1, count)
+    error = f"; mean squared error {mean:.1e} of the weights' squares" if count else ""
+    return [f"{note}{error}" if note.startswith(AGAIN) else note for note in plan.notes]
 
 
 def planned(plan: Plan | None) -> dict[str, Any]:

@@ -19,9 +19,11 @@ from swarm.model.block import BlockCore
 from swarm.model.experts import ExpertWeights
 from swarm.model.memory import num_bytes
 from swarm.model.stage import Head
-from swarm.plan import Plan
+from swarm.plan import Model, Plan
 from swarm.weights.cache.tree import Weights
 from swarm.weights.load import Loader
+from swarm.weights.losses import Again
+from swarm.wire.v1 import worker_pb2 as pb
 
 
 @dataclass(frozen=True, order=True)
@@ -73,12 +75,22 @@ class Holdings:
 
     def __init__(self) -> None:
         self._parts: dict[Part, Weights] = {}
+        self._again: dict[tuple[str, str], Again] = {}
 
     def missing(self, parts: Iterable[Part]) -> list[Part]:
         return [p for p in parts if p not in self._parts]
 
     def add(self, part: Part, weights: Weights) -> None:
         self._parts[part] = weights
+
+    def cost(self, model: tuple[str, str], again: Again) -> None:
+        """What quantizing some parts of a model a second time cost; more is added as more is loaded."""
+        self._again = {model: self._again.get(model, Again()) + again}
+
+    def tell(self, status: pb.WorkerStatus, model: Model) -> None:
+        """Put that into a status."""
+        again = self._again.get((model.model_id, model.dtype), Again())
+        status.requantized, status.requantized_error = again.count, again.error
 
     def keep_only(self, parts: Iterable[Part]) -> None:
         """Give back all other parts, to the operating system too."""

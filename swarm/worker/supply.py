@@ -19,7 +19,7 @@ from swarm.weights.cache.tree import Weights
 from swarm.weights.chain_file import ChainFile
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.load import Loader
-from swarm.weights.losses import said
+from swarm.weights.losses import Again, again, said
 from swarm.weights.source import here
 from swarm.worker.holdings import Part, read_part
 
@@ -58,12 +58,13 @@ class Supply:
                 self._shelf.keep(part.file_name, weights)
         return weights
 
-    def tell(self, worker: str) -> None:
+    def tell(self, worker: str) -> Again:
         """Log what quantizing did to what was not cached; louder where a file's few bits were quantized a second time."""
-        losses = self._loader.losses if "_loader" in self.__dict__ else ()
+        losses = self._loader.losses if "_loader" in self.__dict__ else []
         if losses:
             level = logging.WARNING if any(loss.again for loss in losses) else logging.INFO
             _LOG.log(level, "%s quantized %s: %s", worker, self.model.name, said(losses))
+        return again(losses)
 
     def uncached(self, parts: Iterable[Part]) -> list[Part]:
         """Those of these parts for which the model's files are needed."""

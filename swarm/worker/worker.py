@@ -72,8 +72,7 @@ class Worker:
         self.entry = EntryStage(self.flow)
         self.shards = Shards(self.epochs, self.compute, self.flow.rates)
         self.opening = Opening(name, self.epochs, self.peers)
-        self.flow.on_nearly, self.flow.on_computed = self.entry.nearly, self.entry.computed
-        self.flow.on_freed = self.opening.freed
+        self.flow.on_nearly, self.flow.on_computed, self.flow.on_freed = self.entry.nearly, self.entry.computed, self.opening.freed
         self._holdings = Holdings()
         self.stock = Stock(credentials)
         self._cache = cache
@@ -148,10 +147,10 @@ class Worker:
         self.flow.rates.tell(status)
         status.hops.CopyFrom(self.flow.hops.work.to_wire())
         for pool in self.epochs.pools():
-            used = 1 - pool.cache.free_pages / pool.cache.num_pages
-            status.kv_used_bytes += int(pool.cache.num_bytes * used)
+            status.kv_used_bytes += int(pool.cache.num_bytes * (1 - pool.cache.free_pages / pool.cache.num_pages))
         if current is not None:
             self._router_counts.tell(status, current)
+            self._holdings.tell(status, current.plan.model)
             status.epoch, status.model_id, status.plan = current.number, current.plan.model.model_id, current.plan.to_json()
             status.first, status.end = current.blocks.start, current.blocks.stop
             shards = current.plan.shards_of(self.name)
@@ -198,7 +197,7 @@ class Worker:
                 yield loaded, total
         finally:
             self.loading.clear()
-        supply.tell(self.name)
+        self._holdings.cost(missing[0].model, supply.tell(self.name))
 
     async def _fetch(
         self, plan: Plan, folder: str, peers: Sequence[pb_weights.Peer], parts: Sequence[Part]

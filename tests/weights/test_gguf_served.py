@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from swarm.client.client import open_client
 from swarm.weights.describe import describe
 from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
+from swarm.wire.overview import noted
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("Q8_0", "int8/32"), ("Q4_0", "int4/32+head=int4/32")])
@@ -33,6 +36,16 @@ async def test_the_embedded_model_in_gguf_answers_as_it_does(tmp_path: Path, kin
     assert prompt == SentencePieceProcessor(model_file=str(resolve("nano") / "tokenizer.model")).encode(
         "[INST] What is the capital of France? [/INST]"
     )
+
+
+async def test_workers_know_what_quantizing_a_file_a_second_time_cost(tmp_path: Path) -> None:
+    model = describe(str(nano_gguf(tmp_path / "nano.gguf", "Q4_0")), "int4")
+    plan = plan_of([8], model=model)
+    plan = replace(plan, notes=(model.again,))
+    async with workers_here(plan) as workers:
+        (line,) = noted(plan, [workers["w0"].status()])
+        assert workers["w0"].status().requantized == 8 * (4 + 3 * 8), "all but the head, which int8 has code for code"
+    assert re.fullmatch(re.escape(model.again) + r"; mean squared error \d\.\de-0[2-5] of the weights' squares", line), line
 
 
 PEAK = """

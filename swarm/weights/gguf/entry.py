@@ -34,6 +34,10 @@ class GgufEntry:
         return prod(self.shape) // self.kind.weights * self.kind.num_bytes
 
     @property
+    def coding(self) -> str:
+        return self.kind.name if self.kind.auto_form else ""
+
+    @property
     def form(self) -> Form | None:
         return self.kind.form if len(self.shape) == 2 else None
 
