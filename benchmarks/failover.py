@@ -52,7 +52,7 @@ async def pauses(way: str, kills: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         async with rigs_here(replace(TARGET, standby=way == "standby"), Path(folder)) as swarm:
             for rig in "abc":
-                await swarm.join(rig, MEMORY, spare=way != "neither")
+                await swarm.join(rig, MEMORY, spare=rig if way != "neither" else "")
             await swarm.whole(way == "standby")
             told: list[str] = []
             async with open_client(SwarmPlan(swarm.address, CREDENTIALS), CREDENTIALS, told.append) as client:

@@ -50,12 +50,16 @@ class RigsHere:
         assert plan, self.coordinator.published.waiting
         return plan
 
-    async def join(self, rig: str, memory_bytes: int, spare: bool = False) -> None:
-        """Start a Rig: its Worker, and a warm one beside it."""
+    async def join(self, rig: str, memory_bytes: int, spare: str = "") -> None:
+        """Start a Rig.
+
+        Args:
+            spare: the warm process that takes its Worker's place: its own, or one that Rigs of this machine share; empty: none.
+        """
         where = f"127.0.0.1:{free_ports(1)[0]}"
         log, cache = self._folder / f"{rig}.log", self._folder / f"cache-{rig}"
         order = WorkerOrder(COMMAND, f"{rig}/cpu", "cpu", 1, memory_bytes, where, where, CREDENTIALS.key, log, os.environ, cache)
-        warm = Spare(COMMAND, CREDENTIALS.key, os.environ, self._folder / f"{rig}-spare.log") if spare else None
+        warm = self._spare(spare) if spare else None
 
         async def restarted(address: str) -> None:
             await self.coordinator.worker_restarted(rig, address)
@@ -65,11 +69,19 @@ class RigsHere:
         await worker.start()
         offer = DeviceOffer("cpu", memory_bytes, where, 1, "a CPU")
         await self.coordinator.join(RigOffer(rig, rig, (offer,), own_versions(), spread=True))
-        runs = [worker.watch(), self._is_there(rig)]
-        if warm:
-            self.spares[rig] = warm
-            runs.append(warm.run())
-        self._tasks[rig] = [asyncio.create_task(run) for run in runs]
+        self._tasks[rig] = [asyncio.create_task(run) for run in (worker.watch(), self._is_there(rig))]
+
+    def _spare(self, name: str) -> Spare:
+        if name not in self.spares:
+            spare = self.spares[name] = Spare(COMMAND, CREDENTIALS.key, os.environ, self._folder / f"{name}-spare.log")
+            self._stack.push_async_callback(self._end_spare, spare, asyncio.create_task(spare.run()))
+        return self.spares[name]
+
+    @staticmethod
+    async def _end_spare(spare: Spare, run: asyncio.Task[None]) -> None:
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await spare.stop()
 
     def kill(self, rig: str) -> None:
         """SIGKILL to its Worker, which is started again."""
@@ -86,8 +98,6 @@ class RigsHere:
         if rig in self.workers:
             self.kill(rig)
             await self.workers.pop(rig).stop()
-        if rig in self.spares:
-            await self.spares.pop(rig).stop()
 
     async def whole(self, standby: bool = False) -> Plan:
         """Wait until every Worker serves, and has a warm one beside it where its Rig keeps one."""
