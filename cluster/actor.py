@@ -88,7 +88,7 @@ class CoordinatorActor:
         door = Door(coordinator, settings.address, RayDoor(settings.ray_address, settings.ray_token))
         swarm_pb2_grpc.add_SwarmServiceServicer_to_server(door, server)
         revoked = Path(settings.memo).with_name("revoked.json")
-        revocations = Revocations(admission, credentials, revoked, coordinator.every_worker_address)
+        revocations = Revocations(admission, credentials, revoked, coordinator.every_address)
         key_pb2_grpc.add_KeyServiceServicer_to_server(revocations, server)
         credentials.bind(server, settings.listen)
         await coordinator.start()

@@ -211,9 +211,10 @@ class Coordinator:
         """Where the Workers of each other Rig than the head listen, by the Rig's id."""
         return {i: [d.address for d in r.devices] for i, r in self._roster.rigs.items() if i != self._head}
 
-    def every_worker_address(self) -> list[str]:
-        """Where all Workers listen."""
-        return [device.address for device in self._roster.devices()]
+    def every_address(self) -> list[str]:
+        """Where all Workers listen, and the Decoders of Rigs."""
+        texts = [rig.offer.text for rig in self._roster.rigs.values() if rig.offer.text]
+        return [*(device.address for device in self._roster.devices()), *texts]
 
     @property
     def measurements(self) -> Measurements:

@@ -78,7 +78,9 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinReply:
         devices = tuple(DeviceOffer(d.device, d.memory_bytes, d.worker_address, d.threads, d.label) for d in request.devices)
         versions = _versions(request.versions)
-        offer = RigOffer(request.rig_id, request.rig_name, devices, versions, request.spread, request.ram_bytes)
+        offer = RigOffer(
+            request.rig_id, request.rig_name, devices, versions, request.spread, request.ram_bytes, request.text_address
+        )
         async with _errors(context):
             check_versions(versions, self._versions, request.rig_name)
             _LOG.info("%s joins with %s", request.rig_name, ", ".join(d.device for d in devices))

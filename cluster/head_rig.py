@@ -36,6 +36,11 @@ class HeadRig(Rig):
         return f"{self.settings.host}:{self.ports.door}"
 
     @property
+    def own_door(self) -> str:
+        """Where it reaches the door itself: an advertised address may be a NAT's, which no one inside can dial."""
+        return self.address if self.bind == self.settings.host else f"127.0.0.1:{self.ports.door}"
+
+    @property
     def join_line(self) -> str:
         return f"swarm join {self.address} --key {self.settings.key}"
 
@@ -49,8 +54,7 @@ class HeadRig(Rig):
         async with FirstFailure() as tasks:
             tasks.create_task(self._start_workers())
             tasks.create_task(self._start_swarm(restarted=False))
-        # Itself it reaches over loopback: an advertised address may be a NAT's, which no one inside can dial.
-        self._open_membership(self.address if self.bind == self.settings.host else f"127.0.0.1:{self.ports.door}")
+        self._open_membership(self.own_door)
 
     async def _restart_ray(self) -> None:
         await self._start_swarm(restarted=True)

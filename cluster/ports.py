@@ -47,19 +47,21 @@ class Ports:
         ray: Ray's own services by name, see `RAY_PORTS`.
         ray_workers: for Ray's worker processes (the Coordinator and the Agents).
         workers: one for each of this Rig's Workers.
+        text: where a Decoder for others listens.
     """
 
     door: int
     ray: dict[str, int]
     ray_workers: tuple[int, ...]
     workers: tuple[int, ...]
+    text: int
 
     @classmethod
     def lay_out(cls, text: str, devices: int) -> Ports:
         """Lay `7700-7731` out for so many Devices. Raises UsageError where it is no range, or too small."""
         span = parse_ports(text)
         first = span[0]
-        fixed = 1 + len(RAY_PORTS)
+        fixed = 2 + len(RAY_PORTS)
         need = fixed + SPARE_RAY_WORKERS + 2 * devices
         if len(span) < need:
             enough = f"{first}-{first + need - 1}"
@@ -67,15 +69,16 @@ class Ports:
         rest = span[fixed:]
         return cls(
             door=first,
-            ray=dict(zip(RAY_PORTS, range(first + 1, first + fixed), strict=True)),
+            ray=dict(zip(RAY_PORTS, range(first + 1, first + fixed - 1), strict=True)),
             ray_workers=tuple(rest[: len(rest) - devices]),
             workers=tuple(rest[len(rest) - devices :]),
+            text=first + fixed - 1,
         )
 
     @property
     def all(self) -> tuple[int, ...]:
         """Every port of the range that something listens on."""
-        return (self.door, *self.ray.values(), *self.ray_workers, *self.workers)
+        return (self.door, *self.ray.values(), self.text, *self.ray_workers, *self.workers)
 
     def check_free(self, host: str) -> None:
         """Raise PortInUse, naming the port, unless nobody listens on any of them at a host."""

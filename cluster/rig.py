@@ -57,6 +57,7 @@ class RigSettings:
         ram_bytes: host RAM that is free beside what the Devices give.
         notify: takes what people should know while the Rig runs.
         worker_command: the Worker program.
+        text: a Decoder for others is served at its port, see `Ports`.
         spare: keep one warm empty Worker process, for whichever Worker ends.
     """
 
@@ -73,6 +74,7 @@ class RigSettings:
     notify: Callable[[str], None] = field(default=lambda message: None)
     worker_command: tuple[str, ...] = (sys.executable, "-m", "swarm.worker")
     spare: bool = False
+    text: bool = False
 
 
 class Rig:
@@ -238,6 +240,7 @@ class Rig:
             versions=versions,
             spread=self.settings.spread,
             ram_bytes=self.settings.ram_bytes,
+            text_address=f"{self.settings.host}:{self.ports.text}" if self.settings.text else "",
         )
 
     def _open_membership(self, address: str, come_back: Callable[[], Awaitable[None]] | None = None) -> None:

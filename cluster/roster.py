@@ -53,6 +53,7 @@ class RigOffer:
     Args:
         spread: use every Device, also where fewer would do.
         ram_bytes: host RAM that is free beside what the Devices give.
+        text: host:port of its Decoder for others; empty: it has none.
     """
 
     rig_id: str
@@ -61,6 +62,7 @@ class RigOffer:
     versions: Versions
     spread: bool = False
     ram_bytes: int = 0
+    text: str = ""
 
 
 @dataclass

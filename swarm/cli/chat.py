@@ -8,6 +8,10 @@ wished comes from the model's `generation_config.json`, else temperature 0.7; th
 `finish_reason` is `stop` (the model's end, which `tokens` then ends with, or a stop text) or `length`. With `--tools` the
 document has `"tool_calls": [{"id", "name", "arguments": {...}}]`, too, empty where the answer calls nothing.
 
+`--via RIG` has that rig run the Decoder, and sends only text over the link between here and there: for Wi-Fi, a hotspot, a VPN.
+The text is the same. After an answer over a slow link, at a terminal, `swarm chat` says once what the link adds to a token and
+which rig would spare it. A chat whose rig goes away is lost.
+
 A model without a chat template was trained on no chat: `swarm chat` says so and continues the text as it is.
 
 With `--json`: `{"text", "tokens": [ids], "logprobs", "finish_reason", "usage": {"prompt_tokens", "completion_tokens",
@@ -18,7 +22,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,23 +32,33 @@ import typer
 
 from swarm.cli import options, output
 from swarm.cli.repl import Repl, said_call, show_timings
-from swarm.cli.talk import Talk, Wishes
 from swarm.cli.terminal import Terminal
-from swarm.cli.tracer import trace_document, tracing
+from swarm.cli.tracer import Tracer, trace_document, tracing
+from swarm.cli.via import hint_at_via, talking_via
 from swarm.client.answer import Answer
 from swarm.client.chat_template import OWN_TEMPLATE
-from swarm.client.client import Client, open_client
+from swarm.client.client import open_client
+from swarm.client.far_talk import FarTalk
 from swarm.client.messages import ToolCall
+from swarm.client.talk import Talk, Wishes
 from swarm.client.tools import read_tools
 from swarm.client.waterfall import Waterfall
 from swarm.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Shown:
-    """How one answer is shown."""
+class Asked:
+    """What was asked for beside the question.
 
-    as_json: bool
+    Args:
+        own: files in the place of the model's own.
+        via: the rig whose Decoder answers; empty: the one of this process.
+    """
+
+    target: options.Target
+    wishes: Wishes
+    own: Mapping[str, bytes]
+    via: str
     trace: bool
 
 
@@ -73,6 +88,9 @@ def chat(
         bool, typer.Option("--no-speculate", help="One traversal a token: guess none ahead. Guesses never change the text.")
     ] = False,
     trace: Annotated[bool, typer.Option("--trace", help="After the answer: where the time of a token went.")] = False,
+    via: Annotated[
+        str, typer.Option("--via", metavar="RIG", help="Have that rig run the token loop: over a slow link only text is sent.")
+    ] = "",
     as_json: options.Json = False,
     swarm: options.Swarm = None,
     plan_file: options.PlanFile = None,
@@ -86,6 +104,8 @@ def chat(
     """
     if raw and (system or tools or template):
         raise UsageError("--raw has no template that --system or --tools could stand in: put it into the text")
+    if via and (trace or template):
+        raise UsageError("--via has the rig do what --trace would measure and --template would replace here: leave one of them out")
     question = _question(prompt)
     if question is None and as_json:
         raise UsageError("--json is one document for one answer: give PROMPT, or text on standard input")
@@ -93,13 +113,13 @@ def chat(
     stops = tuple(stop or ())
     wishes = Wishes(system, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stops, raw, known, not no_speculate)
     own = {OWN_TEMPLATE: _text(template).encode()} if template else {}
-    target = options.target(swarm, key, key_file, plan_file)
+    asked = Asked(options.target(swarm, key, key_file, plan_file), wishes, own, via, trace)
     if question is not None:
-        asyncio.run(_once(target, wishes, own, question, Shown(as_json, trace)))
+        asyncio.run(_once(asked, question, as_json))
         return
     terminal = Terminal()
     repl = Repl(terminal)
-    terminal.serve(_converse(target, wishes, own, repl, trace), repl.stop_answer)
+    terminal.serve(_converse(asked, repl), repl.stop_answer)
 
 
 def _question(prompt: str | None) -> str | None:
@@ -125,41 +145,49 @@ def _text(file: Path) -> str:
         raise UsageError(f"{file} cannot be read as UTF-8 text ({error}): give another file") from None
 
 
-async def _once(target: options.Target, wishes: Wishes, own: Mapping[str, bytes], question: str, shown: Shown) -> None:
-    async with open_client(target.source(_notify), target.credentials, _notify, own) as client:
-        talk = _talk(client, wishes)
-        async with tracing(client, target, shown.trace) as tracer:
-            try:
-                async for piece in talk.ask(question):
-                    if not shown.as_json:
-                        sys.stdout.write(piece.text)
-                        sys.stdout.flush()
-                falls = await tracer.end(talk.answer) if tracer else None
-            finally:
-                await talk.close()
-        if shown.as_json:
-            output.print_json(_document(talk.answer, talk.calls if wishes.tools else None, falls))
+async def _once(asked: Asked, question: str, as_json: bool) -> None:
+    async with _talking(asked) as (talk, tracer):
+        async for piece in talk.ask(question):
+            if not as_json:
+                sys.stdout.write(piece.text)
+                sys.stdout.flush()
+        falls = await tracer.end(talk.answer) if tracer else None
+        if as_json:
+            output.print_json(_document(talk.answer, talk.calls if asked.wishes.tools else None, falls))
             return
         sys.stdout.write("".join(f"{said_call(call)}\n" for call in talk.calls) or "\n")
         sys.stdout.flush()
         show_timings(talk.answer, falls)
+        await hint_at_via(asked.target, talk)
 
 
-async def _converse(target: options.Target, wishes: Wishes, own: Mapping[str, bytes], repl: Repl, trace: bool) -> None:
-    async with open_client(target.source(_notify), target.credentials, _notify, own) as client:
-        talk = _talk(client, wishes)
-        async with tracing(client, target, trace) as tracer:
+async def _converse(asked: Asked, repl: Repl) -> None:
+    async with _talking(asked) as (talk, tracer):
+        await repl.run(talk, tracer, lambda: hint_at_via(asked.target, talk))
+
+
+@asynccontextmanager
+async def _talking(asked: Asked) -> AsyncIterator[tuple[Talk | FarTalk, Tracer | None]]:
+    """A chat until the block ends, with its Decoder here or on the rig that was named."""
+    if asked.via:
+        async with talking_via(asked.via, asked.target, asked.wishes, _notify) as far:
+            _say_what_it_is(far, asked.wishes)
+            yield far, None
+        return
+    target = asked.target
+    async with open_client(target.source(_notify), target.credentials, _notify, asked.own) as client:
+        talk = Talk(client, asked.wishes)
+        _say_what_it_is(talk, asked.wishes)
+        async with tracing(client, target, asked.trace) as tracer:
             try:
-                await repl.run(client, talk, tracer)
+                yield talk, tracer
             finally:
                 await talk.close()
 
 
-def _talk(client: Client, wishes: Wishes) -> Talk:
-    talk = Talk(client, wishes)
+def _say_what_it_is(talk: Talk | FarTalk, wishes: Wishes) -> None:
     if talk.is_plain and not wishes.raw:
-        _notify(f"{client.plan.model.name} brings no chat template, so it continues your text as it is, as with --raw")
-    return talk
+        _notify(f"{talk.model} brings no chat template, so it continues your text as it is, as with --raw")
 
 
 def _notify(message: str) -> None:

@@ -25,7 +25,9 @@ import typer
 from cluster.address import own_address
 from cluster.joined_rig import JoinedRig
 from cluster.ports import DEFAULT_PORTS
+from swarm.api.text_servicer import serving_text
 from swarm.cli import options, rig_options, settings
+from swarm.cli.cache_limit import limited_cache
 from swarm.cli.find import find_swarm
 from swarm.cli.install import need
 from swarm.cli.rig_watch import SwarmWatch, watching
@@ -45,6 +47,7 @@ def join(
     ports: rig_options.Ports = DEFAULT_PORTS,
     name: rig_options.Name = None,
     cache: options.Cache = None,
+    cache_limit: options.CacheLimit = None,
     key: options.Key = None,
     key_file: options.KeyFile = None,
 ) -> None:
@@ -64,7 +67,7 @@ def join(
         "ports": ports,
         "spread": spread,
         "notify": screen.tell,
-        "cache": settings.cache_dir(cache),
+        "cache": limited_cache(cache, cache_limit),
     }
     rig = JoinedRig(rig_options.rig_settings(device, ram, exclude, threads, name, **where), door)
     rig_options.run_until_stopped(screen, lambda: _serve(rig, screen))
@@ -75,7 +78,10 @@ async def _serve(rig: JoinedRig, screen: Screen) -> None:
     screen.tell(f"joining the swarm at {rig.swarm} ...")
     async with rig:
         settings.remember(rig.swarm, rig.settings.key)
-        async with watching(screen, rig.swarm, credentials) as watch:
+        async with (
+            watching(screen, rig.swarm, credentials) as watch,
+            serving_text(f"{rig.bind}:{rig.ports.text}", lambda: rig.swarm, credentials),
+        ):
             rig.moved = lambda address: _follow(rig, watch, address)
             await rig.run(lambda reply: screen.tell(f"joined the swarm at {rig.swarm} as {rig.name}; Ctrl-C leaves it"))
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 from swarm.cli import output
-from swarm.cli.talk import Talk
 from swarm.cli.terminal import Terminal
 from swarm.cli.tracer import Tracer, show_trace
 from swarm.client.answer import Answer
-from swarm.client.client import Client
 from swarm.client.conversation import Piece
+from swarm.client.far_talk import FarTalk
 from swarm.client.messages import ToolCall
+from swarm.client.talk import Talk
 from swarm.client.waterfall import Waterfall
 from swarm.errors import SwarmError
 
 PROMPT = "> "
+
+
+async def no_hint() -> bool:
+    """Has nothing to say."""
+    return False
 
 
 class Repl:
@@ -29,22 +34,28 @@ class Repl:
         self._answering: asyncio.Task[None] | None = None
         self._tracer: Tracer | None = None
 
-    async def run(self, client: Client, talk: Talk, tracer: Tracer | None = None) -> None:
-        """Ask for lines and answer them. An error ends its answer, not the chat. A tracer shows where each answer's time went."""
-        self._tracer = tracer
-        output.stderr().print(f"{client.plan.model.name}: Ctrl-C stops an answer, Ctrl-D ends the chat", style="dim")
+    async def run(self, talk: Talk | FarTalk, tracer: Tracer | None = None, hint: Callable[[], Awaitable[bool]] = no_hint) -> None:
+        """Ask for lines and answer them. An error ends its answer, not the chat.
+
+        Args:
+            tracer: shows where each answer's time went.
+            hint: called after an answer, until it said something.
+        """
+        self._tracer, hinted = tracer, False
+        output.stderr().print(f"{talk.model}: Ctrl-C stops an answer, Ctrl-D ends the chat", style="dim")
         while (line := await self._terminal.line(PROMPT)) is not None:
             if not line.strip():
                 continue
             await self._show(talk, talk.ask(line))
             while talk.calls and (results := await self._results(talk.calls)):
                 await self._show(talk, talk.tell(results))
+            hinted = hinted or await hint()
 
     def stop_answer(self) -> bool:
         """Stop the answer that is being given; whether there was one."""
         return self._answering is not None and self._answering.cancel()
 
-    async def _show(self, talk: Talk, pieces: AsyncIterator[Piece]) -> None:
+    async def _show(self, talk: Talk | FarTalk, pieces: AsyncIterator[Piece]) -> None:
         self._answering = asyncio.create_task(_show_answer(talk, pieces, self._tracer))
         # Waited for and not awaited: stopping the answer must not look like stopping the chat.
         await asyncio.wait({self._answering})
@@ -78,7 +89,7 @@ class Repl:
         return None
 
 
-async def _show_answer(talk: Talk, pieces: AsyncIterator[Piece], tracer: Tracer | None) -> None:
+async def _show_answer(talk: Talk | FarTalk, pieces: AsyncIterator[Piece], tracer: Tracer | None) -> None:
     try:
         if tracer:
             await tracer.begin()

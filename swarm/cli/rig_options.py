@@ -56,6 +56,7 @@ def rig_settings(
         devices=devices,
         ram_bytes=beside,
         spare=beside >= SPARE_FROM_BYTES,
+        text=True,
         state_dir=settings.state_dir(),
         environment=dict(os.environ),
         **rest,

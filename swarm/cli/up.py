@@ -30,8 +30,10 @@ import typer
 
 from cluster.address import is_loopback, own_address
 from cluster.ports import DEFAULT_PORTS
+from swarm.api.text_servicer import serving_text
 from swarm.bits import with_forms
 from swarm.cli import options, rig_options, settings
+from swarm.cli.cache_limit import limited_cache
 from swarm.cli.install import need
 from swarm.cli.one_head import one_head
 from swarm.cli.rig_watch import watching
@@ -70,6 +72,7 @@ def up(
     ports: rig_options.Ports = DEFAULT_PORTS,
     name: rig_options.Name = None,
     cache: options.Cache = None,
+    cache_limit: options.CacheLimit = None,
     no_announce: Annotated[bool, typer.Option("--no-announce", help="Do not let `swarm join` find it without an address.")] = False,
     key: options.Key = None,
     key_file: options.KeyFile = None,
@@ -96,7 +99,7 @@ def up(
         "ports": ports,
         "spread": spread,
         "notify": screen.tell,
-        "cache": settings.cache_dir(cache),
+        "cache": limited_cache(cache, cache_limit),
     }
     rig = HeadRig(
         rig_options.rig_settings(device, ram, exclude, threads, name, **where),
@@ -126,6 +129,7 @@ async def _serve(rig: HeadRig, model: str, screen: Screen, announce: bool) -> No
             if announce and not is_loopback(rig.settings.host):
                 await stack.enter_async_context(_announced(rig, screen))
             await stack.enter_async_context(watching(screen, rig.address, credentials))
+            await stack.enter_async_context(serving_text(f"{rig.bind}:{rig.ports.text}", lambda: rig.own_door, credentials))
             await rig.run()
 
 

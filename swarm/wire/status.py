@@ -70,6 +70,15 @@ def from_rpc(error: grpc.RpcError, what: str) -> SwarmError:
     return SwarmError(f"{what} failed ({code.name}): {text}")
 
 
+def from_details(text: str) -> SwarmError:
+    """The error of which `to_rpc` made these details."""
+    try:
+        details = json.loads(text)
+        return _rebuild(details["error"], details)
+    except (ValueError, KeyError, TypeError):
+        return SwarmError(f"what was answered is no error that this version reads: {text[:200]}")
+
+
 def _unavailable(text: str, what: str) -> SwarmError:
     """What it means that no connection came about. gRPC has one code for all of it, and says why in words."""
     if "CERTIFICATE_VERIFY_FAILED" in text:

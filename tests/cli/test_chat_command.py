@@ -14,10 +14,10 @@ from fake_client import ANSWER, CALL, NEWS, FakeClient
 from typist import CTRL_C, CTRL_D, Typist
 
 from swarm.cli.score import perplexity
-from swarm.cli.talk import Talk, Wishes
 from swarm.client.client import Client
 from swarm.client.messages import Message
 from swarm.client.sampling import Sampling
+from swarm.client.talk import Talk, Wishes
 from swarm.client.tools import read_tools
 from swarm.errors import Lost
 

@@ -37,7 +37,7 @@ def until(there: Callable[[], object]) -> None:
 
 
 def test_every_port_is_in_the_range_and_no_two_share_one() -> None:
-    used = [PORTS.door, *PORTS.ray.values(), *PORTS.ray_workers, *PORTS.workers]
+    used = [PORTS.door, *PORTS.ray.values(), PORTS.text, *PORTS.ray_workers, *PORTS.workers]
     assert sorted(used) == list(range(7700, 7732)) and len(PORTS.workers) == 3
 
 
@@ -61,9 +61,9 @@ def test_what_is_no_range_is_refused(text: str) -> None:
 
 
 def test_a_range_too_small_names_one_that_is_enough() -> None:
-    with pytest.raises(UsageError, match="use --ports 7700-7720"):
+    with pytest.raises(UsageError, match="use --ports 7700-7721"):
         Ports.lay_out("7700-7710", 2)
-    assert len(Ports.lay_out("7700-7720", 2).workers) == 2
+    assert len(Ports.lay_out("7700-7721", 2).workers) == 2
 
 
 def test_a_port_in_use_is_named_before_anything_starts() -> None:
@@ -72,7 +72,7 @@ def test_a_port_in_use_is_named_before_anything_starts() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(PortInUse, match=f"127.0.0.1:{port} .*--ports"):
-            Ports(port, {}, (), ()).check_free("127.0.0.1")
+            Ports(port, {}, (), (), port).check_free("127.0.0.1")
 
 
 def test_ray_sees_our_token_and_nothing_of_the_users_own_ray() -> None:

@@ -119,20 +119,22 @@ class DeviceOffer(_message.Message):
     def __init__(self, device: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., worker_address: _Optional[str] = ..., threads: _Optional[int] = ..., label: _Optional[str] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("rig_id", "rig_name", "devices", "versions", "spread", "ram_bytes")
+    __slots__ = ("rig_id", "rig_name", "devices", "versions", "spread", "ram_bytes", "text_address")
     RIG_ID_FIELD_NUMBER: _ClassVar[int]
     RIG_NAME_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     SPREAD_FIELD_NUMBER: _ClassVar[int]
     RAM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TEXT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     rig_id: str
     rig_name: str
     devices: _containers.RepeatedCompositeFieldContainer[DeviceOffer]
     versions: Versions
     spread: bool
     ram_bytes: int
-    def __init__(self, rig_id: _Optional[str] = ..., rig_name: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceOffer, _Mapping]]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., spread: bool = ..., ram_bytes: _Optional[int] = ...) -> None: ...
+    text_address: str
+    def __init__(self, rig_id: _Optional[str] = ..., rig_name: _Optional[str] = ..., devices: _Optional[_Iterable[_Union[DeviceOffer, _Mapping]]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., spread: bool = ..., ram_bytes: _Optional[int] = ..., text_address: _Optional[str] = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("epoch", "message")

@@ -16,6 +16,7 @@ from swarm.client.sampling import Sampling
 from swarm.client.spelling import HeldCalls
 from swarm.client.tools import Tool
 from swarm.errors import SwarmError
+from swarm.plan import Plan
 
 T = TypeVar("T")
 
@@ -62,6 +63,16 @@ class Talk:
         self._said: list[int] = []
         self.calls: list[ToolCall] = []
         """The tools that the last answer calls, in order."""
+
+    @property
+    def plan(self) -> Plan:
+        """In force now."""
+        return self._client.plan
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        return self.plan.model.name
 
     @property
     def is_plain(self) -> bool:

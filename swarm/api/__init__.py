@@ -1,0 +1,1 @@
+"""What the swarm offers to programs: text in, text out."""

@@ -1,0 +1,146 @@
+"""Chats whose Decoder runs on a rig: `swarm chat --via`, over real Workers and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from real_workers import CREDENTIALS, RealSwarm, real_swarm
+
+from cluster.target import Target
+
+pytest.importorskip("torch")
+
+from swarm.api.conversing import wishes_of
+from swarm.api.text_servicer import serving_text
+from swarm.client.client import open_client
+from swarm.client.far_talk import FarTalk
+from swarm.client.plan_source import SwarmPlan
+from swarm.client.talk import Talk, Wishes
+from swarm.errors import SwarmError, UsageError
+from swarm.wire import invitation
+from swarm.wire.authority import Authority
+from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import text_pb2 as pb
+from swarm.wire.v1.text_pb2_grpc import TextServiceStub
+
+MEMORY = 400 * 2**20
+QUESTIONS = ("Tell me a story about a dog.", "And then?")
+DEADLINE_S = 60.0
+
+
+@asynccontextmanager
+async def text_of(swarm: RealSwarm) -> AsyncIterator[str]:
+    async with serving_text("127.0.0.1:0", lambda: swarm.address, CREDENTIALS) as address:
+        yield address
+
+
+@asynccontextmanager
+async def far(address: str, wishes: Wishes, credentials: Credentials = CREDENTIALS) -> AsyncIterator[FarTalk]:
+    channel = credentials.channel(address)
+    talk = FarTalk(channel, "attic", wishes, lambda news: None)
+    try:
+        await talk.open()
+        yield talk
+    finally:
+        await talk.close()
+        await channel.close(None)
+
+
+async def said(talk: Talk | FarTalk, question: str) -> str:
+    return "".join([piece.text async for piece in talk.ask(question)])
+
+
+async def sessions_are(swarm: RealSwarm, number: int) -> None:
+    """On the Route that has most of them."""
+    async with asyncio.timeout(DEADLINE_S):
+        while max(w["sessions"] for w in swarm.coordinator.status()["workers"]) != number:
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.timeout(170)
+async def test_a_chat_via_a_rig_says_the_same_stops_where_it_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    wishes = Wishes(seed=7, temperature=1.2, max_tokens=24)
+    async with real_swarm(Target("nano", "fp32", sessions=4, context=512), tmp_path) as swarm:
+        await swarm.join("a", MEMORY)
+        await swarm.join("b", MEMORY)
+        async with text_of(swarm) as address:
+            async with open_client(SwarmPlan(swarm.address, CREDENTIALS), CREDENTIALS) as client:
+                near = Talk(client, wishes)
+                here = [await said(near, question) for question in QUESTIONS]
+                counted = near.answer
+                await near.close()
+            async with far(address, wishes) as talk:
+                assert [await said(talk, question) for question in QUESTIONS] == here
+                assert talk.model == "nano" and not talk.is_plain
+                assert talk.answer.tokens == counted.tokens and talk.answer.logprobs == pytest.approx(counted.logprobs, abs=1e-3)
+                assert talk.answer.finish_reason == counted.finish_reason
+                assert talk.answer.prompt_tokens == counted.prompt_tokens > 0
+                assert counted.cached_tokens > 0 < talk.answer.cached_tokens  # the second question cost its own tokens only
+                # Given up after its first words, it is stopped there, and the chat goes on.
+                pieces = talk.ask("Tell me a long story.")
+                await anext(pieces)
+                await pieces.aclose()  # type: ignore[attr-defined]
+                assert talk.answer.finish_reason in ("cancelled", "length", "stop")
+                assert await said(talk, QUESTIONS[1])
+                await sessions_are(swarm, 1)
+            await sessions_are(swarm, 0)
+
+            # Who hangs up in the middle of an answer leaves nothing behind, either.
+            channel = CREDENTIALS.channel(address)
+            call = TextServiceStub(channel).Converse()
+            await call.write(pb.Turn(question=pb.Question(text="Tell me a story."), options=pb.Options(max_tokens=400)))
+            async for reply in call:
+                if reply.HasField("piece"):
+                    break
+            await sessions_are(swarm, 1)
+            await channel.close(None)
+            await sessions_are(swarm, 0)
+
+            # What makes no sense ends its answer with the sentence that it would end with here.
+            async with far(address, Wishes(temperature=-1.0)) as talk:
+                with pytest.raises(UsageError, match="temperature"):
+                    await said(talk, "hello")
+            async with far(address, Wishes()) as talk:
+                with pytest.raises(UsageError, match="1 results answer 0 tool calls"):
+                    [_ async for _ in talk.tell(["sunny"])]
+                assert await said(talk, "What is the capital of France?")
+            with pytest.raises(SwarmError, match="the list of tools"):
+                wishes_of(pb.Options(tools="["))
+
+            # An invitation is enough, and another swarm's key is not.
+            guest = Credentials(invite())
+            async with far(address, wishes, guest) as talk:
+                assert await said(talk, QUESTIONS[0]) == here[0]
+            with pytest.raises(SwarmError):
+                async with far(address, wishes, Credentials("another")):
+                    raise AssertionError("it was let in")
+
+
+async def test_a_rig_without_a_model_says_so_and_one_that_dies_ends_the_chat_with_a_sentence(tmp_path: Path) -> None:
+    async with real_swarm(Target("nano", "fp32", sessions=2, context=256), tmp_path) as swarm:
+        async with text_of(swarm) as address:
+            with pytest.raises(SwarmError, match="no model loaded"):
+                async with far(address, Wishes()):
+                    raise AssertionError("it said hello")
+        await swarm.join("a", MEMORY)
+        async with text_of(swarm) as address:
+            channel = CREDENTIALS.channel(address)
+            talk = FarTalk(channel, "attic", Wishes(max_tokens=200), lambda news: None)
+            await talk.open()
+            pieces = talk.ask("Tell me a story.")
+            await anext(pieces)
+        with pytest.raises(SwarmError, match="the chat via attic is lost"):
+            [_ async for _ in pieces]
+            await said(talk, "And then?")  # where the story was told to its end before the rig was gone
+        await talk.close()
+        await channel.close(None)
+
+
+def invite() -> str:
+    until = datetime.now(UTC) + timedelta(hours=1)
+    return invitation.write(Authority.of(CREDENTIALS.key).client("guest", until))
