@@ -56,16 +56,18 @@ class RoomSearch:
         session: its name.
         positions: to reserve.
         hashes: of its prefixes, see `RouteStreams.open`.
+        open_in: the epoch under which it was open before; 0: it is new.
         queued: told the best of its places, where it waits on all Routes.
     """
 
     def __init__(
-        self, routes: Routes, session: bytes, positions: int, hashes: Sequence[int], queued: Callable[[int], None]
+        self, routes: Routes, session: bytes, positions: int, hashes: Sequence[int], open_in: int, queued: Callable[[int], None]
     ) -> None:
         self._routes = routes
         self._session = session
         self._positions = positions
         self._hashes = hashes
+        self._open_in = open_in
         self._queued = queued
         self._news: asyncio.Queue[_Queued | _Opened | _Failed] = asyncio.Queue()
         self._asking: dict[int, asyncio.Task[None]] = {}
@@ -126,7 +128,7 @@ class RoomSearch:
 
         try:
             streams = await self._routes.streams(route)
-            held = await streams.open(self._session, self._positions, LEASE_S, self._hashes, queued)
+            held = await streams.open(self._session, self._positions, LEASE_S, self._hashes, queued, self._open_in)
         except SwarmError as error:
             self._news.put_nowait(_Failed(route, error))
         else:

@@ -92,11 +92,12 @@ class RouteStreams:
         self._sessions.pop(session, None)
 
     async def open(
-        self, session: bytes, positions: int, lease_s: float, hashes: Sequence[int], queued: Callable[[int], None]
+        self, session: bytes, positions: int, lease_s: float, hashes: Sequence[int], queued: Callable[[int], None], open_in: int = 0
     ) -> int:
         """Reserve a Session on every Stage; how many positions all of them hold already.
 
         Args:
+            open_in: the epoch under which it was open before; 0: it is new.
             queued: told the Session's place whenever it must wait.
 
         Raises:
@@ -104,7 +105,7 @@ class RouteStreams:
         """
         request = pb.OpenRequest(
             session=session, epoch=self.plan.epoch, route=self.route, positions=positions, lease_s=lease_s,
-            prefix_hashes=hashes, model_id=self.plan.model.model_id,
+            prefix_hashes=hashes, model_id=self.plan.model.model_id, open_in=open_in,
         )  # fmt: skip
         with self._calling(self._entry.name):
             async for reply in self._entry_stub.Open(request):

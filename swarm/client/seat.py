@@ -45,6 +45,8 @@ class Seat:
         """Those that were asked last."""
         self._home: Route | None = None
         """Where its KV is."""
+        self._open_in = 0
+        """The epoch under which it was open last."""
         self._leaving: asyncio.Task[None] | None = None
         self._reports: set[asyncio.Task[None]] = set()
 
@@ -61,7 +63,8 @@ class Seat:
         """
         await self._left()
         self._routes = routes = await self._swarm.routes()
-        search, home = RoomSearch(routes, self._session, positions, hashes, queued), home_of(self._home, routes.plan)
+        search = RoomSearch(routes, self._session, positions, hashes, self._open_in, queued)
+        home = home_of(self._home, routes.plan)
         try:
             room = await search.find(routes.order(self._session, home))
         except BaseException:  # somebody cancelled, say: what was being opened may be open by now
@@ -75,7 +78,7 @@ class Seat:
 
     async def give_back(self) -> None:
         """Give the pages back, over whichever streams work now; where none do, the lease runs out."""
-        home, self._home, self.streams = self._home, None, None
+        home, self._home, self.streams, self._open_in = self._home, None, None, 0
         with contextlib.suppress(SwarmError, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._left()
@@ -110,7 +113,7 @@ class Seat:
         self._leave(routes, behind)
         if self.streams is not None and self.streams is not to:
             self.streams.detach(self._session)
-        self.streams, self._home = to, route
+        self.streams, self._home, self._open_in = to, route, plan.epoch
         routes.settle(self._session, to.route)
 
     def _leave(self, routes: Routes, workers: set[str]) -> None:

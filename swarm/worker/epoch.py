@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -32,6 +34,8 @@ class Epoch:
     """None where this Worker has only shards."""
     route: int
     serving: bool = False
+    since: float = 0.0
+    """When it began to serve, on the monotonic clock."""
 
     @property
     def number(self) -> int:
@@ -56,18 +60,24 @@ class Epoch:
             raise Refused("this worker has no stage, only expert shards", self.name)
         return self.model
 
-    @property
+    @cached_property
     def blocks(self) -> range:
         stage = self.plan.stage_of(self.name, self.route)
         return stage.blocks if stage else range(0)
 
-    @property
+    @cached_property
     def is_first(self) -> bool:
         return self.plan.routes[self.route].entry == self.name
 
-    @property
+    @cached_property
     def is_last(self) -> bool:
         return self.plan.routes[self.route].last == self.name
+
+    @cached_property
+    def next_worker(self) -> str:
+        """Whose Stage is behind this one, which is not the last."""
+        names = [stage.worker for stage in self.plan.routes[self.route].stages]
+        return names[names.index(self.name) + 1]
 
     def ends_here(self, stages: int) -> bool:
         """Whether a Step that goes through so many Stages of the Route (0: all) goes no further."""
@@ -107,7 +117,8 @@ class Epochs:
         epoch = self._epochs.get(number)
         if epoch is None:
             raise Refused(f"epoch {number} was not prepared here", self._name)
-        epoch.serving = True
+        if not epoch.serving:
+            epoch.serving, epoch.since = True, time.monotonic()
         self._newest = max(self._newest, number)
 
     def serving(self, number: int, model_id: str) -> Epoch:

@@ -7,24 +7,21 @@ told its place; where there never could be room it is refused with the sum.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from bisect import bisect_left, insort
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 import grpc.aio
 
-from swarm.errors import Full, Lost, NoSwarm, Refused, TooLong
+from swarm.errors import Lost, NoSwarm, Refused, TooLong
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 from swarm.worker.callers import Caller
 from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.peers import Peers
+from swarm.worker.turns import Turn, Turns
 
-QUEUE_LENGTH = 1024
 RETRY_S = 1.0
 """How often the first in the queue asks again; pages given back here wake it at once."""
 CALL_S = 5.0
@@ -63,14 +60,6 @@ def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str, owner: Call
     return pb.ReserveReply(held=held)
 
 
-@dataclass(order=True)
-class _Turn:
-    """One who waits, by when it came."""
-
-    arrival: int
-    woken: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
-
-
 class Opening:
     """The queue of Sessions that want to open on the Route that begins here."""
 
@@ -78,15 +67,13 @@ class Opening:
         self._name = name
         self._epochs = epochs
         self._peers = peers
-        self._arrivals = itertools.count()
-        self._queue: list[_Turn] = []
+        self.turns = Turns(name)
         self._afterwards: set[asyncio.Task[None]] = set()
         """Pages being given back on other Workers for clients that are gone."""
 
     def freed(self) -> None:
         """KV pages were given back: the first in the queue may try again."""
-        if self._queue:
-            self._queue[0].woken.set()
+        self.turns.wake_first()
 
     async def open(self, request: pb.OpenRequest, caller: Caller) -> AsyncIterator[pb.OpenReply]:
         """QUEUED with the place as often as it changes, then OPENED. Raises what `reserve_here` does, Full and Lost."""
@@ -96,31 +83,27 @@ class Opening:
                     yield reply
 
     async def _open(self, request: pb.OpenRequest, caller: Caller) -> AsyncGenerator[pb.OpenReply, None]:
-        if len(self._queue) >= QUEUE_LENGTH:
-            raise Full(f"{QUEUE_LENGTH} sessions wait already: try again later", self._name)
-        arrival = next(self._arrivals)
-        # Nobody waits: there may be room for all who come now. Or back after a loss: those who wait want its pages, too.
-        if not self._queue or self._is_open(request.session):
+        turn = self.turns.come(request.open_in, self._epochs.get(request.epoch), time.monotonic())
+        # Nobody waits before it: there may be room for all who come now. Or back after a loss: those who wait want its pages, too.
+        if self._is_next(turn) or self._is_open(request.session):
             if (held := await self._reserve_all(request, caller)) is not None:
                 yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)
                 return
             self.freed()  # two who came together may have stood in each other's way
-        turn = _Turn(arrival)
-        insort(self._queue, turn)
-        self._wake(self._queue[self._place(turn) + 1 :])  # they have another place now
+        self.turns.enter(turn)
         told = 0
         try:
             while True:
-                if self._place(turn) == 0 and (held := await self._reserve_all(request, caller)) is not None:
+                if self._is_next(turn) and (held := await self._reserve_all(request, caller)) is not None:
                     yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)
                     return
-                if (place := self._place(turn)) + 1 != told:
+                place, held_back_s = self.turns.place(turn), turn.earliest - time.monotonic()
+                if held_back_s <= 0 and place + 1 != told:
                     told = place + 1
                     yield pb.OpenReply(state=pb.OpenReply.QUEUED, place=told)
-                await self._wait(turn.woken, RETRY_S if place == 0 else None)
+                await self._wait(turn.woken, held_back_s if held_back_s > 0 else RETRY_S if place == 0 else None)
         finally:
-            del self._queue[self._place(turn)]
-            self._wake(self._queue)
+            self.turns.leave(turn)
 
     async def close(self, request: pb.CloseRequest) -> None:
         """Release a Session on every Stage; a Worker that cannot be reached lets its lease run out. Raises Refused."""
@@ -159,16 +142,11 @@ class Opening:
     def _opened(self, caller: Caller) -> set[bytes]:
         return {session for pool in self._epochs.pools() for session in pool.table.of(caller)}
 
-    def _place(self, turn: _Turn) -> int:
-        return bisect_left(self._queue, turn)
+    def _is_next(self, turn: Turn) -> bool:
+        return self.turns.place(turn) == 0 and time.monotonic() >= turn.earliest
 
     def _is_open(self, session: bytes) -> bool:
         return any(pool.table.get(session) is not None for pool in self._epochs.pools())
-
-    @staticmethod
-    def _wake(turns: Iterable[_Turn]) -> None:
-        for turn in turns:
-            turn.woken.set()
 
     @staticmethod
     async def _wait(woken: asyncio.Event, most_s: float | None) -> None:

@@ -31,11 +31,11 @@ def test_a_swarm_that_is_on_its_way_is_not_ended_but_waited_for(own_home: Path) 
 async def test_a_queue_that_is_full_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     from swarm.wire.v1 import stage_pb2 as pb
-    from swarm.worker import opening
+    from swarm.worker import opening, turns
     from swarm.worker.epoch import Epochs
     from swarm.worker.peers import Peers
 
-    monkeypatch.setattr(opening, "QUEUE_LENGTH", 0)
+    monkeypatch.setattr(turns, "QUEUE_LENGTH", 0)
     full = opening.Opening("w0", Epochs("w0"), Peers(Credentials()))
     with pytest.raises(Full, match="w0: 0 sessions wait already: try again later"):
         await anext(full._open(pb.OpenRequest(session=bytes(16), positions=8), None))

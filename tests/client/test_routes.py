@@ -76,7 +76,7 @@ async def test_a_session_that_waited_on_both_routes_is_open_on_one_afterwards() 
         for talk in (first, second):
             await answer(talk, STORY.prompt[:30], 34)
         waiting = asyncio.create_task(answer(third, STORY.prompt[:30], 34))
-        await until(lambda: [len(workers[n].opening._queue) for n in ("a0", "b0")] == [1, 1], "it does not wait on both")
+        await until(lambda: [len(workers[n].opening.turns) for n in ("a0", "b0")] == [1, 1], "it does not wait on both")
         await asyncio.gather(first.close(), second.close())
         await waiting
         await until(lambda: sorted(sessions_at(workers, ["a0", "b0"])) == [0, 1], "it is open on both")
@@ -171,7 +171,7 @@ async def test_a_session_that_waits_for_room_takes_a_lost_route_that_is_back() -
         first, second = client.conversation(), client.conversation()
         await answer(first, STORY.prompt[:30], 34)
         waiting = asyncio.create_task(answer(second, STORY.prompt[:30], 34))
-        await until(lambda: len(there["b0"].opening._queue) == 1, "it does not wait")
+        await until(lambda: len(there["b0"].opening.turns) == 1, "it does not wait")
         async with workers_here(plan, only={"a0", "a1"}) as back:
             async with asyncio.timeout(10):
                 await waiting

@@ -41,7 +41,7 @@ async def swarm(plan: Plan, key: str = "") -> AsyncIterator[dict[str, Worker]]:
         await until(lambda: not any(w.status().sessions or w.status().kv_used_bytes for w in workers.values()), "pages stay")
         for worker in workers.values():
             await until(lambda worker=worker: gc.collect() >= 0 and len(worker.callers) <= 1, "clients stay known")  # type: ignore[misc]
-            assert not worker.opening._queue and not len(worker.entry._queue)
+            assert not worker.opening.turns and not len(worker.entry._queue)
             await until(lambda worker=worker: not worker.flow.answers._streams, "streams stay")  # type: ignore[misc]
 
 
@@ -66,7 +66,7 @@ async def test_a_thousand_sessions_opened_at_once_are_opened_queued_or_refused_i
         assert said == {"w0: this client has 256 sessions here and may have no more: close some": THOUSAND - callers.SESSIONS}
         for call in calls:
             call.cancel()
-        await until(lambda: len(workers["w0"].opening._queue) <= 1, "who went away still waits")
+        await until(lambda: len(workers["w0"].opening.turns) <= 1, "who went away still waits")
         for name in names:
             await client.release(name)
 
@@ -77,9 +77,9 @@ async def test_one_clients_thousand_sessions_leave_room_in_the_queue_for_another
         first = await greedy.open(32)
         waiting = [asyncio.create_task(outcome_of_all(greedy, number)) for number in range(callers.SESSIONS + 50)]
         await until(lambda: sum(t.done() for t in waiting) == 51, "the ones too many are not refused")
-        assert len(workers["w0"].opening._queue) == callers.SESSIONS - 1
+        assert len(workers["w0"].opening.turns) == callers.SESSIONS - 1
         late = asyncio.create_task(modest.open(32))
-        await until(lambda: len(workers["w0"].opening._queue) == callers.SESSIONS, "another client does not wait")
+        await until(lambda: len(workers["w0"].opening.turns) == callers.SESSIONS, "another client does not wait")
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)

@@ -31,7 +31,7 @@ FULL: Code
 TOO_LONG: Code
 
 class OpenRequest(_message.Message):
-    __slots__ = ("session", "epoch", "route", "positions", "lease_s", "prefix_hashes", "model_id")
+    __slots__ = ("session", "epoch", "route", "positions", "lease_s", "prefix_hashes", "model_id", "open_in")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ROUTE_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class OpenRequest(_message.Message):
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     PREFIX_HASHES_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    OPEN_IN_FIELD_NUMBER: _ClassVar[int]
     session: bytes
     epoch: int
     route: int
@@ -46,7 +47,8 @@ class OpenRequest(_message.Message):
     lease_s: float
     prefix_hashes: _containers.RepeatedScalarFieldContainer[int]
     model_id: str
-    def __init__(self, session: _Optional[bytes] = ..., epoch: _Optional[int] = ..., route: _Optional[int] = ..., positions: _Optional[int] = ..., lease_s: _Optional[float] = ..., prefix_hashes: _Optional[_Iterable[int]] = ..., model_id: _Optional[str] = ...) -> None: ...
+    open_in: int
+    def __init__(self, session: _Optional[bytes] = ..., epoch: _Optional[int] = ..., route: _Optional[int] = ..., positions: _Optional[int] = ..., lease_s: _Optional[float] = ..., prefix_hashes: _Optional[_Iterable[int]] = ..., model_id: _Optional[str] = ..., open_in: _Optional[int] = ...) -> None: ...
 
 class OpenReply(_message.Message):
     __slots__ = ("state", "place", "held")

@@ -1,0 +1,99 @@
+"""After a change of Plan, Sessions that go on are opened before new ones; who lies about it gains little."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from plans import plan_of
+from raw_client import RawClient, raw
+from swarm_processes import until, workers_here
+
+from swarm.plan import Plan
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker import turns
+from swarm.worker.epoch import Epoch
+from swarm.worker.turns import Turns
+
+PLAN = replace(plan_of([4, 8], sessions=2, context=64), epoch=2)
+
+
+@asynccontextmanager
+async def changed(plan: Plan = PLAN) -> AsyncIterator[tuple[RawClient, Epoch]]:
+    """Two Stages with room for two Sessions, under an epoch that is not the first one."""
+    async with workers_here(plan) as workers, raw(plan) as client:
+        epoch = workers["w0"].epochs.current
+        assert epoch
+        yield client, epoch
+
+
+class Asking:
+    """An Open call, and what it was told."""
+
+    def __init__(self, client: RawClient, open_in: int) -> None:
+        self.told: list[tuple[int, int]] = []
+        self.task = asyncio.create_task(self._open(client, client.opening(os.urandom(16), 64, open_in=open_in)))
+
+    async def _open(self, client: RawClient, request: pb.OpenRequest) -> None:
+        async for reply in client.entry.Open(request):
+            self.told.append((reply.state, reply.place))
+
+
+async def test_after_a_change_of_plan_sessions_that_go_on_are_opened_before_new_ones_that_came_earlier(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "HOLD_S", 0.0)
+    async with changed() as (client, _):
+        first, second = await client.open(64), await client.open(64)
+        new = Asking(client, open_in=0)
+        await until(lambda: new.told == [(pb.OpenReply.QUEUED, 1)], "no place was told")
+        going_on = [Asking(client, open_in=1)]
+        await until(lambda: new.told[-1] == (pb.OpenReply.QUEUED, 2), "the one that goes on is not before it")
+        going_on.append(Asking(client, open_in=1))
+        await until(lambda: new.told[-1] == (pb.OpenReply.QUEUED, 3), "the other one that goes on is not before it")
+        for session, asking in zip((first, second), going_on, strict=True):
+            await client.release(session)
+            await until(asking.task.done, "who goes on did not open")
+        assert not new.task.done() and new.told[-1] == (pb.OpenReply.QUEUED, 1)
+        new.task.cancel()
+
+
+async def test_new_sessions_leave_the_room_for_a_moment_to_those_that_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "HOLD_S", 600.0)
+    async with changed() as (client, _):
+        new = [Asking(client, open_in=0) for _ in range(2)]
+        going_on = [Asking(client, open_in=1) for _ in range(2)]
+        await until(lambda: all(asking.task.done() for asking in going_on), "who goes on did not open")
+        assert [asking.told for asking in going_on] == [[(pb.OpenReply.OPENED, 0)]] * 2
+        assert not any(asking.told for asking in new)
+        for asking in new:
+            asking.task.cancel()
+
+
+async def test_new_sessions_are_opened_when_that_moment_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "HOLD_S", 0.5)
+    async with changed() as (client, epoch):
+        new = Asking(client, open_in=0)
+        await until(new.task.done, "it did not open")
+        assert time.monotonic() >= epoch.since + 0.5 and new.told == [(pb.OpenReply.OPENED, 0)]
+
+
+async def test_who_says_that_it_goes_on_gains_a_place_for_a_while_only_and_no_more_places_than_the_plan_has_sessions() -> None:
+    async with changed() as (_, epoch):
+        queue = Turns("w0")
+        assert queue.come(2, epoch, epoch.since).new and queue.come(3, epoch, epoch.since).new, "no earlier epoch"
+        assert queue.come(1, epoch, epoch.since + turns.AFTER_S).new
+        for _ in range(PLAN.sessions):
+            queue.enter(turn := queue.come(1, epoch, epoch.since))
+            assert not turn.new
+        assert queue.come(1, epoch, epoch.since).new
+
+
+async def test_under_the_first_epoch_nobody_is_held_back() -> None:
+    async with changed(replace(PLAN, epoch=1)) as (_, epoch):
+        assert Turns("w0").come(0, epoch, epoch.since).earliest == 0.0
