@@ -5,7 +5,11 @@ kind of device, with its size, when it was last used, and its folder. `swarm cac
 or more digits of its id), of all, or what was not used for a while. It works whether a swarm runs or not: a Worker that has a
 deleted file in its memory keeps it until it ends. [What is kept, and when it is trusted](weights.md#the-cache).
 
-With `--json`: one JSON document: `folder` and `models`; with `prune`, what was deleted.
+`--cache-limit SIZE` on `up`, `join` and `worker` says how much it may take; it is kept in the folder, until `--cache-limit none`.
+Where more would be needed, the model that was not used for longest goes, but none that a Worker uses. Files of the Hub are not in
+it and are never deleted by swarm: `hf cache` does that.
+
+With `--json`: one JSON document: `folder`, `limit_bytes` (null: no limit) and `models`; with `prune`, what was deleted.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from rich.table import Table
 from swarm.cli import options, output, settings
 from swarm.errors import UsageError, gib
 from swarm.weights.cache.folder import Kept, kept, prune
+from swarm.weights.cache.limit import read_limit
 
 
 class Action(StrEnum):
@@ -67,13 +72,16 @@ def _is_of(found: Kept, model: str) -> bool:
 
 def _show(where: Path, found: list[Kept], as_json: bool, done: str) -> None:
     if as_json:
-        output.print_json({"folder": str(where), "models": [_document(k) for k in found]})
+        models = [_document(k) for k in found]
+        output.print_json({"folder": str(where), "limit_bytes": read_limit(where) or None, "models": models})
         return
     console = output.stdout()
     if found:
         console.print(_table(found))
     total = sum(k.num_bytes for k in found)
     console.print(f"{done}{gib(total)} in {where}" if found else f"nothing {done or 'is cached '}in {where}")
+    if limit := read_limit(where):
+        console.print(f"limited to {gib(limit)}")
 
 
 def _table(found: list[Kept]) -> Table:

@@ -54,6 +54,12 @@ Cache = Annotated[
     Path | None,
     typer.Option("--cache", metavar="DIR", help="Where downloads and quantized weights are kept. [default: the usual folders]"),
 ]
+CacheLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--cache-limit", metavar="SIZE", help="The most that quantized weights take of the disk, as 60GiB; kept until none."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 604800}

@@ -14,6 +14,7 @@ import typer
 from rich.progress import Progress
 
 from swarm.cli import options, output, settings
+from swarm.cli.cache_limit import limited_cache
 from swarm.wire.credentials import Credentials
 
 
@@ -25,6 +26,7 @@ def worker(
         typer.Option("--weights-from", metavar="ADDRESS", help="A Worker to take weights from that are not here; repeatable."),
     ] = None,
     cache: options.Cache = None,
+    cache_limit: options.CacheLimit = None,
     key: options.Key = None,
     key_file: options.KeyFile = None,
 ) -> None:
@@ -47,5 +49,5 @@ def worker(
             console.print(f"{name} serves at {address}")
 
         credentials = Credentials(settings.explicit_key(key, key_file), name)
-        source = Source(settings.cache_dir(cache), tuple(weights_from or ()))
+        source = Source(limited_cache(cache, cache_limit), tuple(weights_from or ()))
         asyncio.run(serve_plan(plan, name, credentials, source, serves, progress))

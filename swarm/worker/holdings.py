@@ -11,6 +11,7 @@ import gc
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import torch
 
@@ -76,6 +77,7 @@ class Holdings:
     def __init__(self) -> None:
         self._parts: dict[Part, Weights] = {}
         self._again: dict[tuple[str, str], Again] = {}
+        self._cached: dict[tuple[str, str], BinaryIO] = {}
 
     def missing(self, parts: Iterable[Part]) -> list[Part]:
         return [p for p in parts if p not in self._parts]
@@ -83,9 +85,16 @@ class Holdings:
     def add(self, part: Part, weights: Weights) -> None:
         self._parts[part] = weights
 
-    def cost(self, model: tuple[str, str], again: Again) -> None:
-        """What quantizing some parts of a model a second time cost; more is added as more is loaded."""
+    def loaded(self, model: tuple[str, str], again: Again, cached: BinaryIO | None) -> None:
+        """Parts of a model were loaded.
+
+        Args:
+            again: what quantizing them a second time cost; more is added as more is loaded.
+            cached: kept open as long as parts of that model are here (see `swarm.weights.cache.limit.use`).
+        """
         self._again = {model: self._again.get(model, Again()) + again}
+        if cached is not None:
+            self._cached[model] = cached
 
     def tell(self, status: pb.WorkerStatus, model: Model) -> None:
         """Put that into a status."""
@@ -98,6 +107,8 @@ class Holdings:
         gone = [p for p in self._parts if p not in keep]
         for part in gone:
             del self._parts[part]
+        for model in self._cached.keys() - {part.model for part in self._parts}:
+            self._cached.pop(model).close()
         if gone:
             release_memory()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -65,6 +66,11 @@ class Supply:
             level = logging.WARNING if any(loss.again for loss in losses) else logging.INFO
             _LOG.log(level, "%s quantized %s: %s", worker, self.model.name, said(losses))
         return again(losses)
+
+    @property
+    def in_use(self) -> BinaryIO | None:
+        """As long as it is open, the cache keeps what was taken from it; None: nothing was."""
+        return self._shelf.in_use if self._shelf else None
 
     def uncached(self, parts: Iterable[Part]) -> list[Part]:
         """Those of these parts for which the model's files are needed."""

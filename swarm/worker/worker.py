@@ -197,7 +197,7 @@ class Worker:
                 yield loaded, total
         finally:
             self.loading.clear()
-        self._holdings.cost(missing[0].model, supply.tell(self.name))
+        self._holdings.loaded(missing[0].model, supply.tell(self.name), supply.in_use)
 
     async def _fetch(
         self, plan: Plan, folder: str, peers: Sequence[pb_weights.Peer], parts: Sequence[Part]

@@ -11,6 +11,8 @@ import pytest
 from commands import is_one_sentence, swarm
 
 from swarm.cli import settings
+from swarm.cli.cache_limit import limited_cache
+from swarm.errors import UsageError
 from swarm.weights.cache.folder import Setting, note
 
 DAY_S = 86400.0
@@ -97,3 +99,17 @@ def test_the_folder_comes_from_the_option_then_the_environment_then_the_users_ow
     monkeypatch.delenv("SWARM_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert settings.cache_dir() == tmp_path / "xdg" / "swarm" / "weights"
+
+
+def test_the_limit_is_shown_and_stays_until_it_is_taken_away(tmp_path: Path) -> None:
+    assert json.loads(swarm("cache", "--json").out)["limit_bytes"] is None
+    assert limited_cache(None, "1.5GiB") == limited_cache(None, None) == settings.cache_dir()
+    assert "limited to 1.5 GiB" in swarm("cache").out
+    assert json.loads(swarm("cache", "--json").out)["limit_bytes"] == 3 << 29
+    limited_cache(None, "none")
+    assert json.loads(swarm("cache", "--json").out)["limit_bytes"] is None
+    with pytest.raises(UsageError, match="--cache-limit has no size in it"):
+        limited_cache(None, "a lot")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot be kept in .*: give another --cache"):
+        limited_cache(tmp_path / "file", "1GiB")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import torch
 
@@ -24,6 +24,7 @@ from swarm.model.memory import num_bytes
 from swarm.plan import Model
 from swarm.weights.cache import file
 from swarm.weights.cache.folder import Setting, note
+from swarm.weights.cache.limit import Allowance, use
 from swarm.weights.cache.tree import Weights, put_together, take_apart
 
 VERSION = 2
@@ -66,8 +67,13 @@ class Shelf:
     device: torch.device
     name: str
     sources: Mapping[str, str] = field(default_factory=dict)
+    in_use: BinaryIO | None = None
+    """As long as it is open, nothing of this model is evicted; None: nothing of it was looked for or made yet."""
     _closed: bool = False
     _noted: bool = False
+
+    def __post_init__(self) -> None:
+        self._allowance = Allowance(self.cache)
 
     @property
     def folder(self) -> Path:
@@ -99,8 +105,10 @@ class Shelf:
         about = {"setting": asdict(self.setting), "part": part, "sources": dict(self.sources)}
         about["weights"] = take_apart(weights, tensors)
         try:
-            self._check_room(sum(num_bytes(t) for t in tensors.values()))
+            size = sum(num_bytes(t) for t in tensors.values())
+            self._check_room(size)
             self._note()
+            self._evict(size)
             file.write(self._path(part), about, tensors)
         except OSError as error:
             self._closed = True
@@ -116,8 +124,15 @@ class Shelf:
             for path in self.folder.glob(f"{file.UNFINISHED}*"):
                 if time.time() - path.stat().st_mtime > ABANDONED_S:
                     path.unlink(missing_ok=True)
+            self.in_use = use(self.folder)
+            self._evict(0)
         except OSError as error:
             _LOG.info("%s: %s", self.folder, error.strerror)
+
+    def _evict(self, size: int) -> None:
+        """Raises OSError where that many bytes more would exceed the cache's limit."""
+        for gone in self._allowance.make_room(size):
+            _LOG.info("%s is no longer cached (%s): the cache has a limit", gone.model, gib(gone.num_bytes))
 
     def _read(self, path: Path, part: str) -> Weights | None:
         """Raises CorruptWeights, MissingWeights."""

@@ -1,0 +1,27 @@
+"""`--cache-limit`: the most that quantized weights may take of this rig's disk, kept in their folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cluster.device_spec import parse_size
+from swarm.cli import settings
+from swarm.errors import UsageError
+from swarm.weights.cache.limit import write_limit
+
+NONE = "none"
+
+
+def limited_cache(folder: Path | None, limit: str | None) -> Path:
+    """The folder of quantized weights (see `settings.cache_dir`), with what --cache-limit says; None leaves it as it was.
+
+    Raises UsageError: it is no size, or cannot be kept there.
+    """
+    where = settings.cache_dir(folder)
+    if limit is not None:
+        size = 0 if limit == NONE else parse_size(limit, "--cache-limit")
+        try:
+            write_limit(where, size)
+        except OSError as error:
+            raise UsageError(f"--cache-limit cannot be kept in {where} ({error.strerror}): give another --cache") from None
+    return where
