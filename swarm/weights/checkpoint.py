@@ -31,6 +31,8 @@ ASSETS = (
 """The small files beside the weights, as far as they have fixed names."""
 SENTENCEPIECE = "tokenizer.model*"
 """Its vocabularies; Mistral's have a version behind that name."""
+OTHER_TOKENIZERS = ("tekken.json", "vocab.json", "tiktoken.model")
+"""Whose names alone a client gets, so that it can say why it cannot read them."""
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

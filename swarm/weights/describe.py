@@ -7,7 +7,7 @@ from pathlib import Path
 from swarm.bits import AUTO, canonical
 from swarm.plan import Model
 from swarm.weights import hub
-from swarm.weights.checkpoint import ASSETS, SENTENCEPIECE
+from swarm.weights.checkpoint import ASSETS, OTHER_TOKENIZERS, SENTENCEPIECE
 from swarm.weights.file import LocalFile
 from swarm.weights.gguf.assets import gguf_assets
 from swarm.weights.gguf.model import GgufModel, gguf_files, is_gguf
@@ -68,4 +68,7 @@ def assets(folder: Path) -> dict[str, bytes]:
     if is_gguf(folder):
         return gguf_assets(GgufModel.of([LocalFile(path) for path in gguf_files(folder)]))
     names = [*ASSETS, *sorted(p.name for p in folder.glob(SENTENCEPIECE))]
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    found = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
+    if any(name.startswith("tokenizer.") for name in found):
+        return found
+    return found | {name: b"" for name in OTHER_TOKENIZERS if (folder / name).is_file()}

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from swarm.client.tokenizer import read_tokenizer
 from swarm.config import ModelConfig
-from swarm.errors import MissingWeights, UsageError
+from swarm.errors import MissingWeights, ModelError, UsageError
+from swarm.weights.checkpoint import OTHER_TOKENIZERS
 from swarm.weights.describe import assets, describe
 from swarm.weights.source import resolve
 
@@ -81,6 +83,16 @@ def test_assets_are_what_a_client_needs_and_no_weights() -> None:
         "config.json", "generation_config.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     }  # fmt: skip
     assert all(found.values())
+
+
+@pytest.mark.parametrize("name", OTHER_TOKENIZERS)
+def test_a_folder_whose_tokenizer_nobody_reads_is_refused_by_its_name_with_what_to_add(tmp_path: Path, name: str) -> None:
+    shutil.copy(resolve("nano") / "config.json", tmp_path)
+    (tmp_path / name).write_bytes(b"{}" * 9)
+    with pytest.raises(ModelError, match=f"only as {name}, which swarm cannot read: add its tokenizer.json or tokenizer.model"):
+        read_tokenizer(assets(tmp_path))
+    (tmp_path / "tokenizer.json").write_bytes(b"{}")
+    assert set(assets(tmp_path)) == {"config.json", "tokenizer.json"}, "what stands beside one that is read is not needed"
 
 
 def test_describing_a_model_needs_neither_torch_nor_ray() -> None:
