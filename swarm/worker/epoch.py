@@ -36,6 +36,8 @@ class Epoch:
     serving: bool = False
     since: float = 0.0
     """When it began to serve, on the monotonic clock."""
+    inherits: bool = False
+    """The Sessions that ran under the epoch before it are open here already."""
 
     @property
     def number(self) -> int:
@@ -118,7 +120,8 @@ class Epochs:
         if epoch is None:
             raise Refused(f"epoch {number} was not prepared here", self._name)
         if not epoch.serving:
-            epoch.serving, epoch.since = True, time.monotonic()
+            before = [e for e in self._epochs.values() if e is not epoch and e.pool is epoch.pool and e.model is not None]
+            epoch.serving, epoch.since, epoch.inherits = True, time.monotonic(), bool(before)
         self._newest = max(self._newest, number)
 
     def serving(self, number: int, model_id: str) -> Epoch:

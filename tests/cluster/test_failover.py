@@ -104,6 +104,30 @@ async def test_a_killed_worker_is_back_from_the_warm_one_with_what_it_had_and_no
         assert len(told) == 1 and told[0].startswith(f"a worker of {lost} was lost; continuing on "), told
 
 
+async def test_sessions_that_run_are_served_again_before_new_ones_when_the_entry_is_lost(
+    shared: RigsHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(returning, "BACK_S", 60.0)
+    ended: list[str] = []
+    async with talking(shared, BARE) as (client, told), talking(shared, BARE) as (other, _):
+        right = await answer(client)
+        new: list[asyncio.Task[list[int]]] = []
+
+        def more_come_and_the_entry_goes() -> None:
+            new.extend(asyncio.create_task(one_that_ends(other, "new")) for _ in range(2))
+            shared.kill(shared.plan.worker(shared.plan.routes[0].entry).rig)
+
+        async def one_that_ends(by: Client, name: str, then: Callable[[], None] = lambda: None) -> list[int]:
+            tokens = await answer(by, then)
+            ended.append(name)
+            return tokens
+
+        running = [one_that_ends(client, "running", more_come_and_the_entry_goes), one_that_ends(client, "running")]
+        assert await asyncio.gather(*running) == [right] * 2 and told
+        assert ended == ["running"] * 2, "a new one was served before"
+        assert await asyncio.gather(*new) == [right] * 2
+
+
 async def test_what_no_longer_fits_waits_with_a_clear_word_and_goes_on_when_its_rig_is_back(
     shared: RigsHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from plans import plan_of
 from raw_client import RawClient, raw
-from swarm_processes import until, workers_here
+from swarm_processes import prepare, until, workers_here
 
 from swarm.plan import Plan
 from swarm.wire.v1 import stage_pb2 as pb
@@ -94,6 +94,11 @@ async def test_who_says_that_it_goes_on_gains_a_place_for_a_while_only_and_no_mo
         assert queue.come(1, epoch, epoch.since).new
 
 
-async def test_under_the_first_epoch_nobody_is_held_back() -> None:
-    async with changed(replace(PLAN, epoch=1)) as (_, epoch):
-        assert Turns("w0").come(0, epoch, epoch.since).earliest == 0.0
+async def test_nobody_is_held_back_under_the_first_epoch_nor_where_those_that_go_on_are_open_already() -> None:
+    first = replace(PLAN, epoch=1)
+    async with workers_here(first) as workers:
+        await prepare(workers, PLAN)
+        workers["w0"].commit(PLAN.epoch)
+        for number in (first.epoch, PLAN.epoch):
+            epoch = workers["w0"].epochs.get(number)
+            assert epoch and Turns("w0").come(0, epoch, epoch.since).earliest == 0.0
