@@ -28,6 +28,10 @@ class Relay:
         """Break every connection and take no more."""
         if self._server:
             self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Break every connection; new ones live."""
         for writer in list(self._writers):
             writer.transport.abort()
 
