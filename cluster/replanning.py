@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cluster.adoption import Adoption, answers
 from cluster.agents import Description
-from cluster.bell import Bell
+from cluster.bulletin import Bulletin
 from cluster.changeover import Changeover, WorkerFailed
 from cluster.deciding import Deciding
 from cluster.known_plans import KnownPlans
@@ -22,9 +22,6 @@ from cluster.target import Progress, Published, Target, Wish
 from cluster.waiting_for import waiting_for
 from swarm.errors import DoesNotFit, SwarmError
 from swarm.plan import Model, Plan
-
-REPORT_S = 0.25
-"""Between two reports of what is going on: people read no faster."""
 
 
 class Replanning:
@@ -44,24 +41,33 @@ class Replanning:
         adoption: Adoption,
         returning: Returning,
     ) -> None:
-        self.published = Published(waiting="is starting")
+        self.bulletin = Bulletin()
+        self.bell, self.say = self.bulletin.bell, self.bulletin.say
+        self.watch, self.progress = self.bulletin.watch, self.bulletin.progress
         self.target = target
-        self.activity = Progress("")
         self.problem: SwarmError | None = None
         self._roster, self._head, self._deciding = roster, head, deciding
         self._measuring, self._remember, self._adoption, self._returning = measuring, remember, adoption, returning
-        self.bell = Bell()
         self.ordering = asyncio.Lock()  # held while orders are under way: no Agent is given up meanwhile
         self.supplying = Supplying(head)
         self._wanted = asyncio.Event()
         self._asked = self._answered = self._finished = 0
         self._wish: Wish | None = None
         self._last: Plan | None = None  # what the Workers hold, published or withdrawn
-        self._reported = 0.0
         self.waking = False
         """What was unloaded comes back, since somebody asked."""
         self._adopting = False  # waits for the Workers of a Plan that was found
         self._known = KnownPlans(roster)
+
+    @property
+    def published(self) -> Published:
+        """What clients see."""
+        return self.bulletin.published
+
+    @property
+    def activity(self) -> Progress:
+        """What goes on."""
+        return self.bulletin.activity
 
     # What others ask for.
 
@@ -88,6 +94,7 @@ class Replanning:
             if device.out and not device.silent:
                 device.readmit()  # what it could not load was the old model
         wish = self._wish = Wish(target)
+        self.bulletin.wished = True
         self.want()
         async for progress in self.progress(lambda: wish.done):
             yield progress
@@ -103,21 +110,6 @@ class Replanning:
             self._hold(replace(self.target, unloaded=False))
             self._publish(Published(None, f"is bringing {self.target.source} back, which was unloaded"))
             self.want()
-
-    async def watch(self) -> AsyncIterator[Published]:
-        """What is published now and later."""
-        while True:
-            rung, published = self.bell.next, self.published
-            yield published
-            await rung.wait()
-            await self.bell.until(lambda seen=published: self.published is not seen)  # type: ignore[misc]
-
-    def say(self, message: str) -> None:
-        """Show what goes on beside planning, unless the swarm waits for somebody; empty: nothing any more."""
-        self.activity = Progress(message)
-        if message and self.published.plan is None and self.published.waiting.startswith("is ") and not self._wish:
-            self.published = replace(self.published, waiting=f"is {message}")
-        self.bell.ring()
 
     def holding(self, device: Device) -> str:
         """What a Device's Worker holds, for people."""
@@ -141,7 +133,8 @@ class Replanning:
             self._finished = asked
             if self._wish and (self._wish.made or self._wish.error):
                 self._wish.done, self._wish = True, None
-            self.activity = Progress("")
+                self.bulletin.wished = False
+            self.bulletin.activity = Progress("")
             self.bell.ring()
 
     async def _round(self) -> bool:
@@ -213,9 +206,9 @@ class Replanning:
 
     async def _change(self, plan: Plan, description: Description, target: Target, wish: Wish | None, loads: bool = True) -> bool:
         await self._drain(newcomers=False)  # they may hold parts of this Plan
-        change = Changeover(self._known.plans, plan, {d.name: d for d in self._roster.usable()}, self._report)
+        change = Changeover(self._known.plans, plan, {d.name: d for d in self._roster.usable()}, self.bulletin.report)
         try:
-            peers = await self.supplying.supply(change.new, self._roster.usable(), self._report) if loads else {}
+            peers = await self.supplying.supply(change.new, self._roster.usable(), self.bulletin.report) if loads else {}
             await change.prepare(peers)
             await change.commit()
         except WorkerFailed as failure:
@@ -284,7 +277,7 @@ class Replanning:
         return self.published.plan == plan
 
     async def _describe(self, target: Target, again: bool) -> Description:
-        return await self._deciding.describe(target, again, lambda message: self._report(message, 0.0))
+        return await self._deciding.describe(target, again, lambda message: self.bulletin.report(message, 0.0))
 
     def _in_force(self, plan: Plan) -> bool:
         here = {d.name: d.epochs for d in self._roster.devices()}
@@ -300,26 +293,4 @@ class Replanning:
 
     def _publish(self, published: Published) -> None:
         self.waking = self.waking and published.plan is None and published.waiting.startswith("is ")
-        self.published = published
-        self.bell.ring()
-
-    def _report(self, message: str, fraction: float, lines: tuple[str, ...] = ()) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._reported < REPORT_S and lines == self.activity.lines:
-            return
-        self._reported = now
-        self.activity = Progress(message, fraction, lines=lines)
-        if self.published.plan is None and not self._wish:
-            self.published = replace(self.published, waiting=f"is {message}")
-        self.bell.ring()
-
-    async def progress(self, done: Callable[[], bool]) -> AsyncIterator[Progress]:
-        """What happens until `done()`, which is asked after each ring of the bell."""
-        seen = Progress("")
-        while not done():
-            rung = self.bell.next
-            if self.activity.message and self.activity != seen:
-                seen = self.activity
-                yield seen
-            if not done() and not rung.is_set():
-                await rung.wait()
+        self.bulletin.publish(published)
