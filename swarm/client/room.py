@@ -14,7 +14,7 @@ LEASE_S = 600.0
 SILENT_S = 2.0
 """How long a Route may say nothing before the next one is asked as well."""
 AGAIN_S = 1.0
-"""How often a lost Route is tried again while the Session waits for room on others."""
+"""How often a Route that is lost, or has no Plan yet, is tried again while the Session waits for room on others."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class RoomSearch:
                 elif not self._asking:
                     raise self._worst()
                 elif news is None:
-                    self._ask_the_lost_again()
+                    self._ask_again()
                 else:
                     self._tell()
         finally:
@@ -149,8 +149,9 @@ class RoomSearch:
         kinds = (Moved, Lost, Full)
         return min(self._failed.values(), key=lambda e: next(i for i, kind in enumerate(kinds) if isinstance(e, kind)))
 
-    def _ask_the_lost_again(self) -> None:
-        for route in [r for r, error in self._failed.items() if isinstance(error, Lost)]:
+    def _ask_again(self) -> None:
+        """Ask those that may be back; a Worker that was started again says Moved until it has loaded its part."""
+        for route in [r for r, error in self._failed.items() if isinstance(error, (Lost, Moved))]:
             del self._failed[route]
             self._ask(route)
 

@@ -18,7 +18,7 @@ from wider_plans import routes_plan
 
 from swarm.client.client import open_client
 from swarm.client.route import RouteStreams
-from swarm.errors import Lost, TooLong
+from swarm.errors import Lost, Moved, TooLong
 from swarm.plan import ExpertShard, Plan
 from swarm.wire.credentials import Credentials
 from swarm.worker.worker import Worker
@@ -173,10 +173,36 @@ async def test_a_session_that_waits_for_room_takes_a_lost_route_that_is_back() -
         waiting = asyncio.create_task(answer(second, STORY.prompt[:30], 34))
         await until(lambda: len(there["b0"].opening.turns) == 1, "it does not wait")
         async with workers_here(plan, only={"a0", "a1"}) as back:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await waiting
             assert sessions_at(back, ["a0", "a1"]) == [1, 1]
             assert sessions_at(there, ["b0", "b1"]) == [1, 1]
+            await second.close()
+        await first.close()
+
+
+async def test_a_session_that_waits_for_room_takes_a_lost_route_whose_workers_were_there_before_their_plan() -> None:
+    plan, refused = routes_plan(*TWO, sessions=2, context=64), asyncio.Event()
+    async with workers_here(plan, only={"b0", "b1"}) as there, open_client(InMemory(plan), Credentials()) as client:
+        first, second = client.conversation(), client.conversation()
+        await answer(first, STORY.prompt[:30], 34)
+        waiting = asyncio.create_task(answer(second, STORY.prompt[:30], 34))
+        await until(lambda: len(there["b0"].opening.turns) == 1, "it does not wait")
+        async with workers_here(plan, commit=False, only={"a0", "a1"}) as back:
+            moved = back["a0"].epochs.moved
+
+            def told() -> Moved:
+                refused.set()
+                return moved()
+
+            back["a0"].epochs.moved = told  # type: ignore[method-assign]
+            async with asyncio.timeout(60):
+                await refused.wait()
+                await prepare(back, plan)
+                for worker in back.values():
+                    worker.commit(plan.epoch)
+                await waiting
+            assert sessions_at(back, ["a0", "a1"]) == [1, 1]
             await second.close()
         await first.close()
 
