@@ -81,7 +81,8 @@ class CoordinatorActor:
         target = (memo.read() if restarted else None) or settings.target
         memo.write(target)
         book = memo.measurements(forget=not restarted)
-        coordinator = Coordinator(target, RayAgents(credentials), settings.head, time.time, memo.write, restarted, book)
+        pauses = memo.pauses(forget=not restarted)
+        coordinator = Coordinator(target, RayAgents(credentials), settings.head, time.time, memo.write, restarted, book, pauses)
         allow_many()
         admission = Admission()
         server = credentials.server(admission)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +14,13 @@ from cluster.adoption import Adoption
 from cluster.agents import Agents
 from cluster.deciding import Deciding
 from cluster.flapping import Flapping
+from cluster.idle_unload import IdleUnload, talked
 from cluster.measurements import Measurements
 from cluster.measuring import Measuring
 from cluster.naming import Naming
 from cluster.patrol import Patrol
+from cluster.pauses import Pauses
+from cluster.pausing import PAUSED, Pausing
 from cluster.ray_presence import RayPresence
 from cluster.replanning import Replanning
 from cluster.returning import Returning
@@ -41,7 +45,7 @@ class Coordinator:
         clock: seconds since 1970; epochs start from it, so that a restarted Coordinator never uses one twice.
         remember: takes what to hold whenever that changes, as it was asked for.
         restarted: there was a Coordinator before: wait a while for all Workers of the Plan that one of them serves.
-        book: what was measured before, and where it is kept.
+        book: what was measured before, and where it is kept; `pauses`: what is paused.
     """
 
     def __init__(
@@ -53,8 +57,9 @@ class Coordinator:
         remember: Callable[[Target], None] = lambda target: None,
         restarted: bool = False,
         book: Measurements | None = None,
+        pauses: Pauses | None = None,
     ) -> None:
-        self._roster = Roster(clock)
+        self._roster = Roster(clock, pauses)
         self._agents, self._head = agents, head
         book = book or Measurements()
         self._measuring = Measuring(self._roster, agents, book, clock, self._say, lambda: self._replanning.want())
@@ -72,6 +77,8 @@ class Coordinator:
             lambda plan, counts: self._deciding.would_change(plan, self.target, counts),
             self._replanning.want,
         )
+        self.pausing = Pausing(self._roster, self._replanning, self._deciding, self._look)
+        self._idle_unload = IdleUnload(time.monotonic, lambda: self.target.idle_unload_s, self._talked, self.unload)
         self._flapping = Flapping(clock)
         self._ray_presence = RayPresence(self._roster, agents, self._replanning.bell)
         self._tasks: list[asyncio.Task[None]] = []
@@ -86,7 +93,7 @@ class Coordinator:
             self._second_look.run(),
             self._ray_presence.run(),
         )
-        runs = (self._replanning.run(), self._naming.run(), *watching)
+        runs = (self._replanning.run(), self._naming.run(), self._idle_unload.run(), *watching)
         self._tasks = [asyncio.create_task(run) for run in runs]
 
     async def failed(self) -> None:
@@ -176,11 +183,11 @@ class Coordinator:
 
     async def unload(self) -> int:
         """Give all weights and KV back; the next question, or `load`, brings the model back. Answers the bytes given back."""
-        await self._look()
+        await self._look(self._roster.devices())
         before = self._held_bytes()
         async for _ in self.load(replace(self.target, unloaded=True)):
             pass
-        await self._look()
+        await self._look(self._roster.devices())
         return max(0, before - self._held_bytes())
 
     def wake(self) -> None:
@@ -213,8 +220,7 @@ class Coordinator:
 
     def every_address(self) -> list[str]:
         """Where all Workers listen, and the Decoders of Rigs."""
-        texts = [rig.offer.text for rig in self._roster.rigs.values() if rig.offer.text]
-        return [*(device.address for device in self._roster.devices()), *texts]
+        return [*(d.address for d in self._roster.devices()), *(r.offer.text for r in self._roster.rigs.values() if r.offer.text)]
 
     @property
     def measurements(self) -> Measurements:
@@ -262,15 +268,18 @@ class Coordinator:
     def _say(self, what: str) -> None:
         self._replanning.say(what)
 
-    async def _look(self) -> None:
-        await asyncio.gather(*(self._patrol.look(device) for device in self._roster.devices()))
+    async def _look(self, devices: Iterable[Device]) -> None:
+        await asyncio.gather(*(self._patrol.look(device) for device in devices))
+
+    def _talked(self) -> Hashable:
+        return talked(self.published.plan, self._roster.devices())
 
     def _held_bytes(self) -> int:
         return sum(d.status.weights_bytes + d.status.kv_bytes for d in self._roster.devices() if d.status and not d.silent)
 
     def _unfit(self) -> dict[str, str]:
         plan = self.published.plan
-        held = {d.name: r.held for r in self._roster.rigs.values() if r.held for d in r.devices}
+        held = {d.name: r.held or PAUSED for r in self._roster.rigs.values() for d in r.devices if r.held or d.paused}
         return self._deciding.unfit(plan.model if plan else None) | held
 
     async def _measure(self, rig: Rig) -> None:

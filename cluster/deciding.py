@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cluster.agents import Description
@@ -119,6 +119,13 @@ class Deciding:
         plan = await self._refined(plan, hardware, load, self.counts(before, model))
         said = (note for note in plan.notes if same_assignment(before, plan) or not note.startswith(STAYS))
         return replace(plan, notes=(*said, *notes))
+
+    async def without(self, target: Target, plan: Plan, names: Collection[str]) -> tuple[Plan, Hardware]:
+        """The Plan that would be made if those Devices were not there, and the others. Raises DoesNotFit."""
+        hardware, load = self.hardware(plan.model), self._load(target)
+        left = replace(hardware, devices=tuple(d for d in hardware.devices if d.name not in names))
+        had = self._had_before.beside(plan, [d for d in self._roster.usable() if d.name not in names])
+        return await asyncio.to_thread(make_plan, plan.model, left, load, plan.epoch + 1, had), left
 
     def next_epoch(self) -> int:
         """One that was never used: it grows, and is no smaller than the seconds since 1970, which other Coordinators began with."""

@@ -128,6 +128,28 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
             num_bytes = await self._coordinator.unload()
         return pb.UnloadReply(model=self._coordinator.target.source, bytes=num_bytes)
 
+    async def PauseLoss(self, request: pb.PauseRequest, context: Context) -> pb.PauseLossReply:
+        async with _errors(context):
+            loss = await self._coordinator.pausing.loss(request.rig, request.device)
+        return pb.PauseLossReply(
+            devices=loss.devices,
+            bytes=loss.num_bytes,
+            seconds=loss.seconds,
+            tokens_per_s=loss.before,
+            tokens_per_s_left=loss.after,
+            shortage=loss.shortage,
+        )
+
+    async def Pause(self, request: pb.PauseRequest, context: Context) -> AsyncIterator[pb.Progress]:
+        async with _errors(context):
+            async for progress in self._coordinator.pausing.pause(request.rig, request.device):
+                yield _progress(progress)
+
+    async def Resume(self, request: pb.PauseRequest, context: Context) -> AsyncIterator[pb.Progress]:
+        async with _errors(context):
+            async for progress in self._coordinator.pausing.resume(request.rig, request.device):
+                yield _progress(progress)
+
     async def GetStatus(self, request: pb.StatusRequest, context: Context) -> pb.StatusReply:
         return pb.StatusReply(json=json.dumps({**self._coordinator.status(), "address": self._address}))
 

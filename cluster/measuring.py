@@ -112,11 +112,11 @@ class Measuring:
                 task.add_done_callback(partial(self._finished, rig_id))
 
     def _unmeasured(self, rig: Rig, shape: Shape) -> list[Device]:
-        here = [] if rig.leaving else [d for d in rig.devices if d.agent and not d.out]
+        here = [] if rig.leaving else [d for d in rig.devices if d.usable]
         return [d for d in here if self.book.figures(d.key, shape) is None]
 
     def _wants(self, device: Device, shape: Shape) -> bool:
-        here = device.agent is not None and not device.out and device.rig_id not in self._first
+        here = device.usable and device.rig_id not in self._first
         return here and self.book.exact(device.key, shape) is None
 
     async def _new_rig(self, rig: Rig, shape: Shape) -> None:
@@ -227,7 +227,7 @@ class Measuring:
         now = self._clock()
         for rig in list(self._roster.rigs.values()):
             for device in rig.devices:
-                if device.agent and not device.out and self._device_is_due(device, shape, now):
+                if device.usable and self._device_is_due(device, shape, now):
                     self._due["device", device.key] = now
                     self._tell(await self._device(device, shape))
                     return

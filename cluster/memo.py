@@ -8,9 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cluster.measurements import Measurements
+from cluster.pauses import Pauses
 from cluster.target import Target
 
 MEASURED = "measured.json"
+PAUSED = "paused.json"
 
 
 class Memo:
@@ -29,6 +31,18 @@ class Memo:
             return Target(**json.loads(self._path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
+
+    def pauses(self, forget: bool) -> Pauses:
+        """Which Devices were paused; none where that is to be forgotten. Kept in a file beside this one from now on."""
+        path = self._path.with_name(PAUSED)
+
+        def keep(text: str) -> None:
+            _write(path, text, "a restart resumes what is paused")
+
+        try:
+            return Pauses("" if forget else path.read_text(encoding="utf-8"), keep)
+        except (OSError, ValueError, TypeError):
+            return Pauses(keep=keep)
 
     def measurements(self, forget: bool) -> Measurements:
         """What was measured before; nothing where that is to be forgotten. Kept in a file beside this one from now on."""

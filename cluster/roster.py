@@ -9,6 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from cluster.pace import Pace
+from cluster.pauses import Pauses
 from swarm.errors import SwarmError
 from swarm.plan import WorkerSpec
 from swarm.wire.v1 import worker_pb2 as pb
@@ -79,6 +80,8 @@ class Device:
     misses: int = 0
     out: str = ""
     """Why it is not planned on; empty: it is."""
+    paused: bool = False
+    """Its people want it for something else: it is not planned on until it is resumed."""
     silent: bool = False
     """Its Worker does not answer; one that does again is planned on again."""
     ended_at: float = -inf
@@ -98,8 +101,17 @@ class Device:
     @property
     def key(self) -> str:
         """What is measured of it is kept under: the same after a restart, another one for another card or thread count."""
-        place = self.name.removeprefix(self.rig)
-        return f"{self.rig_id}{place} {self.offer.label} {self.offer.threads}".strip()
+        return f"{self.rig_id}/{self.place} {self.offer.label} {self.offer.threads}".strip()
+
+    @property
+    def place(self) -> str:
+        """Its name on its Rig: `cuda:0`."""
+        return self.name.removeprefix(f"{self.rig}/")
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be planned on, as far as it is asked itself."""
+        return self.agent is not None and not self.out and not self.paused
 
     @property
     def address(self) -> str:
@@ -154,10 +166,12 @@ class Roster:
 
     Args:
         clock: seconds, growing.
+        pauses: which Devices are paused.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], pauses: Pauses | None = None) -> None:
         self.rigs: dict[str, Rig] = {}
+        self.pauses = pauses or Pauses()
         self._clock = clock
         self._promised: dict[str, tuple[str, float]] = {}  # rig id → a name, and until when no other Rig gets it
 
@@ -185,6 +199,8 @@ class Roster:
             Device(f"{rig.name}/{label}", offer.rig_id, rig.name, device, sharers=cpus if device.device == "cpu" else 1)
             for label, device in zip(_labels(offer.devices), offer.devices, strict=True)
         ]
+        for each in rig.devices:
+            each.paused = self.pauses.has(each.rig_id, each.place)
         self.rigs[offer.rig_id] = rig
         return rig, before.devices if before else []
 
@@ -195,7 +211,7 @@ class Roster:
     def usable(self) -> list[Device]:
         """The Devices that may be planned on."""
         rigs = [r for r in self.rigs.values() if not r.leaving and not r.held]
-        return [d for r in rigs for d in r.devices if not d.out and d.agent is not None]
+        return [d for r in rigs for d in r.devices if d.usable]
 
     def let_all_in(self) -> bool:
         """Plan with those again that are held back; whether there were any."""

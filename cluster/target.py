@@ -26,6 +26,9 @@ class Target:
     unloaded: bool = False
     """Nothing of it is held until somebody asks: its memory was given back."""
 
+    idle_unload_s: float = 0.0
+    """Give its memory back when nobody asked for so long; 0: never."""
+
     @property
     def load(self) -> Load:
         return Load(self.sessions, self.context, self.spread, self.objective, self.standby)

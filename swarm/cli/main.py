@@ -51,6 +51,8 @@ COMMANDS = {
         Command("join", "Contribute this rig's devices to a swarm until Ctrl-C.", "swarm join 192.168.1.20:7700"),
         Command("load", "Give the swarm another model.", "swarm load ~/models/Mixtral-8x7B-Instruct-v0.1"),
         Command("unload", "Give the memory of the model back until somebody asks.", "swarm unload"),
+        Command("pause", "Give a card back for a while: what it holds moves.", "swarm pause --device cuda:0"),
+        Command("resume", "Plan on what was paused again.", "swarm resume"),
         Command("pull", "Fetch a model from the Hub without loading it.", "swarm pull mistralai/Mixtral-8x7B-Instruct-v0.1"),
         Command("chat", "Talk to the model; one answer with PROMPT or piped text.", 'swarm chat "What is the capital of France?"'),
         Command("score", "Log-probability of each token of a text, and its perplexity.", "swarm score notes.txt --json"),

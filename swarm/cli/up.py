@@ -14,6 +14,9 @@ what `--ram` would bring.
 with attention in `int8`, else `int4`, at last in groups of 128. The head of `int4` is in `int8` unless `--head int4`. Without
 `--key`, `--key-file` or `SWARM_KEY` the swarm's key is this user's own, drawn once and kept.
 
+With `--idle-unload 30m` the model's memory is given back on all rigs when nobody has asked for 30 minutes, as with
+`swarm unload`: the next question brings it back.
+
 The swarm announces itself on the local network (mDNS: its name, its address and the fingerprint of its key, no secret), so that
 `swarm join` finds it without an address, unless `--no-announce` is given or it is at a loopback address.
 
@@ -73,6 +76,10 @@ def up(
     name: rig_options.Name = None,
     cache: options.Cache = None,
     cache_limit: options.CacheLimit = None,
+    idle_unload: Annotated[
+        str,
+        typer.Option("--idle-unload", metavar="TIME", help="Give the memory back after so long without a question: 30m."),
+    ] = "",
     no_announce: Annotated[bool, typer.Option("--no-announce", help="Do not let `swarm join` find it without an address.")] = False,
     key: options.Key = None,
     key_file: options.KeyFile = None,
@@ -82,6 +89,7 @@ def up(
     Too little memory is no error: it waits for `swarm join`.
     """
     options.check_objective(objective)
+    idle_s = options.seconds("--idle-unload", idle_unload) if idle_unload else 0
     need("torch", "ray", "scipy", *(() if no_announce else ("zeroconf",)))
     # Imported here, because planning comes with them, whose solver a client lacks that asks for --help.
     from cluster.head_rig import HeadRig
@@ -103,7 +111,7 @@ def up(
     }
     rig = HeadRig(
         rig_options.rig_settings(device, ram, exclude, threads, name, **where),
-        Target(source, dtype, sessions, context, spread, objective, standby, kept_as),
+        Target(source, dtype, sessions, context, spread, objective, standby, kept_as, idle_unload_s=idle_s),
         token=secrets.token_hex(32),
     )
     with one_head(rig.settings.state_dir, rig.address):

@@ -208,6 +208,30 @@ class UnloadReply(_message.Message):
     bytes: int
     def __init__(self, model: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
 
+class PauseRequest(_message.Message):
+    __slots__ = ("rig", "device")
+    RIG_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    rig: str
+    device: str
+    def __init__(self, rig: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...
+
+class PauseLossReply(_message.Message):
+    __slots__ = ("devices", "bytes", "seconds", "tokens_per_s", "tokens_per_s_left", "shortage")
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_PER_S_LEFT_FIELD_NUMBER: _ClassVar[int]
+    SHORTAGE_FIELD_NUMBER: _ClassVar[int]
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    bytes: int
+    seconds: float
+    tokens_per_s: float
+    tokens_per_s_left: float
+    shortage: str
+    def __init__(self, devices: _Optional[_Iterable[str]] = ..., bytes: _Optional[int] = ..., seconds: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., tokens_per_s_left: _Optional[float] = ..., shortage: _Optional[str] = ...) -> None: ...
+
 class AssetsRequest(_message.Message):
     __slots__ = ("model_id",)
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]

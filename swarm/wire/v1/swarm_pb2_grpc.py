@@ -85,6 +85,21 @@ class SwarmServiceStub(object):
                 request_serializer=swarm_dot_v1_dot_swarm__pb2.UnloadRequest.SerializeToString,
                 response_deserializer=swarm_dot_v1_dot_swarm__pb2.UnloadReply.FromString,
                 _registered_method=True)
+        self.PauseLoss = channel.unary_unary(
+                '/swarm.v1.SwarmService/PauseLoss',
+                request_serializer=swarm_dot_v1_dot_swarm__pb2.PauseRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_swarm__pb2.PauseLossReply.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_stream(
+                '/swarm.v1.SwarmService/Pause',
+                request_serializer=swarm_dot_v1_dot_swarm__pb2.PauseRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_swarm__pb2.Progress.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_stream(
+                '/swarm.v1.SwarmService/Resume',
+                request_serializer=swarm_dot_v1_dot_swarm__pb2.PauseRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_swarm__pb2.Progress.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/swarm.v1.SwarmService/GetStatus',
                 request_serializer=swarm_dot_v1_dot_swarm__pb2.StatusRequest.SerializeToString,
@@ -169,6 +184,27 @@ class SwarmServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseLoss(self, request, context):
+        """What pausing Devices of a rig would cost, as far as is predicted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Give Devices back to their people: what they hold moves. Streams what happens, for people.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Plan with them again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -234,6 +270,21 @@ def add_SwarmServiceServicer_to_server(servicer, server):
                     servicer.Unload,
                     request_deserializer=swarm_dot_v1_dot_swarm__pb2.UnloadRequest.FromString,
                     response_serializer=swarm_dot_v1_dot_swarm__pb2.UnloadReply.SerializeToString,
+            ),
+            'PauseLoss': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseLoss,
+                    request_deserializer=swarm_dot_v1_dot_swarm__pb2.PauseRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_swarm__pb2.PauseLossReply.SerializeToString,
+            ),
+            'Pause': grpc.unary_stream_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=swarm_dot_v1_dot_swarm__pb2.PauseRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_swarm__pb2.Progress.SerializeToString,
+            ),
+            'Resume': grpc.unary_stream_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=swarm_dot_v1_dot_swarm__pb2.PauseRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_swarm__pb2.Progress.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -516,6 +567,87 @@ class SwarmService(object):
             '/swarm.v1.SwarmService/Unload',
             swarm_dot_v1_dot_swarm__pb2.UnloadRequest.SerializeToString,
             swarm_dot_v1_dot_swarm__pb2.UnloadReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseLoss(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.v1.SwarmService/PauseLoss',
+            swarm_dot_v1_dot_swarm__pb2.PauseRequest.SerializeToString,
+            swarm_dot_v1_dot_swarm__pb2.PauseLossReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/swarm.v1.SwarmService/Pause',
+            swarm_dot_v1_dot_swarm__pb2.PauseRequest.SerializeToString,
+            swarm_dot_v1_dot_swarm__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/swarm.v1.SwarmService/Resume',
+            swarm_dot_v1_dot_swarm__pb2.PauseRequest.SerializeToString,
+            swarm_dot_v1_dot_swarm__pb2.Progress.FromString,
             options,
             channel_credentials,
             insecure,
