@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any, TypeAlias
 
@@ -18,8 +18,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in its stubs alone
 
 
+DAMAGED = "what was sent is no message of this swarm: compare the versions with `swarm --version` on both sides"
+
+
 class _Damaged:
-    """Stands for a message that is none."""
+    """Stands for the one request of a call, where it is no message."""
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
@@ -43,7 +46,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
     def _guarded(self, handler: Handler, method: str) -> Handler:
         """The same handler behind a look at the certificate: one a call, so that a stream's messages cost no more."""
         deserializer: Any = handler.request_deserializer
-        many, read = handler.request_streaming, _readable(deserializer)
+        many = handler.request_streaming
+        read = _readable_here(deserializer) if many else _readable(deserializer)
         if handler.response_streaming:
             make = grpc.stream_stream_rpc_method_handler if many else grpc.unary_stream_rpc_method_handler
             stream: Any = handler.stream_stream if many else handler.unary_stream
@@ -51,7 +55,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             async def streaming(request: Any, context: Context) -> None:
                 try:
                     with self._admitted(context, method):
-                        async with aclosing(stream(_sound(request, many), context)) as replies:
+                        async with aclosing(stream(_sound(request), context)) as replies:
                             async for reply in replies:
                                 await context.write(reply)
                 except (Refused, WrongKey) as error:
@@ -64,7 +68,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         async def answering(request: Any, context: Context) -> Any:
             try:
                 with self._admitted(context, method):
-                    return await unary(_sound(request, many), context)
+                    return await unary(_sound(request), context)
             except (Refused, WrongKey) as error:
                 await context.abort(*to_rpc(error))
 
@@ -75,7 +79,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
 
 
 def _readable(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Where a message cannot be read gRPC would say that we failed, and not who sent it."""
+    """Where the one request of a call cannot be read gRPC would say that we failed, and not who sent it."""
 
     def reading(raw: bytes) -> Any:
         try:
@@ -86,17 +90,20 @@ def _readable(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return reading
 
 
-def _sound(request: Any, many: bool) -> Any:
-    """The request, or requests, as they came. Raises Refused for what is no message of ours."""
-    return _all_sound(request) if many else _one_sound(request)
+def _readable_here(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Of a stream, each request is read where its handler asks for it: that is who hears of one that cannot be."""
+
+    def reading(raw: bytes) -> Any:
+        try:
+            return read(raw)
+        except DecodeError:
+            raise Refused(DAMAGED) from None
+
+    return reading
 
 
-def _one_sound(request: Any) -> Any:
+def _sound(request: Any) -> Any:
+    """The request, or the stream of them, as it came. Raises Refused for what is no message of ours."""
     if isinstance(request, _Damaged):
-        raise Refused("what was sent is no message of this swarm: compare the versions with `swarm --version` on both sides")
+        raise Refused(DAMAGED)
     return request
-
-
-async def _all_sound(requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _one_sound(request)

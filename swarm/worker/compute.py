@@ -12,6 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 import torch
 
@@ -28,7 +30,8 @@ class Compute:
 
     def __init__(self, threads: int, name: str) -> None:
         self._threads = threads
-        self._changed = threading.Condition()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        """Rung behind every change that the thread may wait for; a ring that nobody waits for is heard later, and harmless."""
         self._shard_jobs: deque[Job] = deque()
         self._jobs: deque[Job] = deque()
         self._stopped = False
@@ -38,15 +41,13 @@ class Compute:
 
     def submit(self, job: Job) -> None:
         """Queue Stage work."""
-        with self._changed:
-            self._jobs.append(job)
-            self._changed.notify()
+        self._jobs.append(job)
+        self._bell.put(None)
 
     def submit_shard(self, job: Job) -> None:
         """Queue shard work of another Worker: goes before all Stage work."""
-        with self._changed:
-            self._shard_jobs.append(job)
-            self._changed.notify()
+        self._shard_jobs.append(job)
+        self._bell.put(None)
 
     async def passed(self) -> None:
         """Return when the thread has let go of all Stage work that was queued before this call."""
@@ -66,24 +67,21 @@ class Compute:
         """
         while not ready():
             self.serve_shards()
-            with self._changed:
-                if not self._shard_jobs and not ready():
-                    left = deadline - time.monotonic()
-                    if left <= 0 or self._stopped:
-                        return False
-                    self._changed.wait(left)
+            left = deadline - time.monotonic()
+            if left <= 0 or self._stopped:
+                return ready()
+            with suppress(Empty):
+                self._bell.get(timeout=left)
         return True
 
     def wake(self) -> None:
         """Something that `wait_for` waits for has happened."""
-        with self._changed:
-            self._changed.notify()
+        self._bell.put(None)
 
     def stop(self) -> None:
         """Let the running job finish, drop the others, end the thread."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
+        self._stopped = True
+        self._bell.put(None)
         self._thread.join()
 
     def _run(self) -> None:
@@ -96,14 +94,13 @@ class Compute:
                 self.busy_s += time.perf_counter() - started
 
     def _next(self) -> Job | None:
-        with self._changed:
-            while not self._stopped:
-                if self._shard_jobs:
-                    return self._shard_jobs.popleft()
-                if self._jobs:
-                    return self._jobs.popleft()
-                self._changed.wait()
-            return None
+        while not self._stopped:
+            if self._shard_jobs:
+                return self._shard_jobs.popleft()
+            if self._jobs:
+                return self._jobs.popleft()
+            self._bell.get()
+        return None
 
 
 def _set_on(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

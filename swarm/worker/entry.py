@@ -88,6 +88,8 @@ class EntryStage:
             early: the compute thread still has the end of one to do.
         """
         self._pump_planned = False
+        if not self._queue:
+            return
         if self._flow.epochs.current is None:
             self._fail_all(lambda _: True, self._flow.epochs.moved())
         while self._queue and not self._computing:
@@ -102,7 +104,7 @@ class EntryStage:
 
     def computed(self, batch: Batch, outcome: Outcome) -> None:
         """The compute thread has finished a micro-batch."""
-        if outcome.done and outcome.timing:
+        if outcome.done and outcome.timing and batch.epoch.is_first:
             prompt_rows = sum(step.num_rows for step, _ in outcome.done if not is_answering(step.header))
             self._beside.took(prompt_rows, outcome.timing.compute_s)
         if not batch.nearly:

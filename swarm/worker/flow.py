@@ -200,6 +200,5 @@ class Flow:
         if self.epochs.get(epoch.number) is not epoch:  # it went on beyond the drain's deadline, and its links are closed
             ticket.fail([to_step(self.epochs.moved(), s.session, s.serial, self.name) for s in frame.steps])
             return
-        stages = [s.worker for s in epoch.plan.routes[epoch.route].stages]
         ticket.add_part()
-        self.hops.send(epoch.plan, stages[stages.index(epoch.name) + 1], frame, ticket)
+        self.hops.send(epoch.plan, epoch.next_worker, frame, ticket)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from swarm.lost import lost
 from swarm.plan import Plan
@@ -18,15 +18,14 @@ from swarm.worker.ticket import Ticket
 from swarm.worker.vigil import Vigil
 
 
-@dataclass(frozen=True)
-class Out:
+class Out(NamedTuple):
     """A micro-batch that went on and is not reported done: where to, under which Plan, since when, and of which Steps."""
 
     address: str
     plan: Plan
     worker: str
     ticket: Ticket
-    steps: list[pb.StepHeader]
+    steps: Sequence[pb.StepHeader]
     num_bytes: int
     since: float
 
@@ -49,7 +48,7 @@ class Hops:
     def send(self, plan: Plan, worker: str, frame: pb.MicroBatch, ticket: Ticket) -> None:
         """Send a micro-batch on; the ticket's part is done when its report is back, or nobody is there to make one."""
         frame.id, address = next(self._ids), plan.worker(worker).address
-        out = Out(address, plan, worker, ticket, list(frame.steps), frame.hidden.ByteSize(), time.monotonic())
+        out = Out(address, plan, worker, ticket, frame.steps, frame.hidden.ByteSize(), time.monotonic())
         self._out[frame.id] = out
         self._link(address, worker).send(frame)
 

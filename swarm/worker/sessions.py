@@ -69,6 +69,8 @@ class Session:
 
     def truncate(self, position: int) -> None:
         """Forget what lies at `position` and behind it."""
+        if position >= len(self.hashes) - 1:  # nothing does: no Block holds what did not go through here
+            return
         del self.hashes[position + 1 :]
         self.held = {b: min(n, position) for b, n in self.held.items()}
         self.known = min(self.known, position)
