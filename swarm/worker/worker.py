@@ -10,14 +10,8 @@ from pathlib import Path
 
 import torch
 
-from swarm.config import Sizes
 from swarm.errors import DeviceError, DoesNotFit, Refused
-from swarm.model.dtypes import numbers_of
-from swarm.model.kernels.choice import kernels_for
 from swarm.plan import Plan
-from swarm.weights.cache.tree import Weights
-from swarm.weights.checkpoint import Checkpoint
-from swarm.weights.tally import Fetched
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import weights_pb2 as pb_weights
 from swarm.wire.v1 import worker_pb2 as pb
@@ -27,18 +21,16 @@ from swarm.worker.compute import Compute
 from swarm.worker.device_memory import ran_out, too_little
 from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs
-from swarm.worker.fetching import Fetching
 from swarm.worker.flow import Flow
-from swarm.worker.holdings import Holdings, Part, part_bytes, parts_of, release_memory
+from swarm.worker.holdings import Holdings, Part, parts_of, release_memory
 from swarm.worker.hops import Hops
 from swarm.worker.kv_pool import KVPool
+from swarm.worker.loading import Loading
 from swarm.worker.opening import Opening
 from swarm.worker.peers import Peers
 from swarm.worker.router_counts import RouterCounts
 from swarm.worker.shards import Shards
 from swarm.worker.stock import Stock
-from swarm.worker.supply import Supply
-from swarm.worker.wanted import wanted_bytes
 
 SWEEP_S = 0.25
 RELEASE_S = 5.0
@@ -63,7 +55,6 @@ class Worker:
         self.name = name
         self.device = torch.device(device)
         self.memory_bytes = memory_bytes
-        self.loading: list[str] = []
         self.compute = Compute(threads, name)
         self.epochs = Epochs(name)
         self.callers = Callers(name)
@@ -75,7 +66,8 @@ class Worker:
         self.flow.on_nearly, self.flow.on_computed, self.flow.on_freed = self.entry.nearly, self.entry.computed, self.opening.freed
         self._holdings = Holdings()
         self.stock = Stock(credentials)
-        self._cache = cache
+        self._loading = Loading(name, self.device, self._holdings, self.stock, cache)
+        self.loading = self._loading.said
         self._router_counts = RouterCounts()
         self.ordering = asyncio.Lock()
         """Held while something is loaded, given back or measured."""
@@ -111,7 +103,7 @@ class Worker:
                     await self._retire(number, RELEASE_S, keep=plan)
             problem: DeviceError | None = None
             try:
-                async for progress in self._load(plan, folder, peers):
+                async for progress in self._loading.load(plan, folder, peers):
                     yield progress
                 self.epochs.add(self._assembled(plan))
             except (MemoryError, RuntimeError) as error:
@@ -172,45 +164,7 @@ class Worker:
 
     def lacking(self, plan: Plan, name: str) -> list[Part]:
         """The parts for which this Worker needs the model's files, if it becomes the one of that name in a Plan."""
-        if name not in {w.name for w in plan.workers}:
-            return []
-        return Supply(plan.model, self.device, _no_files, "", self._cache).uncached(self._holdings.missing(parts_of(plan, name)))
-
-    async def _load(self, plan: Plan, folder: str, peers: Sequence[pb_weights.Peer]) -> AsyncIterator[tuple[int, int]]:
-        await asyncio.to_thread(kernels_for, self.device, numbers_of(plan.model.dtype))  # a card compiles and tries them once
-        missing = self._holdings.missing(parts_of(plan, self.name))
-        sizes = Sizes(plan.model.config, plan.model.dtype)
-        total = sum(part_bytes(p, sizes) for p in missing)
-        if not missing:
-            return
-        yield 0, total
-        supply = Supply(plan.model, self.device, lambda: self.stock.open(plan.model, folder, peers).checkpoint, folder, self._cache)
-        self.stock.said.clear()
-        loaded = 0
-        try:
-            async for _ in self._fetch(plan, folder, peers, await asyncio.to_thread(supply.uncached, missing)):
-                yield 0, total
-            for part in missing:
-                self._holdings.add(part, await _to_its_end(asyncio.to_thread(supply.part, part)))
-                loaded += part_bytes(part, sizes)
-                self.loading[:] = [f"{plan.model.name}: {100 * loaded // total}%", *self.stock.said[-1:]]
-                yield loaded, total
-        finally:
-            self.loading.clear()
-        self._holdings.loaded(missing[0].model, supply.tell(self.name), supply.in_use)
-
-    async def _fetch(
-        self, plan: Plan, folder: str, peers: Sequence[pb_weights.Peer], parts: Sequence[Part]
-    ) -> AsyncIterator[Fetched]:
-        """Bring what only the Hub has of these parts into the cache, several files at once."""
-        if not parts:
-            return
-        found = await asyncio.to_thread(self.stock.open, plan.model, folder, peers)
-        names = found.only_on_the_hub(wanted_bytes(found.checkpoint, found.files, parts))
-        if names:
-            async with Fetching(self.stock, plan.model, names, self.loading) as fetching:
-                async for now in fetching.progress():
-                    yield now
+        return self._loading.lacking(plan, name)
 
     def _assembled(self, plan: Plan) -> Epoch:
         pools, counts = self.epochs.pools(), self._router_counts
@@ -276,10 +230,6 @@ class Worker:
             self.entry.sweep(now)
 
 
-def _no_files() -> Checkpoint:
-    raise AssertionError("nothing is loaded here")
-
-
 async def _in_time(wait: Coroutine[object, object, None], until: float) -> bool:
     """Whether something came before `until`, of the loop's clock."""
     try:
@@ -288,13 +238,3 @@ async def _in_time(wait: Coroutine[object, object, None], until: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-async def _to_its_end(reading: Coroutine[object, object, Weights]) -> Weights:
-    """What a thread reads. One who cancels waits for it too: its memory must not be taken after the rest was given back."""
-    task = asyncio.get_running_loop().create_task(reading)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
