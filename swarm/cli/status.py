@@ -4,6 +4,10 @@ What the swarm holds, where, and how busy it is; how fast each device was measur
 whether it serves slower than that now; the links between rigs, measured when a rig joins and again while nobody talks; what the
 Plan is expected to do beside what is measured now.
 
+`--watch` is a live screen: each device as a bar of what it holds (weights, caches in use, caches free, workspace), how much of the
+last second it computed, its tokens/s, its temperature and watts where NVIDIA's driver tells them; links; prediction beside
+measurement.
+
 Where the Coordinator does not answer, it shows what those Workers say that this machine last heard of, and one sentence on standard
 error: what is gone, what still works, what to do. The exit code is 1 then, and `--json` has the sentence under `silence`.
 
@@ -32,6 +36,7 @@ from swarm.cli import options, output
 from swarm.cli.headless import headless, worker_status
 from swarm.cli.rigs_noted import note_rigs
 from swarm.cli.status_table import Rates, picture
+from swarm.cli.watch_picture import BusyShares, watch_picture
 from swarm.errors import Expired, NoSwarm, SwarmError, UsageError
 from swarm.plan import Plan
 from swarm.wire.overview import overview
@@ -111,10 +116,10 @@ async def _ask_workers(plan: Plan, target: options.Target) -> dict[str, Any]:
 
 async def _watch(target: options.Target) -> None:
     """Show the picture again and again; the first time fails where there is no swarm, later ones wait for it."""
-    rates = Rates()
+    rates, busy = Rates(), BusyShares()
     document = await ask_anybody(target)
     console = output.stdout()
-    with Live(_watched(document, rates), console=console, auto_refresh=False) as live:
+    with Live(_watched(document, rates, busy), console=console, auto_refresh=False) as live:
         while True:
             await asyncio.sleep(WATCH_S)
             try:
@@ -122,8 +127,9 @@ async def _watch(target: options.Target) -> None:
             except SwarmError as error:
                 live.update(str(error), refresh=True)
                 continue
-            live.update(_watched(document, rates), refresh=True)
+            live.update(_watched(document, rates, busy), refresh=True)
 
 
-def _watched(document: dict[str, Any], rates: Rates) -> RenderableType:
-    return Group(picture(document, rates.of(document, time.monotonic())), document.get("silence", ""))
+def _watched(document: dict[str, Any], rates: Rates, busy: BusyShares) -> RenderableType:
+    live = watch_picture(document, rates.of(document, time.monotonic()), busy.of(document))
+    return Group(live, document.get("silence", ""))

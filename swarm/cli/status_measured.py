@@ -17,7 +17,7 @@ def measured(document: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _devices(workers)
     if links := document.get("links"):
         yield _links(links)
-    yield from _expected(document)
+    yield from expected(document)
 
 
 def _devices(workers: Sequence[Mapping[str, Any]]) -> Table:
@@ -43,7 +43,8 @@ def _links(links: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _expected(document: Mapping[str, Any]) -> Iterator[Text]:
+def expected(document: Mapping[str, Any]) -> Iterator[Text]:
+    """What the Plan is expected to do, beside what is measured now."""
     if predicted := document.get("predicted"):
         one, all_, first = (float(predicted[k]) for k in ("tokens_per_s", "total_tokens_per_s", "ttft_s"))
         now = float(document.get("tokens_per_s") or 0)

@@ -38,7 +38,7 @@ def picture(document: Mapping[str, Any], rates: Mapping[str, float] | None = Non
         document: see `swarm status --json`.
         rates: tokens a second by Worker name, where they are known.
     """
-    parts: list[RenderableType] = [Text(_headline(document), style="bold")]
+    parts: list[RenderableType] = [Text(headline(document), style="bold")]
     if rigs := document.get("rigs"):
         parts.append(_rigs(rigs, {coming["rig"]: coming for coming in document.get("fetching", ())}))
     if workers := document.get("workers"):
@@ -51,7 +51,8 @@ def picture(document: Mapping[str, Any], rates: Mapping[str, float] | None = Non
     return Group(*parts)
 
 
-def _headline(document: Mapping[str, Any]) -> str:
+def headline(document: Mapping[str, Any]) -> str:
+    """The model, and how fast it answers."""
     if not document.get("model"):
         return "no model is loaded"
     facts = [document["model"], document.get("dtype"), f"epoch {document.get('epoch', 0)}"]
@@ -90,24 +91,26 @@ def _workers(workers: Sequence[Mapping[str, Any]], rates: Mapping[str, float]) -
         rate = rates.get(worker["name"], worker.get("tokens_per_s"))
         table.add_row(
             str(worker["name"]),
-            _blocks(worker["blocks"]),
+            blocks_of(worker["blocks"]),
             gib(total - free),
             gib(free),
             gib(total),
             str(worker["sessions"]),
             "" if rate is None else f"{rate:.1f}",
             _state(worker),
-            *([_experts(worker["experts"])] if others else []),
+            *([experts_of(worker["experts"])] if others else []),
         )
     return table
 
 
-def _blocks(blocks: Sequence[int]) -> str:
+def blocks_of(blocks: Sequence[int]) -> str:
+    """A half-open range for people: `0-11`; empty where there are none."""
     first, end = blocks or (0, 0)
     return "" if end <= first else str(first) if end == first + 1 else f"{first}-{end - 1}"
 
 
-def _experts(experts: Mapping[str, Sequence[int]]) -> str:
+def experts_of(experts: Mapping[str, Sequence[int]]) -> str:
+    """Experts by Block for people: `3: 0,5`."""
     return "  ".join(f"{block}: {','.join(map(str, ids))}" for block, ids in experts.items())
 
 

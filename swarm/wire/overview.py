@@ -69,6 +69,8 @@ def worker_entry(plan: Plan | None, spec: WorkerSpec, status: pb.WorkerStatus | 
         "busy_s": status.busy_s if status else 0.0,
         "up_s": status.up_s if status else 0.0,
         "loading": list(status.loading) if status else [],
+        "temperature_c": round(status.temperature_c, 1) if status and status.temperature_c else None,
+        "watts": round(status.watts, 1) if status and status.watts else None,
         "route": plan.route_of(spec.name) if plan else None,
         "shards": _planned_shards(plan, spec.name),
         "choices": {str(c.block): list(c.counts) for c in (status.choices if status else ())},

@@ -21,6 +21,7 @@ from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceServicer
 from swarm.worker.echo import Echo, measure_link
 from swarm.worker.measure_turns import measure
+from swarm.worker.sensors import Sensors, card_of, output_of
 from swarm.worker.stage_servicer import refuse
 from swarm.worker.worker import Worker
 
@@ -42,6 +43,7 @@ class ControlServicer(WorkerServiceServicer):
         self._address = address
         self._credentials = credentials
         self._echo = Echo(worker.name)
+        self._sensors = Sensors(str(worker.device), output_of, card_of)
 
     async def Describe(self, request: pb.DescribeRequest, context: Context) -> pb.DescribeReply:
         try:
@@ -76,7 +78,9 @@ class ControlServicer(WorkerServiceServicer):
         return pb.EpochReply()
 
     async def Status(self, request: pb.WorkerStatusRequest, context: Context) -> pb.WorkerStatus:
-        return self._worker.status()
+        status = self._worker.status()
+        self._sensors.tell(status)
+        return status
 
     async def Measure(self, request: pb.MeasureRequest, context: Context) -> pb.MeasureReply:
         try:

@@ -167,7 +167,7 @@ async def test_watch_shows_the_workers_again_and_again_until_ctrl_c(tmp_path: Pa
 def watch(path: Path, worker: OneWorker) -> None:
     words = ("status", "--watch", "--plan-file", str(path))
     with Typist("from swarm.cli.main import main; main()", *words, terminal="xterm") as typist:
-        typist.see("0: 2,3")
+        typist.see("experts 0: 2,3")
         worker.status.loading.append("reading block 2")
         typist.see("reading")
         typist.type(CTRL_C)

@@ -106,6 +106,25 @@ def test_an_answer_stopped_with_ctrl_c_leaves_a_chat_that_answers_right(plan_fil
         assert typist.leave()[0] == 0
 
 
+def test_a_person_watches_the_swarm_while_another_chats(plan_file: Path) -> None:
+    code = "from swarm.cli.main import main; main()"
+    with Typist(code, "status", "--watch", "--plan-file", str(plan_file), terminal="xterm") as watcher:
+        watcher.see("nano")
+        watcher.see("weights")
+        with Typist(code, "chat", "--plan-file", str(plan_file)) as chatter:
+            chatter.see("> ")
+            chatter.type(QUESTION + "\n")
+            chatter.see(REFERENCE)
+            watcher.see("1 session")
+            chatter.see("> ")
+            chatter.type(CTRL_D)
+            assert chatter.leave()[0] == 0
+        watcher.see("0 sessions")
+        watcher.type(CTRL_C)
+        ended, rest = watcher.leave()
+        assert ended == 130 and "Traceback" not in rest
+
+
 def test_status_shows_every_block_with_a_worker_that_lives(plan_file: Path) -> None:
     document = json.loads(swarm("status", "--json", "--plan-file", str(plan_file)).out)
     workers = document["workers"]

@@ -72,7 +72,7 @@ class BlockExperts(_message.Message):
     def __init__(self, block: _Optional[int] = ..., experts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("name", "pid", "epochs", "epoch", "model_id", "first", "end", "shards", "weights_bytes", "kv_bytes", "kv_used_bytes", "sessions", "tokens", "busy_s", "up_s", "micro_batches", "loading", "plan", "steps", "shard_steps", "choices", "hops", "requantized", "requantized_error")
+    __slots__ = ("name", "pid", "epochs", "epoch", "model_id", "first", "end", "shards", "weights_bytes", "kv_bytes", "kv_used_bytes", "sessions", "tokens", "busy_s", "up_s", "micro_batches", "loading", "plan", "steps", "shard_steps", "choices", "hops", "requantized", "requantized_error", "temperature_c", "watts")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,8 @@ class WorkerStatus(_message.Message):
     HOPS_FIELD_NUMBER: _ClassVar[int]
     REQUANTIZED_FIELD_NUMBER: _ClassVar[int]
     REQUANTIZED_ERROR_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
+    WATTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     pid: int
     epochs: _containers.RepeatedScalarFieldContainer[int]
@@ -121,7 +123,9 @@ class WorkerStatus(_message.Message):
     hops: Work
     requantized: int
     requantized_error: float
-    def __init__(self, name: _Optional[str] = ..., pid: _Optional[int] = ..., epochs: _Optional[_Iterable[int]] = ..., epoch: _Optional[int] = ..., model_id: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[BlockExperts, _Mapping]]] = ..., weights_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., sessions: _Optional[int] = ..., tokens: _Optional[int] = ..., busy_s: _Optional[float] = ..., up_s: _Optional[float] = ..., micro_batches: _Optional[int] = ..., loading: _Optional[_Iterable[str]] = ..., plan: _Optional[str] = ..., steps: _Optional[_Union[Work, _Mapping]] = ..., shard_steps: _Optional[_Union[Work, _Mapping]] = ..., choices: _Optional[_Iterable[_Union[BlockChoices, _Mapping]]] = ..., hops: _Optional[_Union[Work, _Mapping]] = ..., requantized: _Optional[int] = ..., requantized_error: _Optional[float] = ...) -> None: ...
+    temperature_c: float
+    watts: float
+    def __init__(self, name: _Optional[str] = ..., pid: _Optional[int] = ..., epochs: _Optional[_Iterable[int]] = ..., epoch: _Optional[int] = ..., model_id: _Optional[str] = ..., first: _Optional[int] = ..., end: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[BlockExperts, _Mapping]]] = ..., weights_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., sessions: _Optional[int] = ..., tokens: _Optional[int] = ..., busy_s: _Optional[float] = ..., up_s: _Optional[float] = ..., micro_batches: _Optional[int] = ..., loading: _Optional[_Iterable[str]] = ..., plan: _Optional[str] = ..., steps: _Optional[_Union[Work, _Mapping]] = ..., shard_steps: _Optional[_Union[Work, _Mapping]] = ..., choices: _Optional[_Iterable[_Union[BlockChoices, _Mapping]]] = ..., hops: _Optional[_Union[Work, _Mapping]] = ..., requantized: _Optional[int] = ..., requantized_error: _Optional[float] = ..., temperature_c: _Optional[float] = ..., watts: _Optional[float] = ...) -> None: ...
 
 class Work(_message.Message):
     __slots__ = ("count", "seconds", "bytes")
