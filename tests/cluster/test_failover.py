@@ -88,7 +88,7 @@ async def test_standby_copies_take_over_from_a_worker_that_is_killed_or_stopped_
             finally:
                 with suppress(ProcessLookupError):
                     os.kill(shared.workers[lost].pid, signal.SIGCONT)
-            assert told and told[-1].startswith(f"{lost} lost; continuing on "), told
+            assert told and " lost; continuing on " in told[-1] and lost in told[-1].partition(";")[0].split(), told
 
 
 async def test_a_killed_worker_is_back_from_the_warm_one_with_what_it_had_and_no_token_changes(
@@ -142,4 +142,4 @@ async def test_what_no_longer_fits_waits_with_a_clear_word_and_goes_on_when_its_
         assert "/cpu (stage " in told[0] and "waiting for `swarm join ...`" in told[0], told
         await asyncio.gather(*gone)
         await asyncio.gather(*(shared.join(rig, MEMORY, "warm") for rig in "bc"))
-        assert await asked == right and " was lost; continuing on " in told[-1], told
+        assert await asked == right and " lost; continuing on " in told[-1], told
