@@ -1,11 +1,12 @@
 """The software cost of one Hop on loopback: from the end of one Stage's computing to the beginning of the next's.
 
-    python -m benchmarks.hop [--tokens 500] [--hidden 4096] [--key KEY]
+    python -m benchmarks.hop [--tokens 500] [--hidden 4096] [--heads 32] [--key KEY]
 
 Real Worker processes; both clocks are this machine's monotonic one. A hidden state of 4096 in bf16 is 8 KiB, Mixtral's.
 Workers of one rig talk through a Unix socket, others through TCP; both are measured, token by token in turns.
 The floor is the same message over TCP and a bare grpc.aio stream between two processes, with the same pauses: after a pause threads
 must be woken, which on a virtual machine can cost more than everything else. Measured in the same run.
+Where others use the machine, `benchmarks.hop_processor` says more.
 """
 
 from __future__ import annotations
@@ -67,10 +68,10 @@ async def conversing(folder: Path, tokens: int, way: Way) -> AsyncIterator[Sessi
         await client.close()
 
 
-async def hops(tokens: int, hidden: int, ways: Sequence[Way]) -> list[Times]:
+async def hops(tokens: int, hidden: int, heads: int, ways: Sequence[Way]) -> list[Times]:
     """The Times of a swarm of each kind. Tokens go through them in turns, so that other work on the machine meets all alike."""
-    folder = Path(tempfile.gettempdir()) / f"swarm-bench-hop-{hidden}"
-    ensure(folder, hidden=hidden, ffn=64, blocks=2, heads=32, kv_heads=8, vocab=512)
+    folder = Path(tempfile.gettempdir()) / f"swarm-bench-hop-{hidden}-{heads}"
+    ensure(folder, hidden=hidden, ffn=64, blocks=2, heads=heads, kv_heads=max(1, heads // 4), head_dim=hidden // 32, vocab=512)
     found = [Times() for _ in ways]
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(conversing(folder, tokens + WARM_UP, way)) for way in ways]
@@ -146,10 +147,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=500)
     parser.add_argument("--hidden", type=int, default=4096)
+    parser.add_argument("--heads", type=int, default=32, help="fewer compute less, for a machine that others use: say 4")
     parser.add_argument("--key", help="also measure a swarm with this key: TLS beside plain text, in the same run")
     given = parser.parse_args()
     ways = [Way(key, unix) for key in dict.fromkeys(("", given.key or "")) for unix in (True, False)]
-    for way, times in zip(ways, asyncio.run(hops(given.tokens, given.hidden, ways)), strict=True):
+    for way, times in zip(ways, asyncio.run(hops(given.tokens, given.hidden, given.heads, ways)), strict=True):
         show(str(way), times, bare(given.tokens, given.hidden, percentile(times.computing, 0.5), way.key))
 
 
