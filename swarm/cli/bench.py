@@ -21,14 +21,17 @@ from the last one back. Queue, compute, shard wait and Hops of all Stages add up
 The bandwidth limit is what each Stage reads for a token (weights, and KV in the middle of the answer) over the bandwidth that was
 measured of its device. Workers of a Plan file are not measured, so that the share is left out there.
 
+Where NVIDIA's driver tells what cards draw, each run has their watts together, looked at once a second, and joules a token: those
+watts over the tokens/s of all Sessions. What the rest of the rigs draws is not in them.
+
 In `runs`, `ttft_s` and `tokens_per_s` are medians over the Sessions, and each run has `stages` of its own. The `stages` beside
 them take the times from the run with the fewest Sessions and `busy` from the one with the most. `hop_s` is the way to a Stage
 from the one before; of the first Stage, the client's two ways. What is not known is `null`.
 
 With `--json`: `{"runs": [{"sessions", "prompt_tokens", "new_tokens", "ttft_s", "tokens_per_s", "total_tokens_per_s", "itl_p50_s",
-"itl_p99_s", "cut", "stages", "ways": [...], "drafted", "kept"}], "stages": [{"worker", "blocks", "busy", "compute_s", "queue_s",
-"hop_s", "shard_wait_s", "hop_by"}], "bandwidth_share", "bandwidth_why", "predicted": {"ttft_s", "tokens_per_s",
-"total_tokens_per_s", "bottleneck"}, "notes"}` and more.
+"itl_p99_s", "cut", "stages", "ways": [...], "drafted", "kept", "watts", "joules_a_token"}], "stages": [{"worker", "blocks", "busy",
+"compute_s", "queue_s", "hop_s", "shard_wait_s", "hop_by"}], "bandwidth_share", "bandwidth_why", "predicted": {"ttft_s",
+"tokens_per_s", "total_tokens_per_s", "bottleneck"}, "notes"}` and more.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ import asyncio
 import random
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Any
 
@@ -51,6 +55,7 @@ from swarm.client.bench import Streams, Work, prompts
 from swarm.client.bench_run import figures
 from swarm.client.client import Client, open_client
 from swarm.client.counters import Counters, Look, busy_shares, hop_times
+from swarm.client.power import Power, measured
 from swarm.client.waterfall import waterfalls
 from swarm.errors import UsageError
 
@@ -156,23 +161,24 @@ class Bench:
         name = f"{len(asked)} session{'s' if len(asked) > 1 else ''}"
         self._progress.update(self._task, description=name, total=len(asked) * self._work.new, completed=0)
         streams = Streams(client, asked, self._work, lambda: self._progress.advance(self._task))
-        before = await counters.look()
+        before, power = await counters.look(), Power()
         try:
-            await streams.run()
+            async with measured(counters, before) as power:
+                await streams.run()
         finally:
             if run := self._run_of(streams, found, before, await counters.look()):
-                found.runs.append(run)
+                found.runs.append(run := replace(run, watts=power.watts))
                 rates = f"{run.figures.tokens_per_s:.1f} tok/s a stream, {run.figures.total_tokens_per_s:.1f} in all"
                 self._progress.console.print(f"{name}: {rates}", style="dim")
 
     def _run_of(self, streams: Streams, found: Found, before: Look, after: Look) -> Run | None:
         lines = streams.timelines
-        measured = figures(lines, self._work.prompt, self._work.new, len(lines))
-        if measured is None:
+        found_figures = figures(lines, self._work.prompt, self._work.new, len(lines))
+        if found_figures is None:
             return None
         rigs = {worker.name: worker.rig for worker in found.plan.workers}
         falls = waterfalls(streams.trace, rigs, hop_times(before, after))
-        return Run(measured, falls, busy_shares(before, after), streams.drafts)
+        return Run(found_figures, falls, busy_shares(before, after), streams.drafts)
 
     def _tell(self, message: str) -> None:
         """News of the swarm: a queue, a loss. What differs in its numbers only is told once."""

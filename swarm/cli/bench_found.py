@@ -21,12 +21,20 @@ class Run:
         falls: the mean token of each way that Sessions went, the most used first.
         busy: by Worker, the share of the run that its compute thread worked; who could not be asked is left out.
         drafts: tokens that were guessed, and how many of them were right.
+        watts: of all cards together; None where no card says what it draws.
     """
 
     figures: Figures
     falls: tuple[Waterfall, ...]
     busy: Mapping[str, float]
     drafts: tuple[int, int] = (0, 0)
+    watts: float | None = None
+
+    @property
+    def joules_a_token(self) -> float | None:
+        """What a token of all Sessions took; None where it is not known."""
+        rate = self.figures.total_tokens_per_s
+        return self.watts / rate if self.watts is not None and rate > 0 else None
 
     def span(self, worker: str) -> Span | None:
         """What a Worker's Stage took of a token; None where no Session passed it."""
@@ -37,7 +45,8 @@ class Run:
         ways = [fall.document() for fall in self.falls]
         stages = [stage_document(stage, self.span(stage.worker), self.busy) for stage in stages_of(plan)]
         drafted, kept = self.drafts
-        return {**asdict(self.figures), "stages": stages, "ways": ways, "drafted": drafted, "kept": kept}
+        power = {"watts": self.watts, "joules_a_token": self.joules_a_token}
+        return {**asdict(self.figures), "stages": stages, "ways": ways, "drafted": drafted, "kept": kept, **power}
 
 
 @dataclass

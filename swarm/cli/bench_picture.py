@@ -27,6 +27,7 @@ def picture(found: Found) -> RenderableType:
         Text(),
         _runs(found),
         *_drafts(found),
+        *_power(found),
     ]
     alone = found.fewest
     for fall in alone.falls:
@@ -53,6 +54,13 @@ def _runs(found: Found) -> Table:
 def _predicted(expected: Prediction, sessions: int) -> tuple[str, ...]:
     rates = (f"{expected.tokens_per_s:.1f}", f"{expected.total_tokens_per_s:.1f} for {sessions}")
     return ("the Plan", f"{expected.ttft_s:.2f} s", *rates)
+
+
+def _power(found: Found) -> Iterator[Text]:
+    for run in found.runs:
+        if run.watts is not None and run.joules_a_token is not None:
+            drawn = f"the cards drew {run.watts:.0f} W, {run.joules_a_token:.1f} J a token"
+            yield Text(f"{_sessions(run)}: {drawn}", style="dim")
 
 
 def _drafts(found: Found) -> Iterator[Text]:
