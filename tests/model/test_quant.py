@@ -8,6 +8,7 @@ from torch import Tensor
 
 from swarm.bits import Form
 from swarm.model.quant.int4 import FEW_ROWS
+from swarm.model.quant.int4_layout import pack
 from swarm.model.quant.matrix import matrix_of
 from swarm.model.quant.ordered import Ordered
 from swarm.model.quant.stacked import Stacked
@@ -102,3 +103,10 @@ def test_neighbours_of_one_form_are_one_matrix_and_others_stay_apart() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_quantized_matrix_weighs_what_the_plan_counts(form: str) -> None:
     assert matrix_of([made(256, 512, form)], torch.bfloat16).num_bytes == Form.of(form).matrix_bytes(256, 512)
+
+
+@pytest.mark.parametrize("rows", [16, 48, 1024, 1040, 1104, 2048, 3088])
+def test_packing_some_rows_at_a_time_changes_no_byte(rows: int) -> None:
+    q = torch.randint(0, 16, (rows, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(rows))
+    at_once = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q.to(torch.int32), 1)
+    assert torch.equal(pack(q), at_once)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 BLOCK_ROWS = {"AVX512": 64}
 """By `torch.backends.cpu.get_cpu_capability()`; 32 elsewhere."""
+PACKED_ROWS = 1024
+"""Outputs packed at once, a multiple of all blocks' heights: torch takes codes as 4 bytes each."""
 TILE_ROWS = 256
 """Outputs that are unpacked and multiplied at once: the dense product of fewer takes longer a weight, more leave a core's cache."""
 
@@ -35,7 +37,10 @@ class Tile:
 
 def pack(q: Tensor) -> Tensor:
     """Codes [N, K] of 0 to 15, N a multiple of 16 and K even, in the kernel's order: uint8 [N, K / 2]."""
-    packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q.to(torch.int32), 1)
+    packed = torch.empty(q.shape[0], q.shape[1] // 2, dtype=torch.uint8)
+    for first in range(0, len(q), PACKED_ROWS):
+        rows = slice(first, first + PACKED_ROWS)
+        packed[rows] = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q[rows].to(torch.int32), 1)
     return packed
 
 
