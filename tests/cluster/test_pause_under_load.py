@@ -78,5 +78,13 @@ async def test_pausing_a_rig_under_load_loses_no_answer_and_changes_no_token(tmp
             code, out, _ = await command(swarm, "resume", other)
             assert code == 0 and out == f"{other} cpu is planned on again\n"
             assert await asyncio.gather(*answering) == whole
+        code, _, err = await command(swarm, "pause")
+        assert code == 2 and "this machine is none of its rigs: give one of a, b, c" in err
+        code, _, err = await command(swarm, "chat", "--via", "attic", "hello")
+        assert code == 2 and "attic is no rig of the swarm" in err and "give one of a, b, c" in err
+        code, _, err = await command(swarm, "chat", "--via", "a", "hello")
+        assert code == 1 and "a offers no Decoder" in err
+        code, _, err = await command(swarm, "chat", "--via", "a", "--trace", "hello")
+        assert code == 2 and "--via" in err
         code, _, err = await command(swarm, "pause", "attic", "--yes")
         assert code == 1 and "attic is no rig of this swarm: it has a, b, c" in err
