@@ -7,7 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+# The same examples each time, however slow the machine; `--hypothesis-profile=long` looks for others.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 if shutil.which("nvidia-smi") is None:  # Triton asks when it is imported: without a card its interpreter runs kernels on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
 

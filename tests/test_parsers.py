@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parsers import CORPUS, PARSERS, refused
 
-settings.register_profile("long", max_examples=20_000, deadline=None)
+settings.register_profile("long", max_examples=20_000, deadline=None, derandomize=False)
 TEMPLATE = "chat_template.jinja"
 MOST_S = 60.0
 MOST_BYTES = 256 << 20

@@ -37,7 +37,7 @@ def laid_out(found: Choice, model: Model, hardware: Hardware, load: Load) -> Pla
     return plan
 
 
-@settings(max_examples=6, deadline=20000)
+@settings(max_examples=6)
 @given(st.randoms(use_true_random=False), st.integers(11, 20), st.sampled_from(OBJECTIVES), st.integers(1, 6))
 def test_what_is_found_is_a_plan_no_better_than_its_bound(random: Random, count: int, objective: str, sessions: int) -> None:
     model, hardware, load = mixtral(), cards(random, count), Load(sessions, 4096, objective=objective)
@@ -48,7 +48,7 @@ def test_what_is_found_is_a_plan_no_better_than_its_bound(random: Random, count:
     assert 0 < bound_s <= choice.seconds
 
 
-@settings(max_examples=3, deadline=20000)
+@settings(max_examples=3)
 @given(st.randoms(use_true_random=False), st.sampled_from(OBJECTIVES))
 def test_one_more_device_or_a_faster_link_is_never_worse(random: Random, objective: str) -> None:
     model, hardware, load = mixtral(), cards(random, 13), Load(3, 4096, objective=objective)
@@ -61,7 +61,7 @@ def test_one_more_device_or_a_faster_link_is_never_worse(random: Random, objecti
     assert faster is not None and faster[0].seconds <= more[0].seconds * (1 + 1e-12)
 
 
-@settings(max_examples=10, deadline=60000)
+@settings(max_examples=10)
 @given(st.randoms(use_true_random=False), st.integers(2, 5), st.sampled_from(OBJECTIVES), st.integers(1, 3))
 def test_a_small_swarm_is_between_the_bound_and_the_optimum(random: Random, count: int, objective: str, sessions: int) -> None:
     model, load = mixtral(8), Load(sessions, 4096, objective=objective)
@@ -143,7 +143,7 @@ def _cost(problem: Relaxed, counts: tuple[int, ...], first: int, last: int) -> f
     return total
 
 
-@settings(max_examples=25, deadline=5000)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6))
 def test_the_relaxation_is_the_least_of_all_ways(seed: int, blocks: int) -> None:
     random = np.random.default_rng(seed)
@@ -171,7 +171,7 @@ def test_the_relaxation_is_the_least_of_all_ways(seed: int, blocks: int) -> None
         assert _cost(problem, counts, first, last) == pytest.approx(least)
 
 
-@settings(max_examples=15, deadline=5000)
+@settings(max_examples=15)
 @given(st.randoms(use_true_random=False), st.integers(1, 6))
 def test_the_best_counts_in_an_order_are_the_best_of_all_counts(random: Random, blocks: int) -> None:
     table = Table.of(mixtral(blocks), cards(random, 4), Load(1, 1024))

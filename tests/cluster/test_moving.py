@@ -67,7 +67,7 @@ def choices(draw: st.DrawFn) -> Choice:
 HOME = Hardware(tuple(card(name, f"rig-{name}", 2) for name in "abcde"))
 
 
-@settings(max_examples=60, deadline=2000)
+@settings(max_examples=60)
 @given(choices(), choices())
 def test_a_laid_out_choice_keeps_every_invariant_and_its_numbers(before: Choice, choice: Choice) -> None:
     previous = lay_out(before, SMALL, HOME, LOAD, 1, None)
@@ -88,7 +88,7 @@ def test_a_laid_out_choice_keeps_every_invariant_and_its_numbers(before: Choice,
         assert stood == sum(n for kind, n in wanted.kinds if kind.standby)
 
 
-@settings(max_examples=40, deadline=2000)
+@settings(max_examples=40)
 @given(choices(), choices())
 def test_no_other_order_of_the_kinds_would_load_less(before: Choice, choice: Choice) -> None:
     previous = lay_out(before, SMALL, HOME, LOAD, 1, None)
@@ -169,7 +169,7 @@ def test_another_dtype_keeps_nothing() -> None:
     assert moved_bytes(plan, other) == moved_bytes(None, other)
 
 
-@settings(max_examples=15, deadline=10000)
+@settings(max_examples=15)
 @given(st.randoms(use_true_random=False), st.sampled_from(["latency", "throughput", "balanced"]))
 def test_settling_is_never_worth_less_than_either_plan(random: Random, objective: str) -> None:
     model, load = mixtral(12, 1024, 3584), Load(sessions=3, context=2048, objective=objective)
