@@ -21,7 +21,7 @@ demo: .venv/ready
 test: lint test-client unit
 
 unit: .venv/ready
-	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	@$(BIN)/ruff check .
