@@ -90,7 +90,7 @@ def test_int8_keeps_each_number_within_half_a_step_of_its_heads_largest(dtype: t
     x[3] = 0.0
     x[5] *= 1000
     made.append(0, Rows.of([Segment(b"s", 0, 40, 0)]), x, x)
-    kept = made._read(made._pools[0].keys, made._holdings[b"s"], 0, 40).float()
+    kept = made._read(made._pools[0].keys, made._holdings[b"s"].laid, 0, 40).float()
     step = x.float().abs().amax(-1, keepdim=True) / 127
     rounding = 0.5 if dtype is torch.float32 else 1.2  # the scale, and what comes out, are bf16
     assert ((kept - x.float()).abs() <= rounding * step * 1.001).all()
