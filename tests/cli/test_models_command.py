@@ -23,7 +23,8 @@ MIB = 2**20
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the Hub with a whole model, one of which a file is missing, and GGUF files of two kinds."""
     folder = tmp_path / "hub"
-    monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder))  # for the processes that are started
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))  # for this one, which may have read it before
     config = json.dumps({"torch_dtype": "bfloat16"})
     put(folder, "owner/whole", {"config.json": config, "model.safetensors": bytes(3 * MIB)})
     index = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
