@@ -24,10 +24,11 @@ from network import own_network
 from plain_swarm import PlainSwarm
 from ray_swarm import RaySwarm
 from results import Result, add, read, table
-from rounds import RECOVER_S, Hung, Round
+from rounds import LEASE_S, RECOVER_S, Hung, Round
 from schedule import LONGEST_S, RUN, Blow, blow
 from shapes import NEEDS_ROOT, SHAPES, Shape
 
+from swarm.client import room
 from swarm.client.client import open_client
 from swarm.client.plan_source import SwarmPlan
 
@@ -39,6 +40,7 @@ async def broken_swarm(shape: Shape, seed: int, folder: Path) -> AsyncIterator[R
     """A swarm of a kind with chats in it, that answered each once. Its logs stay where it ends badly."""
     folder.mkdir(parents=True)
     notes: list[str] = []
+    room.LEASE_S = LEASE_S
     swarm: Swarm = RaySwarm(shape, folder) if shape.ray else PlainSwarm(shape, folder)
     try:
         await swarm.start()

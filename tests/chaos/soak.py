@@ -21,9 +21,10 @@ from growth import Rest, add, by_run, grown, read, table
 from network import own_network
 from plain_swarm import PlainSwarm
 from questions import GREEDY, Question
-from rounds import POLL_S, RECOVER_S, SETTLE_S
+from rounds import LEASE_S, POLL_S, RECOVER_S, SETTLE_S
 from shapes import SHAPES
 
+from swarm.client import room
 from swarm.client.client import Client, open_client
 from swarm.client.plan_source import SwarmPlan
 
@@ -42,6 +43,7 @@ class Count:
 
 async def soak(swarm: PlainSwarm, folder: Path, minutes: float, seed: int) -> list[str]:
     """Go on until the time is over; what is left over at the end, in words."""
+    room.LEASE_S = LEASE_S
     count, chance, run, started = Count(), Random(seed), f"{time.time():.0f}", time.monotonic()
     await _cycle(swarm, count, chance)
     first = now = await settled(swarm, await swarm.look())
