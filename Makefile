@@ -17,11 +17,12 @@ CLIENT_TESTS := $(wildcard tests/client tests/cli tests/test_plan.py tests/test_
 demo: .venv/ready
 	@$(BIN)/python -m swarm.cli.demo
 
-# pytest speaks last, so that its summary is the last thing to be read.
+# pytest speaks last, so that its summary is the last thing to be read. What starts Ray or namespaces runs by itself, behind the rest.
 test: lint test-client unit
 
 unit: .venv/ready
-	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile -m "not chaos and not alone"
+	@$(BIN)/python -m pytest -m alone
 
 lint: .venv/ready
 	@$(BIN)/ruff check .

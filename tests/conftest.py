@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,24 +16,11 @@ if shutil.which("nvidia-smi") is None:  # Triton asks when it is imported: witho
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
-ALONE = ("tests/ray/", "tests/chaos/", "tests/cluster/test_hosts_at_the_door.py")
-"""What starts Ray, whole swarms or namespaces: one process runs all of it, and begins with it, since it takes longest."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.startswith(ALONE))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Over several processes a file stays whole, for its fixtures; see ALONE."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return ALONE[0] if nodeid.startswith(ALONE) else nodeid.partition("::")[0]
-
-    return ByFile(config, log)
+    """What starts Ray, or hosts in namespaces, wants the machine for itself."""
+    for item in items:
+        if item.get_closest_marker("ray") or item.get_closest_marker("hosts"):
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(autouse=True)
