@@ -58,6 +58,11 @@ CHAOS ?= .chaos
 MINUTES ?= 100000
 BREAK := PYTHONPATH=tests:tests/ray $(BIN)/python tests/chaos
 
+# A dozen or two, and a short soak, as a test.
+.PHONY: chaos-short
+chaos-short: .venv/ready
+	@$(BIN)/python -m pytest -m chaos
+
 chaos: .venv/ready
 	@$(BREAK)/chaos.py --n $(N) --seed $(SEED) --folder $(CHAOS) --minutes $(MINUTES)
 
