@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,18 +63,25 @@ async def test_who_has_no_key_is_refused_at_the_socket_as_at_the_port() -> None:
             assert isinstance(from_rpc(refused.value, "the worker"), (NoSwarm, WrongKey))
 
 
-def test_a_folder_that_others_can_look_into_or_that_is_a_link_is_used_by_nobody(tmp_path: Path) -> None:
-    folder = tmp_path / f"swarm-{os.getuid()}"
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name: the kernel takes 107 bytes in all."""
+    with tempfile.TemporaryDirectory(prefix="swarm-") as folder:
+        yield Path(folder)
+
+
+def test_a_folder_that_others_can_look_into_or_that_is_a_link_is_used_by_nobody(short: Path) -> None:
+    folder = short / f"swarm-{os.getuid()}"
     folder.mkdir(mode=0o755)
-    assert near.address_for("w", 1, tmp_path) is None
+    assert near.address_for("w", 1, short) is None
     folder.rmdir()
-    folder.symlink_to(tmp_path)
-    assert near.address_for("w", 1, tmp_path) is None
+    folder.symlink_to(short)
+    assert near.address_for("w", 1, short) is None
     folder.unlink()
-    address = near.address_for("w", 1, tmp_path)
-    assert address is not None and near.address_of("w", 1, tmp_path) is None, "nobody listens yet"
+    address = near.address_for("w", 1, short)
+    assert address is not None and near.address_of("w", 1, short) is None, "nobody listens yet"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address.removeprefix("unix:"))
-        assert near.address_of("w", 1, tmp_path) == address
+        assert near.address_of("w", 1, short) == address
         folder.chmod(0o777)
-        assert near.address_of("w", 1, tmp_path) is None
+        assert near.address_of("w", 1, short) is None
