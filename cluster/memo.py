@@ -29,7 +29,7 @@ class Memo:
         """What was kept; None where there is nothing, or nothing that can be read."""
         try:
             return Target(**json.loads(self._path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
 
     def pauses(self, forget: bool) -> Pauses:
@@ -41,7 +41,7 @@ class Memo:
 
         try:
             return Pauses("" if forget else path.read_text(encoding="utf-8"), keep)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return Pauses(keep=keep)
 
     def measurements(self, forget: bool) -> Measurements:
@@ -53,7 +53,7 @@ class Memo:
 
         try:
             return Measurements("" if forget else path.read_text(encoding="utf-8"), keep)
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return Measurements(keep=keep)
 
 

@@ -113,7 +113,7 @@ def test_the_document_of_a_chat_has_the_references_tokens_and_a_time_for_each_st
     assert len(document["logprobs"]) == len(document["tokens"]) and all(p <= 0 for p in document["logprobs"])
     assert document["finish_reason"] == "stop" and document["usage"]["prompt_tokens"] == len(reference["prompt_tokens"])
     assert {"ttft_s", "tokens_per_s", "hops"} <= set(document["timings"])
-    assert {hop["worker"] for hop in document["timings"]["hops"]} == {"attic/cpu:0", "attic/cpu:1", "attic/cpu:2"}
+    assert {hop["worker"] for hop in document["timings"]["hops"]} == with_blocks(person.status())
 
 
 def test_a_score_is_that_of_transformers(person: Person, up: Running) -> None:
@@ -144,13 +144,19 @@ def test_the_document_of_a_status_has_the_promised_keys_and_is_true(person: Pers
         assert worker["name"] in command and worker["address"] in command
         memory = worker["memory"]
         assert memory["total_bytes"] == sum(memory[part] for part in ("weights_bytes", "kv_bytes", "workspace_bytes", "free_bytes"))
-        assert memory["weights_bytes"] > 0 and memory["kv_bytes"] > 0 and memory["free_bytes"] > 0
-    ranges = sorted(tuple(w["blocks"]) for w in status["workers"])
+        assert memory["weights_bytes"] > 0 and memory["free_bytes"] > 0
+        assert (memory["kv_bytes"] > 0) is (worker["name"] in with_blocks(status))  # the others hold experts
+    ranges = sorted(tuple(w["blocks"]) for w in status["workers"] if w["name"] in with_blocks(status))
     assert (ranges[0][0], ranges[-1][1]) == (0, 8) and all(a[1] == b[0] for a, b in pairwise(ranges))
-    assert len({end - first for first, end in ranges}) > 1
+    assert len(ranges) > 1
     shards = [(int(block), ids) for w in status["workers"] for block, ids in w["experts"].items()]
     assert shards and all(0 <= block < 8 and set(ids) <= set(range(8)) for block, ids in shards)
     assert sum(w["memory"]["weights_bytes"] for w in status["workers"]) == pytest.approx(2 * _nano_bytes(), rel=0.01)
+
+
+def with_blocks(status: dict[str, Any]) -> set[str]:
+    """The Workers that have a Stage: how many of three those are depends on what was measured."""
+    return {w["name"] for w in status["workers"] if range(*w["blocks"])}
 
 
 def _nano_bytes() -> int:
@@ -199,10 +205,11 @@ def test_a_killed_worker_is_started_again_and_the_chat_ends_with_the_same_text(
 ) -> None:
     before = person.status()
     chat = chat_long(person)
-    os.kill(victim := before["workers"][1]["pid"], signal.SIGKILL)
+    os.kill(victim := next(w["pid"] for w in before["workers"] if w["name"] in with_blocks(before)), signal.SIGKILL)
     assert chat.ended().out == long_answer
     after = person.status_where(
-        lambda s: s["epoch"] and all(w["alive"] and range(*w["blocks"]) for w in s["workers"]), "the plan of all three"
+        lambda s: s["epoch"] and all(w["alive"] for w in s["workers"]) and with_blocks(s) == with_blocks(before),
+        "the plan of before",
     )
     assert victim not in {w["pid"] for w in after["workers"]}
     assert "starting it again" in up.err and "Traceback" not in up.err
