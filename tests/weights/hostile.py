@@ -1,4 +1,6 @@
-"""Hostile weight files, byte by byte: `python tests/weights/hostile.py` writes them into `tests/corpus/weights`, which the tests read."""
+"""Hostile weight files, byte by byte: `python tests/weights/hostile.py` writes them into `tests/corpus/weights`, which
+the tests read.
+"""
 
 from __future__ import annotations
 
