@@ -93,6 +93,7 @@ def test_what_is_replaced_is_called_the_same_everywhere_and_nothing_within_a_wor
     )
     first = hide.of("10.0.0.7:7700 10.0.0.8 [fe80::1%eth0]:7700 2001:db8::5 127.0.0.1:1 2.13.0 1.2.3.4.5 12:30:00 ::1")
     assert first == "address-1:7700 address-2 [address-3]:7700 address-4 127.0.0.1:1 2.13.0 1.2.3.4.5 12:30:00 ::1"
-    assert hide.of("10.0.0.8 " + "k" * 20 + " /home/bob/x /root/y") == "address-2 (left out) ~/x ~/y"
+    superuser = Path("~root").expanduser()
+    assert hide.of("10.0.0.8 " + "k" * 20 + f" /home/bob/x {superuser}/y") == "address-2 (left out) ~/x ~/y"
     pem = "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----"
     assert hide.of(f"x {pem} swarm-invitation-1.abc.def= y") == "x (left out) (left out) y"
