@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ ROOT = Path("/tmp")
 def address_of(worker: str, port: int, root: Path = ROOT) -> str | None:
     """Where that Worker listens on this machine, as gRPC names it; None where it does not."""
     path = _path(worker, port, root)
-    return f"unix:{path}" if _is_ours(path.parent) and path.is_socket() else None
+    return f"unix:{path}" if _is_ours(path.parent) and _is_heard(path) else None
 
 
 def address_for(worker: str, port: int, root: Path = ROOT) -> str | None:
@@ -35,6 +36,13 @@ def address_for(worker: str, port: int, root: Path = ROOT) -> str | None:
 def _path(worker: str, port: int, root: Path) -> Path:
     name = hashlib.sha256(f"{worker}:{port}".encode()).hexdigest()[:32]
     return root / f"swarm-{os.getuid()}" / name
+
+
+def _is_heard(path: Path) -> bool:
+    """Whether somebody listens at a socket: one that was killed leaves its file behind."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)  # the kernel answers at once
+        return asking.connect_ex(str(path)) == 0
 
 
 def _is_ours(folder: Path) -> bool:

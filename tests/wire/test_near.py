@@ -82,6 +82,18 @@ def test_a_folder_that_others_can_look_into_or_that_is_a_link_is_used_by_nobody(
     assert address is not None and near.address_of("w", 1, short) is None, "nobody listens yet"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address.removeprefix("unix:"))
+        listening.listen()
         assert near.address_of("w", 1, short) == address
         folder.chmod(0o777)
         assert near.address_of("w", 1, short) is None
+
+
+def test_the_socket_that_a_killed_worker_left_behind_leads_nowhere_and_the_next_worker_has_it_again(short: Path) -> None:
+    address = near.address_for("w", 1, short)
+    assert address is not None
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(address.removeprefix("unix:"))
+        killed.listen()
+    assert Path(address.removeprefix("unix:")).is_socket()
+    assert near.address_of("w", 1, short) is None
+    assert near.address_for("w", 1, short) == address
