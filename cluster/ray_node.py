@@ -17,7 +17,7 @@ from swarm.errors import NoSwarm, PortInUse, UsageError
 from swarm.wire.authority import Papers
 
 _LOG = logging.getLogger(__name__)
-_HINT = re.compile(r" (INFO|SUCC) \w+\.py:\d+ -- ")
+_HINT = re.compile(r"\s(INFO|SUCC)\s+\w+\.py:\d+ -- ")
 """What `ray start` tells people who start it by hand."""
 NAMESPACE = "swarm"
 OBJECT_STORE_BYTES = 75 * 2**20

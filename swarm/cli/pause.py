@@ -43,22 +43,27 @@ def pause(
     key_file: options.KeyFile = None,
 ) -> None:
     """Give a card back for a while: what it holds moves to the other devices. `swarm resume` has it planned on again."""
-    asyncio.run(_pause(options.target(swarm, key, key_file), rig, device, yes))
+    target = options.target(swarm, key, key_file)
+    request, loss = asyncio.run(_ask_loss(target, rig, device))
+    output.stderr().print(said(loss), highlight=False, soft_wrap=True)
+    if yes or _agreed(loss):  # on the main thread and in no loop: Ctrl-C ends a line that is read there only
+        asyncio.run(_pause(target, request))
+    else:
+        output.stderr().print("nothing is paused")
 
 
-async def _pause(target: options.Target, rig: str, device: str, yes: bool) -> None:
+async def _ask_loss(target: options.Target, rig: str, device: str) -> tuple[pb.PauseRequest, pb.PauseLossReply]:
     request = pb.PauseRequest(rig=rig or await own_rig(target), device=device)
     async with target.channel() as channel:
-        stub = SwarmServiceStub(channel)
         try:
-            loss = await stub.PauseLoss(request)
+            return request, await SwarmServiceStub(channel).PauseLoss(request)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, target.what) from None
-        output.stderr().print(said(loss), highlight=False, soft_wrap=True)
-        if not yes and not await asyncio.to_thread(_agreed, loss):
-            output.stderr().print("nothing is paused")
-            return
-        await show(target, lambda: stub.Pause(request))
+
+
+async def _pause(target: options.Target, request: pb.PauseRequest) -> None:
+    async with target.channel() as channel:
+        await show(target, lambda: SwarmServiceStub(channel).Pause(request))
 
 
 def said(loss: pb.PauseLossReply) -> str:
@@ -105,4 +110,7 @@ def _agreed(loss: pb.PauseLossReply) -> bool:
         raise UsageError("nobody can be asked whether to pause it: give --yes")
     sys.stderr.write("pause? [y/N] ")
     sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):
+        sys.stderr.write("\n")  # Ctrl-D leaves the cursor behind the question
+    return line.strip().lower() in ("y", "yes")
