@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
 
@@ -68,8 +69,10 @@ class Opening:
         self._epochs = epochs
         self._peers = peers
         self.turns = Turns(name)
+        self._wanted: Counter[bytes] = Counter()
+        """Sessions that are being opened, or wait for room."""
         self._afterwards: set[asyncio.Task[None]] = set()
-        """Pages being given back on other Workers for clients that are gone."""
+        """Pages being given back on other Workers, whether or not who closed them still waits for that."""
 
     def freed(self) -> None:
         """KV pages were given back: the first in the queue may try again."""
@@ -78,9 +81,13 @@ class Opening:
     async def open(self, request: pb.OpenRequest, caller: Caller) -> AsyncIterator[pb.OpenReply]:
         """QUEUED with the place as often as it changes, then OPENED. Raises what `reserve_here` does, Full and Lost."""
         with caller.session(request.session, self._opened(caller), epoch.plan.sessions if (epoch := self._epochs.current) else 0):
-            async with aclosing(self._open(request, caller)) as replies:
-                async for reply in replies:
-                    yield reply
+            self._wanted[request.session] += 1
+            try:
+                async with aclosing(self._open(request, caller)) as replies:
+                    async for reply in replies:
+                        yield reply
+            finally:
+                self._wanted -= Counter((request.session,))
 
     async def _open(self, request: pb.OpenRequest, caller: Caller) -> AsyncGenerator[pb.OpenReply, None]:
         turn = self.turns.come(request.open_in, self._epochs.get(request.epoch), time.monotonic())
@@ -106,17 +113,28 @@ class Opening:
             self.turns.leave(turn)
 
     async def close(self, request: pb.CloseRequest) -> None:
-        """Release a Session on every Stage; a Worker that cannot be reached lets its lease run out. Raises Refused."""
-        self._check_route(request)
-        epoch = self._epochs.get(request.epoch) or self._epochs.current
-        if epoch is not None:
-            await self._release_all(epoch, request)
-            self.freed()
+        """Release a Session on every Stage; a Worker that cannot be reached asks for it later, see `Forgotten`.
 
-    def close_soon(self, request: pb.CloseRequest) -> None:
-        """The same, for a client that is gone."""
-        self._afterwards.add(task := asyncio.get_running_loop().create_task(self.close(request)))
+        Raises:
+            Refused: another Route. Moved: no epoch serves here, so that the other Stages are not known.
+        """
+        self._check_route(request)
+        if (epoch := self._epochs.get(request.epoch) or self._epochs.current) is None:
+            raise self._epochs.moved()
+        await asyncio.shield(self._close_soon(epoch, request))  # who waits no longer for that has said that it is over
+
+    def wants(self, session: bytes) -> bool:
+        """Whether somebody is opening that Session, or waits for room for it."""
+        return session in self._wanted
+
+    def _close_soon(self, epoch: Epoch, request: pb.CloseRequest) -> asyncio.Task[None]:
+        self._afterwards.add(task := asyncio.get_running_loop().create_task(self._close(epoch, request)))
         task.add_done_callback(self._afterwards.discard)
+        return task
+
+    async def _close(self, epoch: Epoch, request: pb.CloseRequest) -> None:
+        await self._release_all(epoch, request)
+        self.freed()
 
     def take_back(self, now: float) -> None:
         """Close the Sessions whose lease is over: on all Stages where they were opened here."""
@@ -126,7 +144,7 @@ class Opening:
                 pool.close_session(session.id)
                 self.freed()
                 if session.owner is not None and (epoch := self._epochs.current) is not None:
-                    self.close_soon(pb.CloseRequest(session=session.id, epoch=epoch.number, route=epoch.route))
+                    self._close_soon(epoch, pb.CloseRequest(session=session.id, epoch=epoch.number, route=epoch.route))
 
     def release_here(self, request: pb.CloseRequest) -> None:
         """Give a Session's pages on this Stage back, under whichever epoch it was opened. Raises Refused."""
@@ -165,7 +183,8 @@ class Opening:
         try:
             return await self._try_all(request, caller)
         except asyncio.CancelledError:  # the client is gone: nobody will use what was reserved
-            self.close_soon(_closing(request))
+            if (epoch := self._epochs.get(request.epoch) or self._epochs.current) is not None:
+                self._close_soon(epoch, _closing(request))
             raise
 
     async def _try_all(self, request: pb.OpenRequest, caller: Caller) -> int | None:

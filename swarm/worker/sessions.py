@@ -52,6 +52,8 @@ class Session:
     closing: bool = False
     ahead: tuple[int, ...] = ()
     """On the entry Stage, while the Session comes back: what each Stage of the Route held when it was opened."""
+    seen_at: float = 0.0
+    """When it was last opened, or sent a Step."""
     owner: Caller | None = None
     """Whose it is; None where it came here from the entry Stage."""
 
@@ -158,11 +160,12 @@ class SessionTable:
         found = self._sessions.get(session)
         if found is None:
             found = self._sessions[session] = Session(session, positions, lease_s, now + lease_s)
-        found.positions, found.lease_s, found.expires_at, found.closing = positions, lease_s, now + lease_s, False
+        found.positions, found.lease_s, found.closing = positions, lease_s, False
+        self.touch(found, now)
         return found
 
     def touch(self, session: Session, now: float) -> None:
-        session.expires_at = now + session.lease_s
+        session.seen_at, session.expires_at = now, now + session.lease_s
 
     def remove(self, session: bytes) -> None:
         self._sessions.pop(session, None)
@@ -180,6 +183,14 @@ class SessionTable:
     def expired(self, now: float) -> list[Session]:
         """Sessions whose lease is over and that have nothing under way."""
         return [s for s in self._sessions.values() if s.expires_at < now and not s.under_way]
+
+    def is_owned(self, session: bytes) -> bool:
+        """Whether it is open, and was opened here by its client."""
+        return self.is_open(session) and self._sessions[session].owner is not None
+
+    def quiet(self, since: float) -> list[Session]:
+        """Those of which nothing was seen from then on, and that have nothing under way."""
+        return [s for s in self._sessions.values() if s.seen_at < since and not s.under_way]
 
     def all(self) -> list[Session]:
         return list(self._sessions.values())

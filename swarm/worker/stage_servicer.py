@@ -77,6 +77,13 @@ class StageServicer(StageServiceServicer):
         self._worker.opening.freed()
         return pb.CloseReply()
 
+    async def Unknown(self, request: pb.SessionsRequest, context: Context) -> pb.SessionsReply:
+        try:
+            return self._worker.forgotten.unknown(request)
+        except SwarmError as error:
+            await refuse(context, error)
+            raise
+
     async def Submit(self, requests: AsyncIterable[pb.MicroBatch], context: Context) -> AsyncIterator[pb.Report]:
         caller = self._worker.callers.of(context)
         try:

@@ -22,6 +22,7 @@ from swarm.worker.device_memory import ran_out, too_little
 from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.flow import Flow
+from swarm.worker.forgotten import Forgotten
 from swarm.worker.holdings import Holdings, Part, parts_of, release_memory
 from swarm.worker.hops import Hops
 from swarm.worker.kv_pool import KVPool
@@ -63,6 +64,7 @@ class Worker:
         self.entry = EntryStage(self.flow)
         self.shards = Shards(self.epochs, self.compute, self.flow.rates)
         self.opening = Opening(name, self.epochs, self.peers)
+        self.forgotten = Forgotten(name, self.epochs, self.opening, self.peers)
         self.flow.on_nearly, self.flow.on_computed, self.flow.on_freed = self.entry.nearly, self.entry.computed, self.opening.freed
         self._holdings = Holdings()
         self.stock = Stock(credentials)
@@ -154,6 +156,7 @@ class Worker:
         """End everything. Nothing is answered any more."""
         for task in (self._sweeper, *self._afterwards):
             task.cancel()
+        await self.forgotten.close()
         await self.flow.hops.keep_only(())
         for epoch in self.epochs.all():
             for remote in epoch.remotes:
@@ -227,6 +230,7 @@ class Worker:
             self.epochs.look()
             now = time.monotonic()
             self.opening.take_back(now)
+            self.forgotten.look(now)
             self.entry.sweep(now)
 
 

@@ -37,7 +37,7 @@ TEXT = [(37 * i) % 2900 + 20 for i in range(20)]
 CALLS = {
     "StageService": {
         "Submit": True, "Hop": True, "Experts": True, "Open": False, "Close": False, "Reserve": False, "Release": False,
-        "Listen": False, "WholeRow": False,
+        "Unknown": False, "Listen": False, "WholeRow": False,
     },
     "WorkerService": {"Echo": True, "Describe": False, "Prepare": False, "Commit": False, "Status": False, "MeasureLink": False},
     "WeightsService": {"Read": False, "Outline": False, "Survey": False, "Fetch": False},

@@ -26,7 +26,7 @@ _sym_db = _symbol_database.Default()
 from swarm.wire.v1 import tensor_pb2 as swarm_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14swarm/v1/stage.proto\x12\x08swarm.v1\x1a\x15swarm/v1/tensor.proto\"\x9a\x01\n\x0bOpenRequest\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05route\x18\x03 \x01(\r\x12\x11\n\tpositions\x18\x04 \x01(\r\x12\x0f\n\x07lease_s\x18\x05 \x01(\x01\x12\x15\n\rprefix_hashes\x18\x06 \x03(\x06\x12\x10\n\x08model_id\x18\x07 \x01(\t\x12\x0f\n\x07open_in\x18\x08 \x01(\x04\"\x8a\x01\n\tOpenReply\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.swarm.v1.OpenReply.State\x12\r\n\x05place\x18\x02 \x01(\r\x12\x0c\n\x04held\x18\x03 \x01(\r\"6\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\n\n\x06OPENED\x10\x02\"*\n\x0cReserveReply\x12\x0c\n\x04held\x18\x01 \x01(\r\x12\x0c\n\x04\x66ull\x18\x02 \x01(\x08\"=\n\x0c\x43loseRequest\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05route\x18\x03 \x01(\r\"\x0c\n\nCloseReply\"l\n\x03\x41sk\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\t\n\x01k\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x02\x12\r\n\x05named\x18\x04 \x03(\r\x12\x15\n\rnamed_per_row\x18\x05 \x01(\r\x12\x11\n\twhole_row\x18\x06 \x01(\x08\"\xb6\x01\n\nStepHeader\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0e\n\x06serial\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\r\x12\x0e\n\x06tokens\x18\x04 \x03(\r\x12\x13\n\x0bprefix_hash\x18\x05 \x01(\x06\x12\x14\n\x0cseconds_left\x18\x06 \x01(\x01\x12\x1a\n\x03\x61sk\x18\x07 \x01(\x0b\x32\r.swarm.v1.Ask\x12\x0e\n\x06\x63lient\x18\x08 \x01(\x0c\x12\x0e\n\x06stages\x18\t \x01(\r\"h\n\x0bStageTiming\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07queue_s\x18\x02 \x01(\x01\x12\x11\n\tcompute_s\x18\x03 \x01(\x01\x12\x14\n\x0cshard_wait_s\x18\x04 \x01(\x01\x12\x0f\n\x07\x62\x65gan_s\x18\x05 \x01(\x01\"\xb7\x01\n\nMicroBatch\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05route\x18\x03 \x01(\r\x12\n\n\x02id\x18\x04 \x01(\x04\x12#\n\x05steps\x18\x05 \x03(\x0b\x32\x14.swarm.v1.StepHeader\x12 \n\x06hidden\x18\x06 \x01(\x0b\x32\x10.swarm.v1.Tensor\x12&\n\x07timings\x18\x07 \x03(\x0b\x32\x15.swarm.v1.StageTiming\"\xf7\x01\n\nStepStatus\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0e\n\x06serial\x18\x02 \x01(\x04\x12\x1c\n\x04\x63ode\x18\x03 \x01(\x0e\x32\x0e.swarm.v1.Code\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12\x0c\n\x04held\x18\x06 \x01(\r\x12\x39\n\x0bheld_hashes\x18\x07 \x03(\x0b\x32$.swarm.v1.StepStatus.HeldHashesEntry\x12\r\n\x05\x65poch\x18\x08 \x01(\x04\x1a\x31\n\x0fHeldHashesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x06:\x02\x38\x01\"}\n\x06Report\x12\n\n\x02id\x18\x01 \x01(\x04\x12$\n\x06\x66\x61iled\x18\x02 \x03(\x0b\x32\x14.swarm.v1.StepStatus\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\x0e\n\x06held_s\x18\x04 \x01(\x01\x12\x10\n\x08inside_s\x18\x05 \x01(\x01\x12\x11\n\tslowest_s\x18\x06 \x01(\x01\"1\n\rListenRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\x0c\x12\x10\n\x08model_id\x18\x02 \x01(\t\"m\n\nCandidates\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x0e\n\x06logits\x18\x02 \x03(\x02\x12\x11\n\tlogsumexp\x18\x03 \x01(\x02\x12\x13\n\x0blogsumexp_t\x18\x04 \x01(\x02\x12\r\n\x05named\x18\x05 \x03(\x02\x12\x0b\n\x03row\x18\x06 \x01(\x0c\"c\n\nStepAnswer\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0e\n\x06serial\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\r\x12\"\n\x04rows\x18\x04 \x03(\x0b\x32\x14.swarm.v1.Candidates\"U\n\x06\x41nswer\x12#\n\x05steps\x18\x01 \x03(\x0b\x32\x14.swarm.v1.StepAnswer\x12&\n\x07timings\x18\x02 \x03(\x0b\x32\x15.swarm.v1.StageTiming\"D\n\x0fWholeRowRequest\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0e\n\x06serial\x18\x02 \x01(\x04\x12\x10\n\x08model_id\x18\x03 \x01(\t\"\x1c\n\rWholeRowReply\x12\x0b\n\x03row\x18\x01 \x01(\x0c\"\r\n\x0bPingRequest\"\x0b\n\tPingReply\"\x94\x01\n\rExpertRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\r\n\x05\x62lock\x18\x04 \x01(\r\x12 \n\x06hidden\x18\x05 \x01(\x0b\x32\x10.swarm.v1.Tensor\x12%\n\x07\x65xperts\x18\x06 \x03(\x0b\x32\x14.swarm.v1.ExpertRows\"*\n\nExpertRows\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x03(\r\"~\n\x0b\x45xpertReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12!\n\x07outputs\x18\x02 \x01(\x0b\x32\x10.swarm.v1.Tensor\x12\x11\n\tcompute_s\x18\x03 \x01(\x01\x12\x1c\n\x04\x63ode\x18\x04 \x01(\x0e\x32\x0e.swarm.v1.Code\x12\x0f\n\x07message\x18\x05 \x01(\t*t\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x06\n\x02OK\x10\x01\x12\x07\n\x03GAP\x10\x02\x12\t\n\x05MOVED\x10\x03\x12\x08\n\x04LOST\x10\x04\x12\x0b\n\x07REFUSED\x10\x05\x12\x0b\n\x07\x45XPIRED\x10\x06\x12\x08\n\x04\x46ULL\x10\x07\x12\x0c\n\x08TOO_LONG\x10\x08\x32\xc1\x04\n\x0cStageService\x12\x34\n\x04Open\x12\x15.swarm.v1.OpenRequest\x1a\x13.swarm.v1.OpenReply0\x01\x12\x35\n\x05\x43lose\x12\x16.swarm.v1.CloseRequest\x1a\x14.swarm.v1.CloseReply\x12\x38\n\x07Reserve\x12\x15.swarm.v1.OpenRequest\x1a\x16.swarm.v1.ReserveReply\x12\x37\n\x07Release\x12\x16.swarm.v1.CloseRequest\x1a\x14.swarm.v1.CloseReply\x12\x34\n\x06Submit\x12\x14.swarm.v1.MicroBatch\x1a\x10.swarm.v1.Report(\x01\x30\x01\x12\x31\n\x03Hop\x12\x14.swarm.v1.MicroBatch\x1a\x10.swarm.v1.Report(\x01\x30\x01\x12\x35\n\x06Listen\x12\x17.swarm.v1.ListenRequest\x1a\x10.swarm.v1.Answer0\x01\x12>\n\x08WholeRow\x12\x19.swarm.v1.WholeRowRequest\x1a\x17.swarm.v1.WholeRowReply\x12\x32\n\x04Ping\x12\x15.swarm.v1.PingRequest\x1a\x13.swarm.v1.PingReply\x12=\n\x07\x45xperts\x12\x17.swarm.v1.ExpertRequest\x1a\x15.swarm.v1.ExpertReply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14swarm/v1/stage.proto\x12\x08swarm.v1\x1a\x15swarm/v1/tensor.proto\"\x9a\x01\n\x0bOpenRequest\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05route\x18\x03 \x01(\r\x12\x11\n\tpositions\x18\x04 \x01(\r\x12\x0f\n\x07lease_s\x18\x05 \x01(\x01\x12\x15\n\rprefix_hashes\x18\x06 \x03(\x06\x12\x10\n\x08model_id\x18\x07 \x01(\t\x12\x0f\n\x07open_in\x18\x08 \x01(\x04\"\x8a\x01\n\tOpenReply\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.swarm.v1.OpenReply.State\x12\r\n\x05place\x18\x02 \x01(\r\x12\x0c\n\x04held\x18\x03 \x01(\r\"6\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\n\n\x06OPENED\x10\x02\"*\n\x0cReserveReply\x12\x0c\n\x04held\x18\x01 \x01(\r\x12\x0c\n\x04\x66ull\x18\x02 \x01(\x08\"=\n\x0c\x43loseRequest\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05route\x18\x03 \x01(\r\"\x0c\n\nCloseReply\"A\n\x0fSessionsRequest\x12\x10\n\x08sessions\x18\x01 \x03(\x0c\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05route\x18\x03 \x01(\r\"!\n\rSessionsReply\x12\x10\n\x08sessions\x18\x01 \x03(\x0c\"l\n\x03\x41sk\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\t\n\x01k\x18\x02 \x01(\r\x12\x13\n\x0btemperature\x18\x03 \x01(\x02\x12\r\n\x05named\x18\x04 \x03(\r\x12\x15\n\rnamed_per_row\x18\x05 \x01(\r\x12\x11\n\twhole_row\x18\x06 \x01(\x08\"\xb6\x01\n\nStepHeader\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0e\n\x06serial\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\r\x12\x0e\n\x06tokens\x18\x04 \x03(\r\x12\x13\n\x0bprefix_hash\x18\x05 \x01(\x06\x12\x14\n\x0cseconds_left\x18\x06 \x01(\x01\x12\x1a\n\x03\x61sk\x18\x07 \x01(\x0b\x32\r.swarm.v1.Ask\x12\x0e\n\x06\x63lient\x18\x08 \x01(\x0c\x12\x0e\n\x06stages\x18\t \x01(\r\"h\n\x0bStageTiming\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07queue_s\x18\x02 \x01(\x01\x12\x11\n\tcompute_s\x18\x03 \x01(\x01\x12\x14\n\x0cshard_wait_s\x18\x04 \x01(\x01\x12\x0f\n\x07\x62\x65gan_s\x18\x05 \x01(\x01\"\xb7\x01\n\nMicroBatch\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\r\n\x05route\x18\x03 \x01(\r\x12\n\n\x02id\x18\x04 \x01(\x04\x12#\n\x05steps\x18\x05 \x03(\x0b\x32\x14.swarm.v1.StepHeader\x12 \n\x06hidden\x18\x06 \x01(\x0b\x32\x10.swarm.v1.Tensor\x12&\n\x07timings\x18\x07 \x03(\x0b\x32\x15.swarm.v1.StageTiming\"\xf7\x01\n\nStepStatus\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0e\n\x06serial\x18\x02 \x01(\x04\x12\x1c\n\x04\x63ode\x18\x03 \x01(\x0e\x32\x0e.swarm.v1.Code\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12\x0c\n\x04held\x18\x06 \x01(\r\x12\x39\n\x0bheld_hashes\x18\x07 \x03(\x0b\x32$.swarm.v1.StepStatus.HeldHashesEntry\x12\r\n\x05\x65poch\x18\x08 \x01(\x04\x1a\x31\n\x0fHeldHashesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x06:\x02\x38\x01\"}\n\x06Report\x12\n\n\x02id\x18\x01 \x01(\x04\x12$\n\x06\x66\x61iled\x18\x02 \x03(\x0b\x32\x14.swarm.v1.StepStatus\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\x12\x0e\n\x06held_s\x18\x04 \x01(\x01\x12\x10\n\x08inside_s\x18\x05 \x01(\x01\x12\x11\n\tslowest_s\x18\x06 \x01(\x01\"1\n\rListenRequest\x12\x0e\n\x06\x63lient\x18\x01 \x01(\x0c\x12\x10\n\x08model_id\x18\x02 \x01(\t\"m\n\nCandidates\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x0e\n\x06logits\x18\x02 \x03(\x02\x12\x11\n\tlogsumexp\x18\x03 \x01(\x02\x12\x13\n\x0blogsumexp_t\x18\x04 \x01(\x02\x12\r\n\x05named\x18\x05 \x03(\x02\x12\x0b\n\x03row\x18\x06 \x01(\x0c\"c\n\nStepAnswer\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0e\n\x06serial\x18\x02 \x01(\x04\x12\x10\n\x08position\x18\x03 \x01(\r\x12\"\n\x04rows\x18\x04 \x03(\x0b\x32\x14.swarm.v1.Candidates\"U\n\x06\x41nswer\x12#\n\x05steps\x18\x01 \x03(\x0b\x32\x14.swarm.v1.StepAnswer\x12&\n\x07timings\x18\x02 \x03(\x0b\x32\x15.swarm.v1.StageTiming\"D\n\x0fWholeRowRequest\x12\x0f\n\x07session\x18\x01 \x01(\x0c\x12\x0e\n\x06serial\x18\x02 \x01(\x04\x12\x10\n\x08model_id\x18\x03 \x01(\t\"\x1c\n\rWholeRowReply\x12\x0b\n\x03row\x18\x01 \x01(\x0c\"\r\n\x0bPingRequest\"\x0b\n\tPingReply\"\x94\x01\n\rExpertRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\r\n\x05\x62lock\x18\x04 \x01(\r\x12 \n\x06hidden\x18\x05 \x01(\x0b\x32\x10.swarm.v1.Tensor\x12%\n\x07\x65xperts\x18\x06 \x03(\x0b\x32\x14.swarm.v1.ExpertRows\"*\n\nExpertRows\x12\x0e\n\x06\x65xpert\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x03(\r\"~\n\x0b\x45xpertReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12!\n\x07outputs\x18\x02 \x01(\x0b\x32\x10.swarm.v1.Tensor\x12\x11\n\tcompute_s\x18\x03 \x01(\x01\x12\x1c\n\x04\x63ode\x18\x04 \x01(\x0e\x32\x0e.swarm.v1.Code\x12\x0f\n\x07message\x18\x05 \x01(\t*t\n\x04\x43ode\x12\x14\n\x10\x43ODE_UNSPECIFIED\x10\x00\x12\x06\n\x02OK\x10\x01\x12\x07\n\x03GAP\x10\x02\x12\t\n\x05MOVED\x10\x03\x12\x08\n\x04LOST\x10\x04\x12\x0b\n\x07REFUSED\x10\x05\x12\x0b\n\x07\x45XPIRED\x10\x06\x12\x08\n\x04\x46ULL\x10\x07\x12\x0c\n\x08TOO_LONG\x10\x08\x32\x80\x05\n\x0cStageService\x12\x34\n\x04Open\x12\x15.swarm.v1.OpenRequest\x1a\x13.swarm.v1.OpenReply0\x01\x12\x35\n\x05\x43lose\x12\x16.swarm.v1.CloseRequest\x1a\x14.swarm.v1.CloseReply\x12\x38\n\x07Reserve\x12\x15.swarm.v1.OpenRequest\x1a\x16.swarm.v1.ReserveReply\x12\x37\n\x07Release\x12\x16.swarm.v1.CloseRequest\x1a\x14.swarm.v1.CloseReply\x12=\n\x07Unknown\x12\x19.swarm.v1.SessionsRequest\x1a\x17.swarm.v1.SessionsReply\x12\x34\n\x06Submit\x12\x14.swarm.v1.MicroBatch\x1a\x10.swarm.v1.Report(\x01\x30\x01\x12\x31\n\x03Hop\x12\x14.swarm.v1.MicroBatch\x1a\x10.swarm.v1.Report(\x01\x30\x01\x12\x35\n\x06Listen\x12\x17.swarm.v1.ListenRequest\x1a\x10.swarm.v1.Answer0\x01\x12>\n\x08WholeRow\x12\x19.swarm.v1.WholeRowRequest\x1a\x17.swarm.v1.WholeRowReply\x12\x32\n\x04Ping\x12\x15.swarm.v1.PingRequest\x1a\x13.swarm.v1.PingReply\x12=\n\x07\x45xperts\x12\x17.swarm.v1.ExpertRequest\x1a\x15.swarm.v1.ExpertReply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STEPSTATUS_HELDHASHESENTRY']._loaded_options = None
   _globals['_STEPSTATUS_HELDHASHESENTRY']._serialized_options = b'8\001'
-  _globals['_CODE']._serialized_start=2241
-  _globals['_CODE']._serialized_end=2357
+  _globals['_CODE']._serialized_start=2343
+  _globals['_CODE']._serialized_end=2459
   _globals['_OPENREQUEST']._serialized_start=58
   _globals['_OPENREQUEST']._serialized_end=212
   _globals['_OPENREPLY']._serialized_start=215
@@ -49,42 +49,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLOSEREQUEST']._serialized_end=460
   _globals['_CLOSEREPLY']._serialized_start=462
   _globals['_CLOSEREPLY']._serialized_end=474
-  _globals['_ASK']._serialized_start=476
-  _globals['_ASK']._serialized_end=584
-  _globals['_STEPHEADER']._serialized_start=587
-  _globals['_STEPHEADER']._serialized_end=769
-  _globals['_STAGETIMING']._serialized_start=771
-  _globals['_STAGETIMING']._serialized_end=875
-  _globals['_MICROBATCH']._serialized_start=878
-  _globals['_MICROBATCH']._serialized_end=1061
-  _globals['_STEPSTATUS']._serialized_start=1064
-  _globals['_STEPSTATUS']._serialized_end=1311
-  _globals['_STEPSTATUS_HELDHASHESENTRY']._serialized_start=1262
-  _globals['_STEPSTATUS_HELDHASHESENTRY']._serialized_end=1311
-  _globals['_REPORT']._serialized_start=1313
-  _globals['_REPORT']._serialized_end=1438
-  _globals['_LISTENREQUEST']._serialized_start=1440
-  _globals['_LISTENREQUEST']._serialized_end=1489
-  _globals['_CANDIDATES']._serialized_start=1491
-  _globals['_CANDIDATES']._serialized_end=1600
-  _globals['_STEPANSWER']._serialized_start=1602
-  _globals['_STEPANSWER']._serialized_end=1701
-  _globals['_ANSWER']._serialized_start=1703
-  _globals['_ANSWER']._serialized_end=1788
-  _globals['_WHOLEROWREQUEST']._serialized_start=1790
-  _globals['_WHOLEROWREQUEST']._serialized_end=1858
-  _globals['_WHOLEROWREPLY']._serialized_start=1860
-  _globals['_WHOLEROWREPLY']._serialized_end=1888
-  _globals['_PINGREQUEST']._serialized_start=1890
-  _globals['_PINGREQUEST']._serialized_end=1903
-  _globals['_PINGREPLY']._serialized_start=1905
-  _globals['_PINGREPLY']._serialized_end=1916
-  _globals['_EXPERTREQUEST']._serialized_start=1919
-  _globals['_EXPERTREQUEST']._serialized_end=2067
-  _globals['_EXPERTROWS']._serialized_start=2069
-  _globals['_EXPERTROWS']._serialized_end=2111
-  _globals['_EXPERTREPLY']._serialized_start=2113
-  _globals['_EXPERTREPLY']._serialized_end=2239
-  _globals['_STAGESERVICE']._serialized_start=2360
-  _globals['_STAGESERVICE']._serialized_end=2937
+  _globals['_SESSIONSREQUEST']._serialized_start=476
+  _globals['_SESSIONSREQUEST']._serialized_end=541
+  _globals['_SESSIONSREPLY']._serialized_start=543
+  _globals['_SESSIONSREPLY']._serialized_end=576
+  _globals['_ASK']._serialized_start=578
+  _globals['_ASK']._serialized_end=686
+  _globals['_STEPHEADER']._serialized_start=689
+  _globals['_STEPHEADER']._serialized_end=871
+  _globals['_STAGETIMING']._serialized_start=873
+  _globals['_STAGETIMING']._serialized_end=977
+  _globals['_MICROBATCH']._serialized_start=980
+  _globals['_MICROBATCH']._serialized_end=1163
+  _globals['_STEPSTATUS']._serialized_start=1166
+  _globals['_STEPSTATUS']._serialized_end=1413
+  _globals['_STEPSTATUS_HELDHASHESENTRY']._serialized_start=1364
+  _globals['_STEPSTATUS_HELDHASHESENTRY']._serialized_end=1413
+  _globals['_REPORT']._serialized_start=1415
+  _globals['_REPORT']._serialized_end=1540
+  _globals['_LISTENREQUEST']._serialized_start=1542
+  _globals['_LISTENREQUEST']._serialized_end=1591
+  _globals['_CANDIDATES']._serialized_start=1593
+  _globals['_CANDIDATES']._serialized_end=1702
+  _globals['_STEPANSWER']._serialized_start=1704
+  _globals['_STEPANSWER']._serialized_end=1803
+  _globals['_ANSWER']._serialized_start=1805
+  _globals['_ANSWER']._serialized_end=1890
+  _globals['_WHOLEROWREQUEST']._serialized_start=1892
+  _globals['_WHOLEROWREQUEST']._serialized_end=1960
+  _globals['_WHOLEROWREPLY']._serialized_start=1962
+  _globals['_WHOLEROWREPLY']._serialized_end=1990
+  _globals['_PINGREQUEST']._serialized_start=1992
+  _globals['_PINGREQUEST']._serialized_end=2005
+  _globals['_PINGREPLY']._serialized_start=2007
+  _globals['_PINGREPLY']._serialized_end=2018
+  _globals['_EXPERTREQUEST']._serialized_start=2021
+  _globals['_EXPERTREQUEST']._serialized_end=2169
+  _globals['_EXPERTROWS']._serialized_start=2171
+  _globals['_EXPERTROWS']._serialized_end=2213
+  _globals['_EXPERTREPLY']._serialized_start=2215
+  _globals['_EXPERTREPLY']._serialized_end=2341
+  _globals['_STAGESERVICE']._serialized_start=2462
+  _globals['_STAGESERVICE']._serialized_end=3102
 # @@protoc_insertion_point(module_scope)

@@ -90,6 +90,22 @@ class CloseReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SessionsRequest(_message.Message):
+    __slots__ = ("sessions", "epoch", "route")
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedScalarFieldContainer[bytes]
+    epoch: int
+    route: int
+    def __init__(self, sessions: _Optional[_Iterable[bytes]] = ..., epoch: _Optional[int] = ..., route: _Optional[int] = ...) -> None: ...
+
+class SessionsReply(_message.Message):
+    __slots__ = ("sessions",)
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, sessions: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class Ask(_message.Message):
     __slots__ = ("rows", "k", "temperature", "named", "named_per_row", "whole_row")
     ROWS_FIELD_NUMBER: _ClassVar[int]

@@ -55,6 +55,11 @@ class StageServiceStub(object):
                 request_serializer=swarm_dot_v1_dot_stage__pb2.CloseRequest.SerializeToString,
                 response_deserializer=swarm_dot_v1_dot_stage__pb2.CloseReply.FromString,
                 _registered_method=True)
+        self.Unknown = channel.unary_unary(
+                '/swarm.v1.StageService/Unknown',
+                request_serializer=swarm_dot_v1_dot_stage__pb2.SessionsRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_stage__pb2.SessionsReply.FromString,
+                _registered_method=True)
         self.Submit = channel.stream_stream(
                 '/swarm.v1.StageService/Submit',
                 request_serializer=swarm_dot_v1_dot_stage__pb2.MicroBatch.SerializeToString,
@@ -114,6 +119,14 @@ class StageServiceServicer(object):
 
     def Release(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unknown(self, request, context):
+        """Which of these Sessions nobody has open on the Route, nor waits to have. Called on its entry Worker by its other
+        Workers, which give those back.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -183,6 +196,11 @@ def add_StageServiceServicer_to_server(servicer, server):
                     servicer.Release,
                     request_deserializer=swarm_dot_v1_dot_stage__pb2.CloseRequest.FromString,
                     response_serializer=swarm_dot_v1_dot_stage__pb2.CloseReply.SerializeToString,
+            ),
+            'Unknown': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unknown,
+                    request_deserializer=swarm_dot_v1_dot_stage__pb2.SessionsRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_stage__pb2.SessionsReply.SerializeToString,
             ),
             'Submit': grpc.stream_stream_rpc_method_handler(
                     servicer.Submit,
@@ -323,6 +341,33 @@ class StageService(object):
             '/swarm.v1.StageService/Release',
             swarm_dot_v1_dot_stage__pb2.CloseRequest.SerializeToString,
             swarm_dot_v1_dot_stage__pb2.CloseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unknown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.v1.StageService/Unknown',
+            swarm_dot_v1_dot_stage__pb2.SessionsRequest.SerializeToString,
+            swarm_dot_v1_dot_stage__pb2.SessionsReply.FromString,
             options,
             channel_credentials,
             insecure,
