@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc.aio
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from swarm.errors import WrongKey
 from swarm.wire.authority import MEMBER
@@ -17,6 +18,7 @@ from swarm.wire.roles import FOR_CLIENTS
 
 Context = grpc.aio.ServicerContext[Any, Any]
 INVITATIONS = "an invitation is for chatting: for this, give the swarm's key with --key"
+CHANGED = "the swarm's key was changed: ask for the new one and give it with --key; the rig that ran `swarm up` shows it"
 REVOKED = "this invitation was revoked: ask who invited you for another one"
 
 
@@ -25,8 +27,11 @@ class Admission:
 
     def __init__(self) -> None:
         self._revoked: set[int] = set()
-        self._calls: defaultdict[int, set[asyncio.Task[Any]]] = defaultdict(set)
-        """Number of an invitation → its calls that are under way."""
+        self._authority: x509.Certificate | None = None
+        self._ours: dict[bytes, bool] = {}
+        """Certificate → whether that authority issued it."""
+        self._calls: defaultdict[bytes, set[asyncio.Task[Any]]] = defaultdict(set)
+        """Certificate → its calls that are under way."""
 
     @property
     def revoked(self) -> frozenset[int]:
@@ -35,44 +40,75 @@ class Admission:
 
     def revoke(self, numbers: Iterable[int]) -> None:
         """Call invitations back, by their certificates' numbers: their calls end, and no other is answered."""
-        for number in set(numbers) - self._revoked:
-            self._revoked.add(number)
-            for call in self._calls.pop(number, ()):
-                call.cancel()
+        self._revoked.update(numbers)
+        self._end_refused()
+
+    def only(self, authority: bytes) -> None:
+        """Answer only who shows a certificate of that authority (PEM); the calls of others end.
+
+        Connections that were made before stay open: who may make new ones is decided in the handshake.
+        """
+        self._authority = x509.load_pem_x509_certificate(authority)
+        self._ours.clear()
+        self._end_refused()
 
     @contextmanager
     def call(self, context: Context, method: str) -> Iterator[None]:
         """Around a call. Raises WrongKey where it may not be made, or (at any time) may no more."""
         shown = context.auth_context()
-        if MEMBER.encode() in shown.get("x509_subject_alternative_name", ()):
-            yield
-            return
-        if method not in FOR_CLIENTS:
+        certificate = next(iter(shown.get("x509_pem_cert", ())), b"")
+        is_member = MEMBER.encode() in shown.get("x509_subject_alternative_name", ())
+        if not is_member and method not in FOR_CLIENTS:
             raise WrongKey(INVITATIONS)
-        number = _number(shown.get("x509_pem_cert", ()))
-        if number in self._revoked:
-            raise WrongKey(REVOKED)
-        with self._under_way(number):
+        if why := self._refuses(certificate):
+            raise WrongKey(why)
+        with self._under_way(certificate):
             yield
 
     @contextmanager
-    def _under_way(self, number: int) -> Iterator[None]:
+    def _under_way(self, certificate: bytes) -> Iterator[None]:
         task = asyncio.current_task()
         assert task is not None, "a call has a task"
-        self._calls[number].add(task)
+        self._calls[certificate].add(task)
         try:
             yield
         except asyncio.CancelledError:
-            if number in self._revoked:  # else it is the client that is gone
+            if why := self._refuses(certificate):  # else it is the client that is gone
                 task.uncancel()
-                raise WrongKey(REVOKED) from None
+                raise WrongKey(why) from None
             raise
         finally:
-            if number in self._calls:
-                self._calls[number].discard(task)
-                if not self._calls[number]:
-                    del self._calls[number]
+            if certificate in self._calls:
+                self._calls[certificate].discard(task)
+                if not self._calls[certificate]:
+                    del self._calls[certificate]
+
+    def _end_refused(self) -> None:
+        for certificate in [c for c in self._calls if self._refuses(c)]:
+            for call in self._calls.pop(certificate):
+                call.cancel()
+
+    def _refuses(self, certificate: bytes) -> str:
+        """Why who shows it is answered no more; empty: he is."""
+        if not self._is_ours(certificate):
+            return CHANGED
+        return REVOKED if self._revoked and _number(certificate) in self._revoked else ""
+
+    def _is_ours(self, certificate: bytes) -> bool:
+        if self._authority is None:  # the handshake admits one authority's, and did all the time
+            return True
+        if certificate not in self._ours:
+            self._ours[certificate] = _issued(certificate, self._authority)
+        return self._ours[certificate]
 
 
-def _number(pems: Iterable[bytes]) -> int:
-    return next((x509.load_pem_x509_certificate(pem).serial_number for pem in pems), 0)
+def _number(certificate: bytes) -> int:
+    return x509.load_pem_x509_certificate(certificate).serial_number if certificate else 0
+
+
+def _issued(certificate: bytes, authority: x509.Certificate) -> bool:
+    try:
+        x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

@@ -16,10 +16,11 @@ from functools import cached_property
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 MEMBER = "swarm"
-"""The DNS name in a member's certificate; servers must show it."""
+"""The DNS name in a member's certificate, by which servers know one."""
 CLIENT = "client.swarm"
 """The DNS name in the certificate of one who may chat and not join."""
 _CURVE_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -38,6 +39,11 @@ class Papers:
     authority: bytes
     certificate: bytes
     private_key: bytes
+
+    @cached_property
+    def server(self) -> str:
+        """The DNS name that servers of this authority show."""
+        return server_of(_fingerprint(x509.load_pem_x509_certificate(self.authority).public_key()))
 
 
 @dataclass(frozen=True)
@@ -65,9 +71,7 @@ class Authority:
     @property
     def fingerprint(self) -> str:
         """Which authority this is, the same for the same key everywhere: SHA-256 of the public key (its DER), hexadecimal."""
-        public = self._key.public_key()
-        form = serialization.PublicFormat.SubjectPublicKeyInfo
-        return hashlib.sha256(public.public_bytes(serialization.Encoding.DER, form)).hexdigest()
+        return _fingerprint(self._key.public_key())
 
     def member(self, name: str, addresses: Sequence[str] = ()) -> Papers:
         """For a process that holds the key: it may be a server too. It does not expire, since its holder can issue the next.
@@ -76,7 +80,7 @@ class Authority:
             name: the rig, Worker or client that shows it.
             addresses: for programs that compare names with the address that they dialled (Ray); ours do not.
         """
-        names = [x509.DNSName(MEMBER), *map(_at, addresses)]
+        names = [x509.DNSName(MEMBER), x509.DNSName(server_of(self.fingerprint)), *map(_at, addresses)]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._issue(name, names, usages, _EVER)
 
@@ -106,9 +110,19 @@ class Authority:
         return builder.add_extension(issuer, critical=False).sign(self._key, hashes.SHA256())
 
 
+def server_of(fingerprint: str) -> str:
+    """The DNS name of servers of an authority: a client says it first, and who belongs to two shows the certificate that it means."""
+    return f"{fingerprint[:16]}.{MEMBER}"
+
+
 def short(fingerprint: str) -> str:
     """A fingerprint as people compare it: its first 64 bits, in groups of four digits."""
     return " ".join(fingerprint[i : i + 4] for i in range(0, 16, 4))
+
+
+def _fingerprint(public: CertificatePublicKeyTypes) -> str:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(public.public_bytes(serialization.Encoding.DER, form)).hexdigest()
 
 
 def _at(address: str) -> x509.GeneralName:

@@ -1,15 +1,17 @@
 """One object makes every channel and every server, so that who may talk is decided in one place.
 
 With a key, every connection is TLS on which both ends show a certificate of the authority that the key is: without the key
-nobody reads what passes, and nobody is answered. The key itself is never sent. Without a key everything is plain text.
+nobody reads what passes, and nobody is answered. Without a key everything is plain text. Who has the key can be given another
+one while it runs (`accept`, `use`, `settle`): servers are of both authorities meanwhile, and show each client the one it means.
 Keepalive is set on both ends: a server left at its default ping limit answers a client's pings with GOAWAY.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -18,7 +20,7 @@ from swarm.errors import PortInUse, WrongKey
 from swarm.plan import MESSAGE_BYTES
 from swarm.wire import invitation
 from swarm.wire.admission import Admission
-from swarm.wire.authority import MEMBER, Authority, Papers
+from swarm.wire.authority import Authority, Papers
 from swarm.wire.guard import Guard
 
 HANDSHAKE_S = 10
@@ -47,11 +49,10 @@ _CLIENT = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-# A server proves that it belongs to the swarm, at whatever address it is.
-_NAME = [("grpc.ssl_target_name_override", MEMBER)]
+_CHANNEL: list[tuple[str, int | str]] = [*_SIZES, *_KEEPALIVE, *_CLIENT]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Credentials:
     """The swarm's key, or an invitation in its place, and how channels and servers are made with it.
 
@@ -59,6 +60,7 @@ class Credentials:
 
     Args:
         name: who shows it: the rig, the Worker, or a client.
+        kept: where this key is kept, which has another one once it was changed; None: somebody gave it.
 
     Raises:
         WrongKey: no swarm's key looks so, or the invitation is damaged or has expired.
@@ -66,21 +68,57 @@ class Credentials:
 
     key: str = ""
     name: str = "client"
+    kept: Callable[[], str] | None = field(default=None, repr=False)
+    _also: str = field(default="", init=False, repr=False)
+    _issued: dict[str, Papers] = field(default_factory=dict, init=False, repr=False)
+    """By key: deriving an authority takes a while."""
+    _admissions: WeakSet[Admission] = field(default_factory=WeakSet, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.key.isascii() or not (self.key == "" or self.key.isprintable()):
-            raise WrongKey("the key has characters that no swarm's key has: copy it again from what `swarm up` printed")
+        check(self.key)
         if invitation.is_invitation(self.key):
             invitation.read(self.key)
 
-    def __getstate__(self) -> dict[str, str]:
+    def __reduce__(self) -> tuple[type[Credentials], tuple[str, str]]:
         """What goes to another process (an actor of Ray): not the papers, each process issues its own."""
-        return {"key": self.key, "name": self.name}
+        return Credentials, (self.key, self.name)
 
-    @cached_property
+    @property
     def papers(self) -> Papers:
         """Certificates and private key of this process. Derived when first asked for."""
-        return invitation.read(self.key) if invitation.is_invitation(self.key) else self._authority.member(self.name)
+        return self._papers_of(self.key)
+
+    def accept(self, key: str) -> None:
+        """Servers admit who has that key, too, from the next connection on; empty: only who has the one that is used.
+
+        Raises:
+            WrongKey: no swarm's key looks so.
+        """
+        if key:
+            check(key)
+            self._papers_of(key)
+        self._also = key if key != self.key else ""
+
+    def use(self, key: str) -> None:
+        """Dial with that key from now on; servers still admit who has the one before. Raises WrongKey."""
+        if key != self.key:
+            self.accept(key)
+            self.key, self._also = key, self.key
+
+    def settle(self) -> None:
+        """Admit only who has the key that is used: the calls of all others end, also over connections that they have already."""
+        self._also = ""
+        for admission in self._admissions:
+            admission.only(self.papers.authority)
+
+    def renew(self) -> bool:
+        """Whether another key is kept by now where this one was; it is used from now on."""
+        key = self.kept() if self.kept else ""
+        if key in ("", self.key):
+            return False
+        self.use(key)
+        self.settle()
+        return True
 
     def papers_at(self, addresses: Sequence[str]) -> Papers:
         """Papers that name addresses too, for programs that are not ours."""
@@ -93,23 +131,26 @@ class Credentials:
         self.check_member()
         return self._authority.fingerprint
 
-    @cached_property
+    @property
     def _authority(self) -> Authority:
         return Authority.of(self.key)
 
+    def _papers_of(self, key: str) -> Papers:
+        if key not in self._issued:
+            self._issued[key] = invitation.read(key) if invitation.is_invitation(key) else Authority.of(key).member(self.name)
+        return self._issued[key]
+
     def channel(self, address: str) -> grpc.aio.Channel:
         """A channel to host:port. Connects when first used."""
-        options = [*_SIZES, *_KEEPALIVE, *_CLIENT, *_NAME]
         if not self.key:
-            return grpc.aio.insecure_channel(address, options=options)
-        return grpc.aio.secure_channel(address, self._for_channels, options=options)
+            return grpc.aio.insecure_channel(address, options=_CHANNEL)
+        return grpc.aio.secure_channel(address, self._for_channels, options=self._options)
 
     def blocking_channel(self, address: str) -> grpc.Channel:
         """A channel for a thread that may wait. Connects when first used."""
-        options = [*_SIZES, *_KEEPALIVE, *_CLIENT, *_NAME]
         if not self.key:
-            return grpc.insecure_channel(address, options=options)
-        return grpc.secure_channel(address, self._for_channels, options=options)
+            return grpc.insecure_channel(address, options=_CHANNEL)
+        return grpc.secure_channel(address, self._for_channels, options=self._options)
 
     def server(self, admission: Admission | None = None) -> grpc.aio.Server:
         """A server that tells members from who has only an invitation. Listens with `bind`.
@@ -117,7 +158,9 @@ class Credentials:
         Args:
             admission: through which invitations can be called back.
         """
-        guard = Guard(admission or Admission()) if self.key else Guard(None)
+        admission = admission or Admission()
+        self._admissions.add(admission)
+        guard = Guard(admission) if self.key else Guard(None)
         return grpc.aio.server(interceptors=[guard], options=[*_SIZES, *_KEEPALIVE, *_SERVER])
 
     def bind(self, server: grpc.aio.Server, address: str) -> int:
@@ -149,7 +192,37 @@ class Credentials:
         return grpc.ssl_channel_credentials(papers.authority, papers.private_key, papers.certificate)
 
     @property
+    def _options(self) -> list[tuple[str, int | str]]:
+        """A server proves that it belongs to the swarm, at whatever address it is."""
+        return [*_CHANNEL, ("grpc.ssl_target_name_override", self.papers.server)]
+
+    @property
     def _for_servers(self) -> grpc.ServerCredentials:
-        papers = self.papers
-        shown = [(papers.private_key, papers.certificate)]
-        return grpc.ssl_server_credentials(shown, papers.authority, require_client_auth=True)
+        shown = self._accepted
+
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            """What gRPC asks before each handshake, on a thread of its own; None: as before."""
+            nonlocal shown
+            if shown == (now := self._accepted):
+                return None
+            shown = now
+            return self._configuration(now)
+
+        ask: Callable[[], Any] = fetch  # its stubs do not know that None means as before
+        return grpc.dynamic_ssl_server_credentials(self._configuration(shown), ask, require_client_authentication=True)
+
+    @property
+    def _accepted(self) -> tuple[str, ...]:
+        """Whoever means none of them by name is shown the first."""
+        return (self.key, self._also) if self._also else (self.key,)
+
+    def _configuration(self, keys: Sequence[str]) -> grpc.ServerCertificateConfiguration:
+        papers = [self._papers_of(key) for key in keys]
+        shown = [(each.private_key, each.certificate) for each in papers]
+        return grpc.ssl_server_certificate_configuration(shown, b"".join(each.authority for each in papers))
+
+
+def check(key: str) -> None:
+    """Raise WrongKey where no swarm's key looks so."""
+    if not key.isascii() or not (key == "" or key.isprintable()):
+        raise WrongKey("the key has characters that no swarm's key has: copy it again from what `swarm up` printed")

@@ -25,17 +25,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12swarm/v1/key.proto\x12\x08swarm.v1\" \n\rRevokeRequest\x12\x0f\n\x07numbers\x18\x01 \x03(\x0c\"\x1d\n\x0bRevokeReply\x12\x0e\n\x06silent\x18\x01 \x03(\t2F\n\nKeyService\x12\x38\n\x06Revoke\x12\x17.swarm.v1.RevokeRequest\x1a\x15.swarm.v1.RevokeReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12swarm/v1/key.proto\x12\x08swarm.v1\" \n\rRevokeRequest\x12\x0f\n\x07numbers\x18\x01 \x03(\x0c\"\x1d\n\x0bRevokeReply\x12\x0e\n\x06silent\x18\x01 \x03(\t\"P\n\x0cRekeyRequest\x12!\n\x04step\x18\x01 \x01(\x0e\x32\x13.swarm.v1.RekeyStep\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08settle_s\x18\x03 \x01(\x01\"\x0c\n\nRekeyReply*>\n\tRekeyStep\x12\x10\n\x0cREKEY_ACCEPT\x10\x00\x12\r\n\tREKEY_USE\x10\x01\x12\x10\n\x0cREKEY_SETTLE\x10\x02\x32}\n\nKeyService\x12\x38\n\x06Revoke\x12\x17.swarm.v1.RevokeRequest\x1a\x15.swarm.v1.RevokeReply\x12\x35\n\x05Rekey\x12\x16.swarm.v1.RekeyRequest\x1a\x14.swarm.v1.RekeyReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'swarm.v1.key_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_REKEYSTEP']._serialized_start=193
+  _globals['_REKEYSTEP']._serialized_end=255
   _globals['_REVOKEREQUEST']._serialized_start=32
   _globals['_REVOKEREQUEST']._serialized_end=64
   _globals['_REVOKEREPLY']._serialized_start=66
   _globals['_REVOKEREPLY']._serialized_end=95
-  _globals['_KEYSERVICE']._serialized_start=97
-  _globals['_KEYSERVICE']._serialized_end=167
+  _globals['_REKEYREQUEST']._serialized_start=97
+  _globals['_REKEYREQUEST']._serialized_end=177
+  _globals['_REKEYREPLY']._serialized_start=179
+  _globals['_REKEYREPLY']._serialized_end=191
+  _globals['_KEYSERVICE']._serialized_start=257
+  _globals['_KEYSERVICE']._serialized_end=382
 # @@protoc_insertion_point(module_scope)

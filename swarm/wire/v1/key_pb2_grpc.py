@@ -40,6 +40,11 @@ class KeyServiceStub(object):
                 request_serializer=swarm_dot_v1_dot_key__pb2.RevokeRequest.SerializeToString,
                 response_deserializer=swarm_dot_v1_dot_key__pb2.RevokeReply.FromString,
                 _registered_method=True)
+        self.Rekey = channel.unary_unary(
+                '/swarm.v1.KeyService/Rekey',
+                request_serializer=swarm_dot_v1_dot_key__pb2.RekeyRequest.SerializeToString,
+                response_deserializer=swarm_dot_v1_dot_key__pb2.RekeyReply.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer(object):
@@ -52,6 +57,13 @@ class KeyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rekey(self, request, context):
+        """Another key, told to each Worker of the rigs that shall have it, over the connection that the old one protects.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +71,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.Revoke,
                     request_deserializer=swarm_dot_v1_dot_key__pb2.RevokeRequest.FromString,
                     response_serializer=swarm_dot_v1_dot_key__pb2.RevokeReply.SerializeToString,
+            ),
+            'Rekey': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rekey,
+                    request_deserializer=swarm_dot_v1_dot_key__pb2.RekeyRequest.FromString,
+                    response_serializer=swarm_dot_v1_dot_key__pb2.RekeyReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +105,33 @@ class KeyService(object):
             '/swarm.v1.KeyService/Revoke',
             swarm_dot_v1_dot_key__pb2.RevokeRequest.SerializeToString,
             swarm_dot_v1_dot_key__pb2.RevokeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rekey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/swarm.v1.KeyService/Rekey',
+            swarm_dot_v1_dot_key__pb2.RekeyRequest.SerializeToString,
+            swarm_dot_v1_dot_key__pb2.RekeyReply.FromString,
             options,
             channel_credentials,
             insecure,
