@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from swarm.client.client import Client
 from swarm.client.conversation import Piece
@@ -38,11 +39,23 @@ async def converse(client: Client, turns: AsyncIterator[pb.Turn], said: asyncio.
         if answering:
             await answering
     finally:
-        if answering:
-            answering.cancel()
-            await asyncio.gather(answering, return_exceptions=True)
-        if talk:
-            await talk.close()
+        await _to_its_end(asyncio.create_task(_give_back(talk, answering)))
+
+
+async def _give_back(talk: Talk | None, answering: asyncio.Task[None] | None) -> None:
+    if answering:
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+    if talk:
+        await talk.close()
+
+
+async def _to_its_end(task: asyncio.Task[None]) -> None:
+    """Wait for a task whatever cancels meanwhile: who hangs up cancels twice, as the reader of turns and as their call."""
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    task.result()
 
 
 def wishes_of(options: pb.Options) -> Wishes:
