@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.doctor.finding import Finding, fine, note, stop, stopped
+from cluster.doctor.listeners import Listener, listeners
 from cluster.ports import Ports
 
 ABOUT = "ports"
-_LISTEN = "0A"
-"""State in /proc/net/tcp; source: the kernel's include/net/tcp_states.h."""
+UNSEEN = Listener("")
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Busy:
 
     port: int
     why: str
-    user: str = ""
+    user: Listener = UNSEEN
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def read_ports(span: str, ports: Ports, host: str, proven: bool, root: Path = Pa
     """Try each port, and look for firewalls."""
     tried = ports.busy(host)
     users = listeners(root) if tried else {}
-    busy = tuple(Busy(port, why, users.get(port, "")) for port, why in tried)
+    busy = tuple(Busy(port, why, users.get(port, UNSEEN)) for port, why in tried)
     return PortFacts(span, "", busy, tuple(_firewalls(root)), _drawn(root), proven)
 
 
@@ -56,9 +55,12 @@ def port_findings(facts: PortFacts) -> Iterator[Finding]:
     if facts.trouble:
         yield stopped(ABOUT, facts.trouble)
         return
-    if facts.busy:
-        yield _busy(facts.busy)
-    else:
+    ours = [b for b in facts.busy if b.user.swarm]
+    if ours:
+        yield _ours(ours, facts.span)
+    if others := [b for b in facts.busy if not b.user.swarm]:
+        yield _busy(others)
+    elif not ours:
         yield fine(ABOUT, f"{facts.span} are free on this machine")
     first, last = (int(end) for end in facts.span.split("-"))
     if facts.drawn[0] <= last and first <= facts.drawn[1]:
@@ -71,43 +73,19 @@ def port_findings(facts: PortFacts) -> Iterator[Finding]:
         yield note(ABOUT, f"{' and '.join(facts.firewalls)} may keep others out of {facts.span}", f"allow it: {allow}")
 
 
+def _ours(busy: Sequence[Busy], span: str) -> Finding:
+    swarms = ", ".join(dict.fromkeys(b.user.swarm for b in busy))
+    parts = ", ".join(sorted({b.user.who for b in busy}))
+    what = f"{len(busy)} of {span} are used by the swarm that runs here ({swarms}): {parts}"
+    return note(ABOUT, what, "nothing, where that is the one you mean; another one beside it needs other --ports")
+
+
 def _busy(busy: Sequence[Busy]) -> Finding:
     first = busy[0]
     more = f", nor can {len(busy) - 1} more" if len(busy) > 1 else ""
-    who = f" by {first.user}" if first.user else ""
-    remedy = "end what uses it (`swarm down`, where that is a swarm of yours), or choose another range with --ports"
+    who = f" by {first.user.who}" if first.user.who else ""
+    remedy = "end what uses it, or choose another range with --ports"
     return stop(ABOUT, f"port {first.port} cannot be listened on ({first.why}{who}){more}", remedy)
-
-
-def listeners(root: Path) -> dict[int, str]:
-    """Who listens on which TCP port, as far as this user may see."""
-    sockets = dict(_listening(root))
-    found: dict[int, str] = {}
-    for process in (root / "proc").glob("[0-9]*"):
-        try:
-            name = (process / "comm").read_text().strip()
-            held = set(filter(None, map(_target, (process / "fd").iterdir())))
-        except OSError:
-            continue  # somebody else's, or it ended
-        found |= {sockets[link]: f"{name}, process {process.name}" for link in held if link in sockets}
-    return found
-
-
-def _target(link: Path) -> str:
-    """What a link of /proc points to; empty where it was closed meanwhile."""
-    try:
-        return os.readlink(link)
-    except OSError:
-        return ""
-
-
-def _listening(root: Path) -> Iterator[tuple[str, int]]:
-    """What /proc/*/fd calls a socket, and the port it listens on. Source: proc(5), /proc/net/tcp."""
-    for table in ("tcp", "tcp6"):
-        for line in _text(root / "proc/net" / table).splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == _LISTEN:
-                yield f"socket:[{fields[9]}]", int(fields[1].rpartition(":")[2], 16)
 
 
 def _firewalls(root: Path) -> Iterator[str]:

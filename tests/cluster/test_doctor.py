@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,9 +21,10 @@ from cluster.doctor.disk import DiskFacts, Folder, disk_findings, read_folder
 from cluster.doctor.driver import Driver, DriverCard, Use, parse, read_driver
 from cluster.doctor.finding import Finding, Level, stopped
 from cluster.doctor.gpus import GpuFacts, gpu_findings, read_gpus
+from cluster.doctor.listeners import Listener, listeners
 from cluster.doctor.memory import MemoryFacts, memory_findings, read_memory
 from cluster.doctor.net import NetFacts, net_findings
-from cluster.doctor.ports import Busy, PortFacts, listeners, port_findings, read_ports
+from cluster.doctor.ports import Busy, PortFacts, port_findings, read_ports
 from cluster.doctor.software import SoftwareFacts, missing_of, software_findings
 from cluster.doctor.visit import ahead
 from cluster.doctor.way import Measured, WayFacts, way_findings
@@ -190,7 +194,7 @@ def test_a_clock_that_is_off_is_told(facts: ClockFacts, level: Level, part: str)
 
 
 def test_a_port_that_is_taken_stops_a_join_and_says_by_whom() -> None:
-    taken = (Busy(7700, "Address already in use", "ray, process 7"), Busy(7701, "Address already in use"))
+    taken = (Busy(7700, "Address already in use", Listener("ray, process 7")), Busy(7701, "Address already in use"))
     found = only(port_findings(PortFacts("7700-7731", busy=taken)), Level.STOP)
     assert found.what == "port 7700 cannot be listened on (Address already in use by ray, process 7), nor can 1 more"
     assert only(port_findings(PortFacts("1-2", "--ports 1-2 is no range: write another")), Level.STOP).remedy == "write another"
@@ -296,8 +300,26 @@ def test_who_has_a_port_of_this_machine_is_found() -> None:
     assert read_ports(span, ports, "127.0.0.1", False).busy == ()
     with socket.create_server(("127.0.0.1", ports.door)):
         (busy,) = read_ports(span, ports, "127.0.0.1", False).busy
-        assert (busy.port, busy.why) == (ports.door, "Address already in use") and f"process {os.getpid()}" in busy.user
-        assert ports.door in listeners(Path("/"))
+        assert (busy.port, busy.why) == (ports.door, "Address already in use") and f"process {os.getpid()}" in busy.user.who
+        assert not busy.user.swarm and ports.door in listeners(Path("/"))
+
+
+def test_ports_of_the_swarm_that_runs_here_are_called_its_own_and_stop_nothing() -> None:
+    span = free_range()
+    ports = Ports.lay_out(span, 1)
+    inner = "import socket, time; s = socket.create_server(('127.0.0.1', %d)); print(flush=True); time.sleep(600)"
+    outer = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *sys.argv[4:]]))"
+    for worker, port, part in ((True, ports.workers[0], "worker attic/cpu"), (False, ports.door, "Ray")):
+        words = ["-c", inner % port, *(("swarm.worker", "--name", "attic/cpu") if worker else ())]
+        command = [sys.executable, "-c", outer, "/usr/bin/swarm", "up", "nano", *words]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as up:
+            try:
+                assert up.stdout and up.stdout.readline()
+                facts = read_ports(span, ports, "127.0.0.1", True)
+            finally:
+                os.killpg(up.pid, signal.SIGKILL)
+        found = only(port_findings(facts), Level.NOTE)
+        assert found.what == f"1 of {span} are used by the swarm that runs here (swarm up, process {up.pid}): {part}"
 
 
 def test_a_clock_that_agrees_is_not_called_off() -> None:
