@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -105,6 +105,7 @@ class BareClient:
         self._credentials = credentials
         self.pace = Pace()
         self._routes: Routes | None = None
+        self._afterwards: set[asyncio.Task[None]] = set()
 
     def notify(self, message: str) -> None:
         print(message, file=sys.stderr)
@@ -114,7 +115,14 @@ class BareClient:
             self._routes = Routes(await self.source.plan(), self._credentials, os.urandom(16))
         return self._routes
 
+    def later(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        self._afterwards.add(task := asyncio.get_running_loop().create_task(work))
+        task.add_done_callback(self._afterwards.discard)
+        return task
+
     async def close(self) -> None:
+        for task in self._afterwards:
+            task.cancel()
         if self._routes is not None:
             await self._routes.close()
 

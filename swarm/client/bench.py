@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 
 from swarm.client.answer import Answer, Clock
@@ -121,6 +121,9 @@ class Stream:
 
     async def routes(self) -> Routes:
         return await self._swarm.routes()
+
+    def later(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        return self._swarm.later(work)
 
     async def _take_all(self, session: Session) -> None:
         config = self.plan.model.config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from types import MappingProxyType
@@ -43,6 +43,7 @@ class Client:
         self._id = os.urandom(16)
         self._routes: Routes | None = None
         self._following: asyncio.Task[None] | None = None
+        self._afterwards: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
 
     @cached_property
@@ -77,7 +78,7 @@ class Client:
                     f"the swarm holds {plan.model.name} now, and this chat began with {self.plan.model.name}: start a new one"
                 )
             old = self._routes
-            if old is None or old.plan.epoch != plan.epoch:
+            if old is None or old.plan.epoch != plan.epoch or old.rekeyed():
                 self.plan, self._routes = plan, Routes(plan, self._credentials, self._id)
                 if old is not None:
                     await old.close(Moved(plan.epoch))
@@ -85,6 +86,12 @@ class Client:
                 self._following = asyncio.get_running_loop().create_task(self._follow())
             assert self._routes is not None
             return self._routes
+
+    def later(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Do something that nobody waits for, for as long as the client is there."""
+        self._afterwards.add(task := asyncio.get_running_loop().create_task(work))
+        task.add_done_callback(self._afterwards.discard)
+        return task
 
     def conversation(self, speculate: bool = True) -> Conversation:
         """A new one, with nothing said. `speculate`: draft from what was said, where that makes tokens come faster."""
@@ -121,9 +128,10 @@ class Client:
 
     async def close(self) -> None:
         """End the streams."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        tasks = [*self._afterwards, *([self._following] if self._following else ())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._routes is not None:
             await self._routes.close()
 

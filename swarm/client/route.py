@@ -133,10 +133,10 @@ class RouteStreams:
             return bytes((await self._last_stub.WholeRow(request, timeout=CONNECT_S)).row)
 
     async def release(self, session: bytes) -> None:
-        """Give a Session's pages back; a Worker that cannot be reached lets its lease run out."""
+        """Give a Session's pages back on all Stages. Raises Lost or Moved where the entry Worker was not told."""
         self._sessions.pop(session, None)
         request = pb.CloseRequest(session=session, epoch=self.plan.epoch, route=self.route)
-        with contextlib.suppress(SwarmError), self._calling(self._entry.name):
+        with self._calling(self._entry.name):
             await self._entry_stub.Close(request, timeout=CLOSE_S)
 
     async def close(self, why: StepError | None = None) -> None:

@@ -31,6 +31,7 @@ class Routes:
     def __init__(self, plan: Plan, credentials: Credentials, client: bytes) -> None:
         self.plan = plan
         self._credentials = credentials
+        self._key = credentials.key
         self._client = client
         self._streams: dict[int, RouteStreams] = {}
         self._connecting = [asyncio.Lock() for _ in plan.routes]
@@ -85,9 +86,15 @@ class Routes:
         """All Stages of that Route answered."""
         self._lost_at.pop(route, None)
 
-    async def release(self, session: bytes, workers: Iterable[str]) -> None:
-        """Give back what these Workers hold of a Session that goes on without them; one that is gone holds nothing."""
-        await asyncio.gather(*(self._release_at(session, name) for name in workers))
+    def rekeyed(self) -> bool:
+        """Whether the swarm's key is another one by now, as far as is known here: who asks for Routes anew may be let in."""
+        return self._credentials.renew() or self._key != self._credentials.key
+
+    async def release(self, session: bytes, workers: Iterable[str]) -> set[str]:
+        """Give back what these Workers hold of a Session that goes on without them; those that did not answer."""
+        names = list(workers)
+        told = await asyncio.gather(*(self._release_at(session, name) for name in names))
+        return {name for name, knows in zip(names, told, strict=True) if not knows}
 
     async def close(self, why: StepError | None = None) -> None:
         """End all streams; Sessions that wait on them hear why."""
@@ -113,12 +120,14 @@ class Routes:
         now = time.monotonic()
         return {route for route, at in self._lost_at.items() if now - at < AVOID_S}
 
-    async def _release_at(self, session: bytes, name: str) -> None:
+    async def _release_at(self, session: bytes, name: str) -> bool:
         channel = self._credentials.channel(self.plan.worker(name).address)
         request = pb.CloseRequest(session=session, epoch=self.plan.epoch, route=self.plan.route_of(name))
         try:
             await StageServiceStub(channel).Release(request, timeout=CLOSE_S)
         except grpc.aio.AioRpcError:
-            return  # its lease runs out
+            return False
+        else:
+            return True
         finally:
             await channel.close(None)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Protocol
 
+from swarm.client.farewell import Farewell
 from swarm.client.pace import Pace
 from swarm.client.plan_source import PlanSource
 from swarm.client.room import RoomSearch
-from swarm.client.route import CLOSE_S, RouteStreams
+from swarm.client.route import RouteStreams
 from swarm.client.route_choice import home_of, left_behind, workers_of
 from swarm.client.routes import Routes
-from swarm.errors import Lost, StepError, SwarmError
+from swarm.errors import Lost, StepError
 from swarm.plan import Plan, Route
 
 
@@ -27,6 +27,10 @@ class Swarm(Protocol):
     def notify(self, message: str) -> None: ...
 
     async def routes(self) -> Routes: ...
+
+    def later(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Do something that nobody waits for, for as long as the client is there."""
+        ...
 
 
 class Seat:
@@ -47,8 +51,7 @@ class Seat:
         """Where its KV is."""
         self._open_in = 0
         """The epoch under which it was open last."""
-        self._leaving: asyncio.Task[None] | None = None
-        self._reports: set[asyncio.Task[None]] = set()
+        self._farewell = Farewell(swarm, session)
 
     @property
     def plan(self) -> Plan | None:
@@ -61,7 +64,7 @@ class Seat:
         Raises:
             SwarmError: see `RoomSearch.find` and `Swarm.routes`.
         """
-        await self._left()
+        await self._farewell.settle()
         self._routes = routes = await self._swarm.routes()
         search = RoomSearch(routes, self._session, positions, hashes, self._open_in, queued)
         home = home_of(self._home, routes.plan)
@@ -69,7 +72,7 @@ class Seat:
             room = await search.find(routes.order(self._session, home))
         except BaseException:  # somebody cancelled, say: what was being opened may be open by now
             routes.forget(self._session)
-            self._leave(routes, {w for r in search.asked if r != home for w in workers_of(routes.plan.routes[r])})
+            self._farewell.leave({w for r in search.asked if r != home for w in workers_of(routes.plan.routes[r])}, ())
             raise
         for lost in room.lost:
             self._report(lost)
@@ -77,18 +80,22 @@ class Seat:
         return room.streams, room.held
 
     async def give_back(self) -> None:
-        """Give the pages back, over whichever streams work now; where none do, the lease runs out."""
+        """Give the pages back; a Worker that does not answer in a moment is told later."""
+        if self.streams is not None:
+            self.streams.detach(self._session)
         home, self._home, self.streams, self._open_in = self._home, None, None, 0
-        with contextlib.suppress(SwarmError, TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await self._left()
-                if home is not None:
-                    await self._close(home)
+        if home is not None:
+            self._farewell.close(home)
+        await self._farewell.told()
 
     def works(self) -> None:
         """All Stages of its Route answered."""
         if self._routes is not None and self.streams is not None:
             self._routes.found(self.streams.route)
+
+    def rekeyed(self) -> bool:
+        """Whether who was refused for its key has another one by now."""
+        return self._routes is not None and self._routes.rekeyed()
 
     def elsewhere(self, error: StepError) -> bool:
         """Whether to go on at once over another Route, after a loss on this one."""
@@ -100,38 +107,16 @@ class Seat:
         self._swarm.notify(f"{error}; continuing on another route")
         return True
 
-    async def _close(self, home: Route) -> None:
-        routes = await self._swarm.routes()
-        routes.forget(self._session)
-        if (route := home_of(home, routes.plan)) is not None:
-            await (await routes.streams(route)).release(self._session)
-
     def _move(self, routes: Routes, to: RouteStreams, asked: Iterable[int]) -> None:
         """Be on a Route from now on; what others hold of the Session they give back."""
         plan, route = routes.plan, to.plan.routes[to.route]
         behind = left_behind(self._home, route, plan).union(*(left_behind(plan.routes[r], route, plan) for r in asked))
-        self._leave(routes, behind)
+        self._farewell.leave(behind, workers_of(route))
         if self.streams is not None and self.streams is not to:
             self.streams.detach(self._session)
         self.streams, self._home, self._open_in = to, route, plan.epoch
         routes.settle(self._session, to.route)
 
-    def _leave(self, routes: Routes, workers: set[str]) -> None:
-        if workers:
-            self._leaving = asyncio.get_running_loop().create_task(routes.release(self._session, workers))
-
-    async def _left(self) -> None:
-        """Until the Workers that the Session left know: told later, they would close what it opened anew."""
-        if self._leaving is not None:
-            await asyncio.wait({self._leaving})
-            self._leaving = None
-
     def _report(self, error: StepError) -> None:
         """Tell the swarm of a loss, without waiting for that."""
-        telling = self._tell(self._swarm.source, self.plan.epoch if self.plan else 0, error)
-        self._reports.add(task := asyncio.get_running_loop().create_task(telling))
-        task.add_done_callback(self._reports.discard)
-
-    @staticmethod
-    async def _tell(source: PlanSource, epoch: int, error: StepError) -> None:
-        await source.report(epoch, error.where, str(error))
+        self._swarm.later(self._swarm.source.report(self.plan.epoch if self.plan else 0, error.where, str(error)))

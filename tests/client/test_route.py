@@ -58,7 +58,8 @@ async def test_a_route_that_breaks_tells_every_session_and_takes_no_more_steps()
             streams.send(pb.StepHeader(session=bytes(16)))
         with pytest.raises(Lost, match="w1"):
             await streams.open(bytes(16), 10, 10.0, [], lambda _: None)
-        await streams.release(bytes(16))
+        with pytest.raises(Lost, match="w1"):
+            await streams.release(bytes(16))
         await streams.close()
 
 
