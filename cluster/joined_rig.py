@@ -85,7 +85,7 @@ class JoinedRig(Rig):
 
     async def _knock(self) -> pb.KnockReply:
         # Later it is in, and not kept out because a Worker of it starts again or a link is down for a while.
-        ports = () if self.workers else (self.ports.door, *self.ports.workers)
+        ports = () if self.workers else (self.ports.door, self.ports.text, *self.ports.workers)
         network = await asyncio.to_thread(read_network)
         place = Place(self.settings.host, ports, self.settings.ports, network.kind, network.addresses)
         request = pb.KnockRequest(

@@ -7,9 +7,9 @@ serves slower than it did is priced at what it reads now. When the swarm goes aw
 Workers, and joins again when it is back, at that address or at another one ([reliability](reliability.md#come-and-go)). A rig that
 drops four times in a row is held back for a while.
 
-Before anything starts, every rig of the swarm dials this one, on the first port and on those of its Workers, and this one dials
-a Worker of each; what does not get through is told with both addresses, the port, and what to do. Other versions than the
-swarm's are refused with the line that installs the right ones. `swarm doctor` looks at all of it without joining.
+Before anything starts, every rig of the swarm dials this one, on the first port, the one for text and those of its Workers, and
+this one dials a Worker of each; what does not get through is told with both addresses, the port, and what to do. Other versions
+than the swarm's are refused with the line that installs the right ones. `swarm doctor` looks at all of it without joining.
 
 Without `ADDRESS` it looks for swarms on the local network for 3 seconds (mDNS), lists them with the fingerprints of their keys
 where there are several, and asks for the key; `swarm up` shows the fingerprint of its own. A key that is given chooses the swarm
@@ -83,6 +83,7 @@ async def _serve(rig: JoinedRig, screen: Screen) -> None:
             serving_text(f"{rig.bind}:{rig.ports.text}", lambda: rig.swarm, credentials),
         ):
             rig.moved = lambda address: _follow(rig, watch, address)
+            rig.rekeyed = lambda before, key: _rekey(rig, watch, before, key)
             await rig.run(lambda reply: screen.tell(f"joined the swarm at {rig.swarm} as {rig.name}; Ctrl-C leaves it"))
 
 
@@ -90,3 +91,9 @@ def _follow(rig: JoinedRig, watch: SwarmWatch, address: str) -> None:
     """The head came back at another address: that is the swarm which commands here mean from now on."""
     settings.remember(address, rig.settings.key)
     watch.at(address)
+
+
+def _rekey(rig: JoinedRig, watch: SwarmWatch, before: str, key: str) -> None:
+    """The swarm was given another key: commands here use it, too."""
+    settings.replace_key(before, key)
+    watch.at(rig.swarm)

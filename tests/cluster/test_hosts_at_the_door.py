@@ -134,18 +134,19 @@ def test_a_host_that_everybody_reaches_is_let_in(swarm: None, tmp_path: Path) ->
     assert joins("desk", tmp_path) == "served"
 
 
-def test_a_host_with_a_closed_port_is_told_which_and_from_where(swarm: None, tmp_path: Path) -> None:
-    with closed("desk", "dport 7731"):
+@pytest.mark.parametrize("port", (7711, 7731), ids=("of_text", "of_a_worker"))
+def test_a_host_with_a_closed_port_is_told_which_and_from_where(swarm: None, tmp_path: Path, port: int) -> None:
+    with closed("desk", f"dport {port}"):
         assert joins("desk", tmp_path) == (
             "Unreachable: desk came from 10.77.0.3 and says it is at 10.77.0.3, where attic (10.77.0.1) cannot reach it (port "
-            "7731: no answer; nor can closet): allow TCP 7700-7731 in desk's firewall (sudo ufw allow 7700:7731/tcp), not just a "
+            f"{port}: no answer; nor can closet): allow TCP 7700-7731 in desk's firewall (sudo ufw allow 7700:7731/tcp), not just a "
             "part of it; join again"
         )
 
 
 def test_a_host_that_one_of_three_cannot_dial_is_told_which(swarm: None, tmp_path: Path) -> None:
     with closed("desk", "from 10.77.0.2 dport 7700-7731"):
-        assert "where closet (10.77.0.2) cannot reach it (port 7700: no answer, and port 7731): allow TCP" in joins(
+        assert "where closet (10.77.0.2) cannot reach it (port 7700: no answer, and 2 more ports): allow TCP" in joins(
             "desk", tmp_path
         )
 
@@ -164,7 +165,7 @@ def test_a_host_behind_a_nat_is_told_so_with_both_addresses(swarm: None, tmp_pat
     run(*inside("router", "nft", MASQUERADE))
     assert joins("inner", tmp_path) == (
         "Unreachable: inner says it is at 192.168.77.2 and came from 10.77.0.4, so it is behind a NAT, through which attic "
-        "(10.77.0.1) cannot dial (port 7700: Network is unreachable, and port 7731; nor can closet): bring both into one network "
+        "(10.77.0.1) cannot dial (port 7700: Network is unreachable, and 2 more ports; nor can closet): bring both into one network "
         "or VPN, or forward TCP 7700-7731 to it and join with --address 10.77.0.4"
     )
 
@@ -174,7 +175,7 @@ def test_a_host_that_gives_the_wrong_one_of_its_addresses_is_told_the_right_one(
     try:
         assert joins("desk", tmp_path, "172.30.9.3") == (
             "Unreachable: desk says it is at 172.30.9.3, where attic (10.77.0.1) cannot reach it (port 7700: Network is "
-            "unreachable, and port 7731; nor can closet), but at 10.77.0.3 it can: join with --address 10.77.0.3"
+            "unreachable, and 2 more ports; nor can closet), but at 10.77.0.3 it can: join with --address 10.77.0.3"
         )
     finally:
         ip("desk", "addr del 172.30.9.3/24 dev lo")
