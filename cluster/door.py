@@ -151,7 +151,9 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
                 yield _progress(progress)
 
     async def GetStatus(self, request: pb.StatusRequest, context: Context) -> pb.StatusReply:
-        return pb.StatusReply(json=json.dumps({**self._coordinator.status(), "address": self._address}))
+        return pb.StatusReply(
+            json=json.dumps({**self._coordinator.status(), "address": self._address, "head": self._coordinator.head})
+        )
 
     async def ReportFailure(self, request: pb.FailureReport, context: Context) -> pb.FailureReply:
         self._coordinator.report_failure(request.worker)

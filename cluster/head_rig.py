@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 
 from cluster.address import check_own
@@ -29,6 +30,7 @@ class HeadRig(Rig):
     def __init__(self, settings: RigSettings, target: Target, token: str) -> None:
         super().__init__(settings)
         self.target, self.token = target, token
+        self._ending_ray: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
@@ -55,6 +57,15 @@ class HeadRig(Rig):
             tasks.create_task(self._start_workers())
             tasks.create_task(self._start_swarm(restarted=False))
         self._open_membership(self.own_door)
+
+    def _take_key(self, key: str) -> None:
+        """With Ray, which keeps its token and certificates for as long as it runs: it is started again, and has others."""
+        changes = key not in ("", self.settings.key)
+        if changes:
+            self.token = secrets.token_hex(32)
+        super()._take_key(key)
+        if changes and self.ray:
+            self._ending_ray = asyncio.create_task(self.ray.stop())
 
     async def _restart_ray(self) -> None:
         await self._start_swarm(restarted=True)

@@ -40,6 +40,8 @@ class Membership:
         rig_id: str = "",
     ) -> None:
         self._credentials = credentials
+        self._before: list[grpc.aio.Channel] = []
+        """Of the keys before: closing one would cancel whoever waits for what is under way on it."""
         self._dial(address)
         self._notify, self._come_back, self._rig_id = notify, come_back, rig_id
         self._request: pb.JoinRequest | None = None
@@ -122,8 +124,14 @@ class Membership:
         self._dial(address)
         await old.close(None)
 
+    def redial(self) -> None:
+        """There is another key. What is under way goes on as long as the swarm lets it."""
+        self._before.append(self._channel)
+        self._dial(self.address)
+
     async def close(self) -> None:
-        await self._channel.close(None)
+        for channel in (*self._before, self._channel):
+            await channel.close(None)
 
     def _dial(self, address: str) -> None:
         self.address, self._what = address, f"the swarm at {address}"

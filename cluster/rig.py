@@ -78,7 +78,10 @@ class RigSettings:
 
 
 class Rig:
-    """What a head and a joined Rig have in common. An async context: leaving it ends everything that it started."""
+    """What a head and a joined Rig have in common. An async context: leaving it ends everything that it started.
+
+    `rekeyed` is called with the key before and the one that is the swarm's from now on.
+    """
 
     membership: Membership
     process = ""
@@ -95,6 +98,7 @@ class Rig:
         self.ray: RayNode | None = None
         self._spare: Spare | None = None
         self.name = settings.name
+        self.rekeyed: Callable[[str, str], None] = lambda before, key: None
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -170,7 +174,7 @@ class Rig:
                 cache=s.cache,
                 logs=self._identity.folder / "logs",
             )
-            self.workers.append(WorkerProcess(order, self._restarted, s.notify, self._spare))
+            self.workers.append(WorkerProcess(order, self._restarted, s.notify, self._spare, self._take_key))
         async with FirstFailure() as tasks:
             for worker in self.workers:
                 tasks.create_task(worker.start())
@@ -179,6 +183,21 @@ class Rig:
         """To the person in front of this rig, and into its log."""
         _LOG.info("%s", message)
         self._tell(message)
+
+    def _take_key(self, key: str) -> None:
+        """From now on this is the swarm's; empty: the one before is worth nothing any more."""
+        if not key:
+            self.credentials.settle()
+        elif (before := self.settings.key) != key:
+            self.settings = replace(self.settings, key=key)
+            self.credentials.use(key)
+            for worker in self.workers:
+                worker.order = replace(worker.order, key=key)
+            if self._spare:
+                self._spare.rekey(key)
+            self.membership.redial()
+            self.settings.notify("the swarm has another key now: chats go on, and this rig uses it from now on")
+            self.rekeyed(before, key)
 
     async def _restarted(self, address: str) -> None:
         await self.membership.restarted(address)

@@ -47,6 +47,12 @@ class Spare:
         self._taken.set()
         return process
 
+    def rekey(self, key: str) -> None:
+        """The one that is warm has a key that is worth nothing soon: it ends, and another one is warmed with this one."""
+        self._key = key
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+
     async def run(self) -> None:
         """Have one warm again and again, until cancelled."""
         await asyncio.sleep(LATER_S)

@@ -20,6 +20,8 @@ START_S = 120.0
 BACKOFF_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Pause before each start in a row; a Worker that ran for `STEADY_S` begins again at the first."""
 STEADY_S = 60.0
+KEY, SETTLED = "key", "settled"
+"""What a Worker tells its owner: the swarm's key from now on, and that the one before is not accepted any more."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class WorkerProcess:
         restarted: called with the Worker's address once it serves again, holding nothing.
         notify: takes what people should know.
         spare: takes its place when it ends, where one is warm.
+        on_key: called with another key that the swarm gave it, and with nothing once the one before is worth nothing any more.
     """
 
     def __init__(
@@ -71,8 +74,9 @@ class WorkerProcess:
         restarted: Callable[[str], Awaitable[None]],
         notify: Callable[[str], None],
         spare: Spare | None = None,
+        on_key: Callable[[str], None] = lambda key: None,
     ) -> None:
-        self.order, self._spare = order, spare
+        self.order, self._spare, self._on_key = order, spare, on_key
         self._restarted, self._notify = restarted, notify
         self._process: asyncio.subprocess.Process | None = None
         self._served = True  # whose log is there now; at first that of an earlier run
@@ -100,6 +104,7 @@ class WorkerProcess:
         while True:
             since = loop.time()
             if self._process:  # there is none where it did not start, and that is said already
+                await self._hear(self._process)
                 self._notify(self._ended(await self._process.wait()))
             in_a_row = 0 if loop.time() - since > STEADY_S else in_a_row + 1
             await asyncio.sleep(BACKOFF_S[min(in_a_row - 1, len(BACKOFF_S) - 1)] if in_a_row else 0.0)
@@ -109,6 +114,14 @@ class WorkerProcess:
                 self._notify(str(error))
             else:
                 await self._restarted(self.order.address)
+
+    async def _hear(self, process: Process) -> None:
+        """What it tells its owner, until it ends."""
+        assert process.stdout
+        async for line in process.stdout:
+            word, _, key = line.decode(errors="replace").strip().partition(" ")
+            if word in (KEY, SETTLED):
+                self._on_key(key)
 
     async def stop(self) -> None:
         """End it; returns when it is gone."""

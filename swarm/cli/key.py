@@ -6,14 +6,18 @@
 - `list` shows the invitations that were given out from here, and what each is worth now.
 - `revoke NAME` calls those for NAME back (or one, by its number in the list): the swarm ends their chats and answers them no more.
   It tells which Workers did not answer; those hear of it as soon as they do.
-- `rotate` draws a new key for the swarms that are started here. It is for a swarm that is down: `swarm down` first. The old key
-  and all its invitations are worth nothing from the next `swarm up` on; rigs join with the line that it prints
-  ([security](security.md)).
+- `rotate` draws another key for the swarm that this user heads here, also while it runs: the rigs that are in get the new one over
+  the connections that they have, both are accepted until they use it (three minutes at most), then the old one and all its
+  invitations are refused. Chats go on where the swarm's own users had the old key from `swarm up` or `swarm join`; those that were
+  given it with `--key` end with a sentence. Ray cannot change its key, and is started again, which chats do not notice. Rigs that
+  do not answer are named: they join with the line that is printed. `--without RIG` leaves a rig out, whose owner shall not have
+  the new key; it ends being of the swarm ([security](security.md#another-key)).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -25,7 +29,8 @@ from rich.table import Table
 
 from swarm.cli import invitations, options, output, settings
 from swarm.cli.invitations import Invitation
-from swarm.cli.one_head import is_headed
+from swarm.cli.one_head import is_headed, noted_head
+from swarm.cli.rotation import Rotation
 from swarm.errors import SwarmError, UsageError
 from swarm.wire import invitation
 from swarm.wire.authority import Authority
@@ -58,14 +63,20 @@ def key(
     ] = "guest",
     json: options.Json = False,
     swarm: options.Swarm = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="RIG", help="rotate: a rig that shall not have the new key; repeatable."),
+    ] = None,
     key: options.Key = None,
     key_file: options.KeyFile = None,
 ) -> None:
-    """Invite somebody who may chat and not join, list and revoke such invitations, or draw a new key for a swarm that is down."""
+    """Invite somebody who may chat and not join, list and revoke such invitations, or give the swarm another key."""
     if who and action is not Action.REVOKE:
         raise UsageError(f"`swarm key {action}` takes no {who!r}: only `swarm key revoke` takes a name")
+    if without and action is not Action.ROTATE:
+        raise UsageError(f"`swarm key {action}` takes no --without: only `swarm key rotate` leaves rigs out")
     if action is Action.ROTATE:
-        _rotate(json)
+        _rotate(without or (), json)
         return
     address = settings.resolve_swarm(swarm)
     swarm_key = settings.resolve_key(key, key_file, address)
@@ -127,17 +138,52 @@ async def _tell(target: options.Target, numbers: list[int]) -> list[str]:
         return list(reply.silent)
 
 
-def _rotate(json: bool) -> None:
-    if is_headed(settings.state_dir()):
-        raise SwarmError("a swarm of yours runs here with the key: end it with `swarm down`, then say `swarm key rotate` again")
+def _rotate(without: Sequence[str], json: bool) -> None:
+    here = settings.state_dir()
+    if not is_headed(here):
+        _change_own(without, json)
+    elif (head := noted_head(here)) is None:
+        raise SwarmError("a swarm of yours is starting or ending here: try again in a moment")
+    elif not (old := settings.recall().keys.get(head.address)):
+        raise SwarmError(f"the key of the swarm at {head.address} is not kept here: end it with `swarm down` first")
+    else:
+        _change_running(head.address, old, without, json)
+
+
+def _change_running(address: str, old: str, without: Sequence[str], json: bool) -> None:
+    fresh = settings.draw_key()
+    rotated = asyncio.run(Rotation(address, old, fresh, _tell_person).run(without))
+    line = f"swarm join {address} --key {fresh}"
+    if json:
+        output.print_json({"key": fresh, "join": line, **asdict(rotated)})
+        return
+    output.stdout().print(f"the new key is  {fresh}\njoin line:      {line}", soft_wrap=True, highlight=False)
+    _tell_person(f"{', '.join(rotated.rigs)} use it; the old key and its invitations are refused from now on")
+    if rotated.missing:
+        _tell_person(f"not in again yet: {', '.join(rotated.missing)}; look at `swarm status`")
+    if rotated.without:
+        _tell_person(f"without it, and out of the swarm until they join with that line: {', '.join(rotated.without)}")
+    _tell_person(
+        "a rig that was away joins with that line, too; where one is started with --key, --key-file or SWARM_KEY (a service, say), "
+        "put the new key there"
+    )
+
+
+def _change_own(without: Sequence[str], json: bool) -> None:
+    if without:
+        raise UsageError("no swarm of yours runs here, so that --without leaves nobody out: all rigs join with the new line")
     fresh = settings.change_own_key()
     if json:
         output.print_json({"key": fresh})
         return
     output.stdout().print(f"the new key is  {fresh}", soft_wrap=True)
-    output.stderr().print(
+    _tell_person(
         "`swarm up` starts with it and prints the new join line; rigs and people with the old key, and all invitations, are refused"
     )
+
+
+def _tell_person(message: str) -> None:
+    output.stderr().print(message, soft_wrap=True)
 
 
 def _time(seconds: float) -> str:

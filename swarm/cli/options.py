@@ -117,7 +117,9 @@ def target(swarm: str | None, key: str | None, key_file: Path | None, plan_file:
             raise UsageError("--swarm and --plan-file name two different swarms: give one of them")
         return Target(Credentials(settings.explicit_key(key, key_file)), plan_file=plan_file)
     address = settings.resolve_swarm(swarm)
-    return Target(Credentials(settings.resolve_key(key, key_file, address)), address=address)
+    found = settings.resolve_key(key, key_file, address)
+    kept = None if settings.explicit_key(key, key_file) else lambda: settings.recall().keys.get(address, "")
+    return Target(Credentials(found, kept=kept), address=address)
 
 
 def seconds(option: str, given: str) -> int:

@@ -163,7 +163,7 @@ def own_key() -> str:
     try:
         return _checked(path.read_text(encoding="utf-8"), f"{path} (delete it, and the next `swarm up` draws a new one)")
     except FileNotFoundError:
-        key = secrets.token_urlsafe(24)
+        key = draw_key()
         write_private(path, key + "\n")
         return key
     except UnicodeDecodeError as error:
@@ -182,12 +182,25 @@ def change_own_key() -> str:
     Raises:
         OSError: the folder cannot be used (see `why`).
     """
-    old, new = own_key(), secrets.token_urlsafe(24)
-    write_private(config_dir() / "own-key", new + "\n")
-    known = recall()
-    keys = {address: new if key == old else key for address, key in known.keys.items()}
-    write_private(config_dir() / "swarms.json", json.dumps(asdict(Remembered(known.address, keys)), indent=1))
+    old, new = own_key(), draw_key()
+    replace_key(old, new)
     return new
+
+
+def draw_key() -> str:
+    """A key that nobody has."""
+    return secrets.token_urlsafe(24)
+
+
+def replace_key(old: str, new: str) -> None:
+    """Wherever the old key is kept for this user, keep the new one. Raises OSError (see `why`)."""
+    path = config_dir() / "own-key"
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace").strip() == old:
+        write_private(path, new + "\n")
+    known = recall()
+    if old in known.keys.values():
+        keys = {address: new if key == old else key for address, key in known.keys.items()}
+        write_private(config_dir() / "swarms.json", json.dumps(asdict(Remembered(known.address, keys)), indent=1))
 
 
 def _checked(text: str, where: str) -> str:

@@ -25,8 +25,10 @@ A user heads one swarm a machine: a second `up` says where the first one is and 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -129,21 +131,51 @@ async def _serve(rig: HeadRig, model: str, screen: Screen, announce: bool) -> No
         if is_loopback(rig.settings.host):
             screen.show("              (only this machine reaches it there: give --address for others)")
         screen.show("Talk to it:   swarm chat")
-        if rig.dashboard:
-            screen.show(f"Dashboard:    {rig.dashboard}  (token: {rig.token})")
+        _show_dashboard(rig, screen)
         if model == NANO:
             screen.show(f"\nThis is the model that comes with swarm. A real one:  swarm load {REAL_MODEL}")
-        async with AsyncExitStack() as stack:
-            if announce and not is_loopback(rig.settings.host):
-                await stack.enter_async_context(_announced(rig, screen))
-            await stack.enter_async_context(watching(screen, rig.address, credentials))
-            await stack.enter_async_context(serving_text(f"{rig.bind}:{rig.ports.text}", lambda: rig.own_door, credentials))
+        async with (
+            _announcing(rig, screen, announce and not is_loopback(rig.settings.host)) as announce_again,
+            watching(screen, rig.address, credentials) as watch,
+            serving_text(f"{rig.bind}:{rig.ports.text}", lambda: rig.own_door, credentials),
+        ):
+
+            def rekeyed(before: str, key: str) -> None:
+                """The swarm was given another key: commands here use it, too."""
+                settings.replace_key(before, key)
+                screen.show(f"\nAnother rig:  {rig.join_line}")
+                _show_dashboard(rig, screen)
+                watch.at(rig.address)
+                announce_again()
+
+            rig.rekeyed = rekeyed
             await rig.run()
 
 
-def _announced(rig: HeadRig, screen: Screen) -> AbstractAsyncContextManager[None]:
+def _show_dashboard(rig: HeadRig, screen: Screen) -> None:
+    if rig.dashboard:
+        screen.show(f"Dashboard:    {rig.dashboard}  (token: {rig.token})")
+
+
+@asynccontextmanager
+async def _announcing(rig: HeadRig, screen: Screen, wanted: bool) -> AsyncIterator[Callable[[], None]]:
+    """Announce the swarm until the block ends, where that is wanted; yields what does it again, with another key."""
+    key_changed = asyncio.Event()
+    announcing = asyncio.create_task(_announce(rig, screen, key_changed)) if wanted else None
+    try:
+        yield key_changed.set
+    finally:
+        if announcing:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
+
+
+async def _announce(rig: HeadRig, screen: Screen, key_changed: asyncio.Event) -> None:
     from cluster.announcement import Announcement, announced
 
-    fingerprint = rig.credentials.fingerprint
-    screen.show(f"Fingerprint:  {short(fingerprint)}  (`swarm join` without an address finds this swarm by it)")
-    return announced(Announcement(rig.name, rig.address, fingerprint), screen.tell)
+    while True:
+        key_changed.clear()
+        fingerprint = rig.credentials.fingerprint
+        screen.show(f"Fingerprint:  {short(fingerprint)}  (`swarm join` without an address finds this swarm by it)")
+        async with announced(Announcement(rig.name, rig.address, fingerprint), screen.tell):
+            await key_changed.wait()

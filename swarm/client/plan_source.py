@@ -11,7 +11,7 @@ from typing import Protocol
 
 import grpc.aio
 
-from swarm.errors import PlacementError, SwarmError
+from swarm.errors import PlacementError, SwarmError, WrongKey
 from swarm.plan import Model, Plan
 from swarm.weights.describe import assets as assets_of_folder
 from swarm.weights.source import small_files
@@ -99,9 +99,11 @@ class SwarmPlan:
     def __init__(self, address: str, credentials: Credentials, notify: Callable[[str], None] = lambda message: None) -> None:
         self._notify = notify
         self._unloaded = self._coming = False
-        self._what = f"the swarm at {address}"
-        self._channel = credentials.channel(address)
-        self._stub = SwarmServiceStub(self._channel)
+        self._address, self._what = address, f"the swarm at {address}"
+        self._credentials = credentials
+        self._channels: list[grpc.aio.Channel] = []
+        """One for each key that it had: closing one would cancel whoever waits for an answer on it."""
+        self._dial()
         self._latest: Plan | None = None
         self._waiting = ""
         self._changed = asyncio.Condition()
@@ -154,7 +156,13 @@ class SwarmPlan:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
-        await self._channel.close(None)
+        for channel in self._channels:
+            await channel.close(None)
+
+    def _dial(self) -> None:
+        self._key = self._credentials.key
+        self._channels.append(self._credentials.channel(self._address))
+        self._stub = SwarmServiceStub(self._channels[-1])
 
     async def _watch(self) -> None:
         while True:
@@ -163,10 +171,15 @@ class SwarmPlan:
                 async for reply in self._stub.WatchPlan(pb.PlanRequest()):
                     await self._heard(reply)
             except grpc.aio.AioRpcError as error:
-                self._waiting = str(from_rpc(error, self._what))
+                meant = from_rpc(error, self._what)
+                self._waiting = str(meant)
+                if isinstance(meant, WrongKey):
+                    self._credentials.renew()
             except SwarmError as error:  # a plan that this version cannot read: the last one may still serve
                 self._waiting = str(error)
             await asyncio.sleep(max(0.0, RECONNECT_S - (time.monotonic() - started)))
+            if self._key != self._credentials.key:
+                self._dial()
 
     async def _ask(self) -> None:
         """Have a question. Raises SwarmError where the swarm does not answer."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from swarm.client.route import Event, RouteStreams
 from swarm.client.seat import Seat, Swarm
 from swarm.client.trouble import Trouble
-from swarm.errors import Expired, Gap, Lost, Moved, TooLong
+from swarm.errors import Expired, Gap, Lost, Moved, TooLong, WrongKey
 from swarm.plan import EMPTY_HASH, PIECE_ROWS, extend_hash
 from swarm.wire.v1 import stage_pb2 as pb
 
@@ -111,6 +111,10 @@ class Session:
             except (Moved, Lost, Expired) as error:
                 if not self._seat.elsewhere(error):
                     await trouble.wait(error, self._seat.plan)
+                self._seat.streams = None
+            except WrongKey:
+                if not self._seat.rekeyed():
+                    raise
                 self._seat.streams = None
             else:
                 self._seat.works()

@@ -111,7 +111,7 @@ class Authority:
 
 
 def server_of(fingerprint: str) -> str:
-    """The DNS name of servers of an authority: a client says it first, and who belongs to two shows the certificate that it means."""
+    """The DNS name of an authority's servers. A client says it first, so that who belongs to two shows what it means."""
     return f"{fingerprint[:16]}.{MEMBER}"
 
 

@@ -77,10 +77,10 @@ class Assembly:
 
     def _remote(self, worker: str, local: LocalExperts) -> RemoteExperts:
         if worker not in self._remotes:
-            stub = self.peers.stub(self.plan.worker(worker).address)
+            peers, address = self.peers, self.plan.worker(worker).address
             frame = (self.plan.model.model_id, self.plan.epoch)
             loop = asyncio.get_running_loop()
-            self._remotes[worker] = RemoteExperts(worker, stub, self.compute, loop, frame, local)
+            self._remotes[worker] = RemoteExperts(worker, lambda: peers.stub(address), self.compute, loop, frame, local)
         return self._remotes[worker]
 
     def _pool(self) -> KVPool:

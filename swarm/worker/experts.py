@@ -56,7 +56,7 @@ class RemoteExperts:
     def __init__(
         self,
         worker: str,
-        stub: StageServiceStub,
+        stub: Callable[[], StageServiceStub],
         compute: Compute,
         loop: asyncio.AbstractEventLoop,
         frame: tuple[str, int],
@@ -70,9 +70,9 @@ class RemoteExperts:
         self._holder = CopyHolder()
         self._pending: dict[int, _Pending] = {}
         self._next_id = 0
-        self._link: Link[pb.ExpertRequest, pb.ExpertReply] = Link(stub.Experts, self._arrived, self._broken)
-        self._vigil = Vigil(f"worker {worker}", lambda seconds: stub.Ping(pb.PingRequest(), timeout=seconds), self._silent)
-        self._closed = False
+        self._link: Link[pb.ExpertRequest, pb.ExpertReply] = Link(lambda: stub().Experts(), self._arrived, self._broken)
+        self._vigil = Vigil(f"worker {worker}", lambda seconds: stub().Ping(pb.PingRequest(), timeout=seconds), self._silent)
+        self._closed = self._renewing = False
         self.waited_s = 0.0
 
     def willing(self) -> bool:
@@ -98,8 +98,16 @@ class RemoteExperts:
             return lambda: self._wait_for_copies(request.id, pending, shapes, hidden, self._local.ask(block, hidden, rows))
         return lambda: self._wait(request.id, pending, shapes, hidden, PATIENCE_S)
 
+    def renew(self) -> None:
+        """Open another stream, since there is another key, as soon as nothing is awaited on this one."""
+        self._renewing = True
+        self.look()
+
     def look(self) -> None:
         """Find out whether the holder says nothing. On the loop's thread."""
+        if self._renewing and not self._pending:
+            self._renewing = False
+            self._link.renew()
         since = min((pending.asked_at for pending in list(self._pending.values())), default=None)
         if since is not None:
             self._vigil.look(since)

@@ -43,6 +43,8 @@ class Hops:
         self._links: dict[str, Link[pb.MicroBatch, pb.Report]] = {}
         self._vigils: dict[str, Vigil] = {}
         self._out: dict[int, Out] = {}
+        self._to_renew: set[str] = set()
+        """Addresses whose streams were opened with another key, and are still waited on."""
         self._ids = itertools.count(1)
 
     def send(self, plan: Plan, worker: str, frame: pb.MicroBatch, ticket: Ticket) -> None:
@@ -59,6 +61,12 @@ class Hops:
             if waiting:
                 vigil.look(min(out.since for out in waiting), sum(out.num_bytes for out in waiting))
 
+    def renew(self) -> None:
+        """Open other streams, since there is another key: each as soon as nothing is out on it."""
+        self._to_renew = set(self._links)
+        for address in self._links:
+            self._renew_idle(address)
+
     async def keep_only(self, addresses: Collection[str]) -> None:
         """End the streams to all others."""
         for address in self._links.keys() - set(addresses):
@@ -67,11 +75,11 @@ class Hops:
 
     def _link(self, address: str, worker: str) -> Link[pb.MicroBatch, pb.Report]:
         if address not in self._links:
-            stub = self._peers.stub(address)
-            self._links[address] = Link(stub.Hop, self._reported, lambda why: self._broken(address, why))
+            peers = self._peers
+            self._links[address] = Link(lambda: peers.stub(address).Hop(), self._reported, lambda why: self._broken(address, why))
             self._vigils[address] = Vigil(
                 f"worker {worker}",
-                lambda seconds: stub.Ping(pb.PingRequest(), timeout=seconds),
+                lambda seconds: peers.stub(address).Ping(pb.PingRequest(), timeout=seconds),
                 lambda why: self._silent(address, why),
             )
         return self._links[address]
@@ -87,6 +95,13 @@ class Hops:
             out.ticket.inside.add(report.inside_s, report.slowest_s)
             self.work.add(max(0.0, took_s - report.held_s), out.num_bytes)
             out.ticket.part_done()
+            self._renew_idle(out.address)
+
+    def _renew_idle(self, address: str) -> None:
+        if address in self._to_renew and not any(out.address == address for out in self._out.values()):
+            self._to_renew.discard(address)
+            if address in self._links:
+                self._links[address].renew()
 
     def _silent(self, address: str, why: str) -> None:
         self._broken(address, why)

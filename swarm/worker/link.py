@@ -54,6 +54,12 @@ class Link(Generic[Out, Back]):
         if self._task is not None:
             self._task.cancel()
 
+    def renew(self) -> None:
+        """Let go of a stream on which nothing is awaited; the next message opens another."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task, self._outbox = None, asyncio.Queue()
+
     async def close(self) -> None:
         """End the stream, for good."""
         self._closed = True
@@ -65,9 +71,9 @@ class Link(Generic[Out, Back]):
             self._on_broken(CLOSED)
 
     async def _run(self) -> None:
-        why = CLOSED
+        why, mine = CLOSED, asyncio.current_task()
         call: Any = self._open_stream()
-        writer = asyncio.get_running_loop().create_task(self._write(call))
+        writer = asyncio.get_running_loop().create_task(self._write(call, self._outbox))
         try:
             async for reply in call:
                 self._on_reply(reply)
@@ -76,13 +82,14 @@ class Link(Generic[Out, Back]):
         finally:
             writer.cancel()
             call.cancel()
-            self._task = None
-            self._outbox = asyncio.Queue()
-            self._on_broken(why)
+            if self._task is mine:  # else it was let go of, and there may be another
+                self._task = None
+                self._outbox = asyncio.Queue()
+                self._on_broken(why)
 
-    async def _write(self, call: Any) -> None:
+    async def _write(self, call: Any, outbox: asyncio.Queue[Out]) -> None:
         try:
             while True:
-                await call.write(await self._outbox.get())
+                await call.write(await outbox.get())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             call.cancel()  # the reader, which waits on the same call, says why

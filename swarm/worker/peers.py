@@ -11,12 +11,18 @@ from swarm.wire import near
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 
+FINISH_S = 1.0
+"""What is under way on a channel that is given up may take so long."""
+
 
 class Peers:
     """Channels by address. Each connects when first used."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
+        self._key = credentials.key
+        self._before: list[grpc.aio.Channel] = []
+        """Those that were made with the key before."""
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._stubs: dict[str, StageServiceStub] = {}
         self._beside: dict[str, str] = {}
@@ -28,6 +34,11 @@ class Peers:
         self._beside |= {w.address: w.name for w in plan.workers if w.rig == rig}
 
     def stub(self, address: str) -> StageServiceStub:
+        """For one call: with another key it is another one."""
+        if self._key != self._credentials.key:
+            self._key = self._credentials.key
+            self._before += self._channels.values()
+            self._channels, self._stubs = {}, {}
         if address not in self._stubs:
             self._channels[address] = self._credentials.channel(self._nearest(address))
             self._stubs[address] = StageServiceStub(self._channels[address])
@@ -38,6 +49,12 @@ class Peers:
         for address in self._channels.keys() - set(addresses):
             del self._stubs[address]
             await self._channels.pop(address).close(None)
+
+    async def settle(self) -> None:
+        """Close the channels that were made with the key before."""
+        before, self._before = self._before, []
+        for channel in before:
+            await channel.close(FINISH_S)
 
     def _nearest(self, address: str) -> str:
         worker, port = self._beside.get(address), address.rpartition(":")[2]

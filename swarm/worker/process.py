@@ -22,7 +22,6 @@ from swarm.wire import near
 from swarm.wire.admission import Admission
 from swarm.wire.credentials import Credentials
 from swarm.wire.open_files import allow_many
-from swarm.wire.revoking import Revoking
 from swarm.wire.v1 import weights_pb2 as pb
 from swarm.wire.v1.key_pb2_grpc import add_KeyServiceServicer_to_server
 from swarm.wire.v1.rig_pb2_grpc import add_RigServiceServicer_to_server
@@ -30,6 +29,7 @@ from swarm.wire.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
 from swarm.wire.v1.weights_pb2_grpc import add_WeightsServiceServicer_to_server
 from swarm.wire.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
 from swarm.worker.control_servicer import ControlServicer
+from swarm.worker.rekeying import Rekeying
 from swarm.worker.rig_servicer import RigServicer
 from swarm.worker.stage_servicer import StageServicer
 from swarm.worker.weights_servicer import WeightsServicer
@@ -70,8 +70,12 @@ class Source:
 
 
 @asynccontextmanager
-async def serving(settings: WorkerSettings) -> AsyncIterator[tuple[Worker, str]]:
-    """A Worker that serves, and its address. Raises PortInUse."""
+async def serving(settings: WorkerSettings, say: Callable[[str], None] | None = None) -> AsyncIterator[tuple[Worker, str]]:
+    """A Worker that serves, and its address. Raises PortInUse.
+
+    Args:
+        say: takes a line for its owner, see `Rekeying`.
+    """
     s = settings
     worker = Worker(s.name, s.device, s.threads, s.memory_bytes, s.credentials, s.cache)
     admission = Admission()
@@ -84,7 +88,7 @@ async def serving(settings: WorkerSettings) -> AsyncIterator[tuple[Worker, str]]
         add_StageServiceServicer_to_server(StageServicer(worker), server)
         add_WorkerServiceServicer_to_server(ControlServicer(worker, address, settings.credentials), server)
         add_WeightsServiceServicer_to_server(WeightsServicer(worker), server)
-        add_KeyServiceServicer_to_server(Revoking(admission), server)
+        add_KeyServiceServicer_to_server(Rekeying(admission, s.credentials, worker, say), server)
         add_RigServiceServicer_to_server(RigServicer(s.logs, s.cache), server)
         await server.start()
         yield worker, address
@@ -98,7 +102,7 @@ async def serve_until_stopped(settings: WorkerSettings, ready: Callable[[str], N
     allow_many()
     stop = _stop_on_signals()
     _stop_on_end_of_input(stop)
-    async with serving(settings) as (_, address):
+    async with serving(settings, _say) as (_, address):
         ready(address)
         await stop.wait()
 
@@ -187,4 +191,9 @@ def run_owned(settings: WorkerSettings) -> int:
 
 def _ready(address: str) -> None:
     _LOG.info("serves at %s, process %d", address, os.getpid())
-    print(f"ready {address}", flush=True)
+    _say(f"ready {address}")
+
+
+def _say(line: str) -> None:
+    """To the owner alone: standard output is a pipe to it."""
+    print(line, flush=True)

@@ -70,7 +70,7 @@ class Stock:
     said: list[str] = field(default_factory=list)
     """What went wrong with sources of late, for people."""
     _found: dict[str, Found] = field(default_factory=dict)
-    _peers: dict[str, WeightsPeer] = field(default_factory=dict)
+    _peers: dict[tuple[str, str], WeightsPeer] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self, model: Model, folder: str = "", peers: Sequence[pb.Peer] = ()) -> Found:
@@ -192,9 +192,10 @@ class Stock:
         return ChainFile(name, there, on_hub, pieces, self.say)
 
     def _peer(self, peer: pb.Peer) -> WeightsPeer:
-        if peer.address not in self._peers:
-            self._peers[peer.address] = WeightsPeer(self.credentials, peer.address, peer.rig, self.say)
-        return self._peers[peer.address]
+        known = (peer.address, self.credentials.key)
+        if known not in self._peers:
+            self._peers[known] = WeightsPeer(self.credentials, peer.address, peer.rig, self.say)
+        return self._peers[known]
 
 
 def _name(path: Path, of_hub: HubId | None) -> str:

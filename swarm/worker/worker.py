@@ -152,6 +152,13 @@ class Worker:
                 status.shards.add(block=block, experts=sorted(e for s in shards if s.block == block for e in s.experts))
         return status
 
+    def renew(self) -> None:
+        """There is another key: other Workers are talked to over other connections, each as soon as nothing is awaited on it."""
+        self.flow.hops.renew()
+        for epoch in self.epochs.all():
+            for remote in epoch.remotes:
+                remote.renew()
+
     async def close(self) -> None:
         """End everything. Nothing is answered any more."""
         for task in (self._sweeper, *self._afterwards):
