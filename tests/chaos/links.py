@@ -15,10 +15,13 @@ from typing import Protocol
 
 from relay_process import Weather
 
+from cluster.ports import Ports
+
 DOOR_PORT = 7600
 PORTS = "7700-7731"
-PROBE_PORT, WORKER_PORT = 7700, 7731
-"""Of `PORTS`: the first, at which a Rig is dialled back, and the last, its one Worker's (`cluster.ports`)."""
+DIALLED = Ports.lay_out(PORTS, 1)
+RELAYED = (DIALLED.door, DIALLED.text, DIALLED.workers[-1])
+"""Where a Rig is dialled back; the last is its one Worker's."""
 CLEAR = Weather()
 MIN_BURST = "burst 32kbit latency 400ms"
 
@@ -74,7 +77,7 @@ class Relays:
 
     async def _place(self, rig: str, number: int) -> Place:
         shown, bound = f"127.1.{self._net}.{number}", f"127.2.{self._net}.{number}"
-        for port in (PROBE_PORT, WORKER_PORT):
+        for port in RELAYED:
             await self._obey(listen=f"{shown}:{port}", to=f"{bound}:{port}", group=rig)
         await self._obey(listen=f"{shown}:{DOOR_PORT}", to=self.door, group=rig)
         return Place(shown, bound, f"{shown}:{DOOR_PORT}")
