@@ -7,7 +7,7 @@ A Plan is JSON, in a file and on the wire alike, so that a person can read what 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,25 +29,6 @@ MESSAGE_BYTES = 64 * 2**20
 """The largest message on any wire. A Plan whose micro-batches would not fit is refused (`Plan.frame_bytes`)."""
 STEP_BYTES = 4096
 """Room for a Step's header, ids and asks beside its hidden states; a frame has at most one Step a row."""
-
-_MASK = (1 << 64) - 1
-EMPTY_HASH = 0x9E3779B97F4A7C15
-
-
-def extend_hash(prefix: int, token: int) -> int:
-    """The 64-bit hash of a prefix with one more token id (splitmix64's finaliser over a running sum)."""
-    z = (prefix ^ (token + 0x9E3779B97F4A7C15)) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
-
-
-def prefix_hashes(tokens: Iterable[int], start: int = EMPTY_HASH) -> list[int]:
-    """Hashes of all prefixes: entry i covers the first i tokens after `start`'s own; one more entry than tokens."""
-    hashes = [start]
-    for token in tokens:
-        hashes.append(extend_hash(hashes[-1], token))
-    return hashes
 
 
 @dataclass(frozen=True)

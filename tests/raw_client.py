@@ -11,7 +11,8 @@ from typing import Any
 
 import grpc.aio
 
-from swarm.plan import Plan, prefix_hashes
+from swarm.plan import Plan
+from swarm.prefix_hash import prefix_hashes
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from swarm.config import ModelConfig
 from swarm.errors import PlacementError
-from swarm.plan import EMPTY_HASH, ExpertShard, Model, Plan, Route, Stage, WorkerSpec, extend_hash, prefix_hashes
+from swarm.plan import ExpertShard, Model, Plan, Route, Stage, WorkerSpec
+from swarm.prefix_hash import EMPTY_HASH, extend_hash, prefix_hashes
 
 CONFIG = ModelConfig("MixtralForCausalLM", 64, 128, 4, 4, 2, 16, 8, 2, 100, 512, 1e-5, 1e6, False, "bf16", 1, (2,))
 PLAN = Plan(

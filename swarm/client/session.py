@@ -15,7 +15,8 @@ from swarm.client.route import Event, RouteStreams
 from swarm.client.seat import Seat, Swarm
 from swarm.client.trouble import Trouble
 from swarm.errors import Expired, Gap, Lost, Moved, TooLong, WrongKey
-from swarm.plan import EMPTY_HASH, PIECE_ROWS, extend_hash
+from swarm.plan import PIECE_ROWS
+from swarm.prefix_hash import EMPTY_HASH, extend_hash
 from swarm.wire.v1 import stage_pb2 as pb
 
 MAX_GAPS = 64

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from swarm.errors import Gap
 from swarm.model.cache import PagedCache
 from swarm.model.holding import Move
-from swarm.plan import EMPTY_HASH
+from swarm.prefix_hash import EMPTY_HASH
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.sessions import Session, SessionTable, Verdict
 

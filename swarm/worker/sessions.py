@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from swarm.errors import Gap, Refused
-from swarm.plan import EMPTY_HASH, extend_hash
+from swarm.prefix_hash import EMPTY_HASH, extend_hash
 from swarm.worker.callers import ABANDONED_S, Caller
 
 

@@ -11,7 +11,7 @@ import torch
 from swarm.config import ModelConfig
 from swarm.model.cache import PagedCache
 from swarm.model.rows import Rows, Segment
-from swarm.plan import prefix_hashes
+from swarm.prefix_hash import prefix_hashes
 
 PAGE = 4
 SYSTEM = [5, 6, 7, 8, 9, 10, 11, 12, 13, 14]

@@ -16,7 +16,8 @@ from raw_client import RawClient, bits, raw, step
 from swarm_processes import workers_here
 
 from swarm.errors import Moved, Refused, StepError
-from swarm.plan import Plan, prefix_hashes
+from swarm.plan import Plan
+from swarm.prefix_hash import prefix_hashes
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 
