@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol, TypeVar
@@ -160,21 +161,15 @@ class WorkerAgent:
         )
 
     async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
-        try:
-            async for progress in self._stub.Prepare(order.request()):
-                yield progress.loaded_bytes, progress.total_bytes
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, self._what) from None
+        async for progress in self._hear(lambda: self._stub.Prepare(order.request())):
+            yield progress.loaded_bytes, progress.total_bytes
 
     async def survey(self, order: SurveyOrder) -> Survey:
         return order.read(await self._ask(lambda: self._weights.Survey(order.request(), timeout=DESCRIBE_S)))
 
     async def fetch(self, order: FetchOrder) -> AsyncIterator[tuple[int, int, float]]:
-        try:
-            async for progress in self._weights.Fetch(order.request()):
-                yield progress.done_bytes, progress.total_bytes, progress.bytes_per_s
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, self._what) from None
+        async for progress in self._hear(lambda: self._weights.Fetch(order.request())):
+            yield progress.done_bytes, progress.total_bytes, progress.bytes_per_s
 
     async def commit(self, epoch: int) -> None:
         await self._ask(lambda: self._stub.Commit(pb.EpochRequest(epoch=epoch), timeout=ORDER_S))
@@ -213,10 +208,21 @@ class WorkerAgent:
         await self._channel.close(None)
 
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        with self._meaning():
+            return await call()
+
+    async def _hear(self, call: Callable[[], AsyncIterable[T]]) -> AsyncIterator[T]:
+        with self._meaning():
+            async for said in call():
+                yield said
+
+    @contextmanager
+    def _meaning(self) -> Iterator[None]:
+        """Around a call: what it fails with becomes our error."""
         if self._closed:
             raise self._given_up()
         try:
-            return await call()
+            yield
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, self._what) from None
         except asyncio.CancelledError:

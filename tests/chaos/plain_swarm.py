@@ -96,6 +96,7 @@ class PlainSwarm:
         """Until the Coordinator has a Plan and all Rigs with all their Workers."""
         async with asyncio.timeout(START_S):
             while not is_whole(status := await self.status(), len(self.rigs)):
+                assert self._control and self._control.returncode is None, f"the coordinator ended: see {self.folder}/control.log"
                 if status:
                     self._check_owners()
                 await asyncio.sleep(POLL_S)
