@@ -11,7 +11,8 @@
   invitations are refused. Chats go on where the swarm's own users had the old key from `swarm up` or `swarm join`; those that were
   given it with `--key` end with a sentence. Ray cannot change its key, and is started again, which chats do not notice. Rigs that
   do not answer are named: they join with the line that is printed. `--without RIG` leaves a rig out, whose owner shall not have
-  the new key; it ends being of the swarm ([security](security.md#another-key)).
+  the new key; it is of the swarm no more ([security](security.md#another-key)). With `--json`: `{"key", "join": the line, "rigs":
+  [names], "without": [those that do not have it], "missing": [those that are not in again]}`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from swarm.wire.v1 import swarm_pb2
 from swarm.wire.v1.key_pb2_grpc import KeyServiceStub
 from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
 
-ANSWER_S = 5.0
+ANSWER_S = 15.0
 BACK_S = 180.0
 """How long rigs may take to be in again before the old key is refused all the same; Workers refuse it then by themselves."""
 POLL_S = 0.5
@@ -66,7 +66,7 @@ class Rotation:
         if head not in {rig.name for rig in told}:
             raise SwarmError(f"no worker of the head {head} answers, so that nothing was changed: look at `swarm status`")
         using = [rig for rig in sorted(told, key=lambda rig: rig.name != head) if await self._tell_rig(rig, pb.REKEY_USE)]
-        self._tell("Ray is started again with the new key; chats go on, and joining waits for it, about half a minute")
+        self._tell("Ray is started again, since it cannot change its key: chats go on; joining and new chats wait for it")
         missing = await self._until_back({rig.name for rig in using})
         await asyncio.gather(*(self._tell_rig(rig, pb.REKEY_SETTLE) for rig in using))
         names = [rig.name for rig in using]

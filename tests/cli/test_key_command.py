@@ -97,9 +97,20 @@ def test_a_new_key_takes_the_old_ones_place_wherever_it_is_remembered(own_home: 
     assert (own_home / "own-key").stat().st_mode & 0o077 == 0
 
 
-def test_a_key_that_a_running_swarm_uses_is_not_changed_under_it(own_home: Path) -> None:
+def test_a_running_swarm_that_does_not_answer_keeps_its_key(own_home: Path) -> None:
     old = settings.own_key()
-    with one_head(settings.state_dir(), "127.0.0.1:7700"):
-        ran = swarm("key", "rotate")
-    assert ran.code == 1 and is_one_sentence(ran.err) and "end it with `swarm down`" in ran.err
+    with one_head(settings.state_dir(), "127.0.0.1:1"):
+        unknown = swarm("key", "rotate")
+        settings.remember("127.0.0.1:1", old)
+        silent = swarm("key", "rotate")
+    assert unknown.code == 1 and is_one_sentence(unknown.err) and "end it with `swarm down` first" in unknown.err
+    assert silent.code == 1 and is_one_sentence(silent.err) and "does not answer" in silent.err
+    assert settings.own_key() == old == settings.recall().keys["127.0.0.1:1"]
+
+
+def test_only_a_running_swarm_has_rigs_that_can_be_left_out(own_home: Path) -> None:
+    old = settings.own_key()
+    for arguments in (("rotate", "--without", "desk"), ("invite", "--without", "desk")):
+        ran = swarm("key", *arguments, "--swarm", "127.0.0.1:1", "--key", "k")
+        assert ran.code == 2 and is_one_sentence(ran.err) and "--without" in ran.err
     assert settings.own_key() == old

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -42,11 +42,12 @@ OLD = "the old key"
 
 
 class Chat:
-    """An answer that is read slowly, so that it goes on as long as the test does."""
+    """An answer that goes on as long as the test does: a token now and then, and more when the test waits for some."""
 
     def __init__(self, address: str, credentials: Credentials) -> None:
         self.tokens: list[int] = []
         self.told: list[str] = []
+        self._hurry = asyncio.Event()
         self.task = asyncio.create_task(self._read(address, credentials))
 
     async def _read(self, address: str, credentials: Credentials) -> None:
@@ -54,11 +55,15 @@ class Chat:
             conversation = client.conversation(speculate=False)
             async for piece in conversation.generate(client.tokenizer.encode(TEXT), Sampling(temperature=0.0)):
                 self.tokens.append(piece.token)
-                await asyncio.sleep(0.05)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await self._hurry.wait()
 
-    async def goes_on(self) -> None:
-        wanted = len(self.tokens) + 5
+    async def goes_on(self, count: int = 5) -> None:
+        wanted = len(self.tokens) + count
+        self._hurry.set()
         await until(lambda: len(self.tokens) >= wanted or self.task.done())
+        self._hurry.clear()
         assert not self.task.done(), self.task.exception()
 
     async def stopped(self) -> list[int]:
@@ -162,5 +167,5 @@ async def test_a_running_swarm_gets_another_key_its_own_chats_go_on_and_the_old_
         await until(lambda: any("does not accept this key" in what for what in said["barn"]))
         tokens = await ours.stopped()
         again = Chat(head.address, new)
-        await until(lambda: len(again.tokens) >= min(len(tokens), 40) or again.task.done())
-        assert (await again.stopped())[:40] == tokens[:40]
+        await again.goes_on(len(tokens))
+        assert (await again.stopped())[: len(tokens)] == tokens
