@@ -78,12 +78,13 @@ class Measurements:
 
     Args:
         keep: takes all of it as JSON whenever it changes.
+        before: what another swarm of this head measured, for Devices that serve too much to be measured.
     """
 
-    def __init__(self, text: str = "", keep: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, text: str = "", keep: Callable[[str], None] = lambda text: None, before: Measurements | None = None) -> None:
         self._devices: dict[str, dict[Shape, Figures]] = {}
         self._links: dict[tuple[str, str], LinkFigures] = {}
-        self._keep = keep
+        self._keep, self._before = keep, before
         if text:
             self._read(json.loads(text))
 
@@ -110,6 +111,14 @@ class Measurements:
             del known[old]
         self._keep(self.to_json())
         return not same
+
+    def recall(self, key: str) -> bool:
+        """Go by what was measured of a Device before, where nothing is known of it now; whether that says something new."""
+        if key in self._devices or self._before is None or key not in self._before._devices:
+            return False
+        self._devices[key] = dict(self._before._devices[key])
+        self._keep(self.to_json())
+        return True
 
     def link(self, a: str, b: str) -> LinkFigures | None:
         """Between two Rigs by their ids; inside one by its id twice."""

@@ -163,8 +163,10 @@ class Measuring:
         agent = self._agents.plain(device)  # of its own: naming the Device's own Agent anew must not cut this short
         try:
             figures = replace(await agent.measure(shape), at=self._clock())
-        except (Full, NoSwarm):
-            return False  # it serves, and is asked again; or it is gone, which the patrol sees
+        except Full:
+            return self.book.recall(device.key)  # it serves, and is asked again when nobody talks
+        except NoSwarm:
+            return False  # the patrol sees that
         except SwarmError as error:
             device.fail(f"it cannot be measured: {error}", silent=False)
             return True

@@ -45,14 +45,19 @@ class Memo:
             return Pauses(keep=keep)
 
     def measurements(self, forget: bool) -> Measurements:
-        """What was measured before; nothing where that is to be forgotten. Kept in a file beside this one from now on."""
+        """What was measured before. Kept in a file beside this one from now on.
+
+        Args:
+            forget: measure again; what was measured before serves for Devices that serve without a pause.
+        """
         path = self._path.with_name(MEASURED)
 
         def keep(text: str) -> None:
             _write(path, text, "a restart measures again")
 
         try:
-            return Measurements("" if forget else path.read_text(encoding="utf-8"), keep)
+            text = path.read_text(encoding="utf-8")
+            return Measurements(keep=keep, before=Measurements(text)) if forget else Measurements(text, keep)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return Measurements(keep=keep)
 

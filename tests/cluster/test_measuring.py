@@ -14,6 +14,7 @@ from memory_swarm import NEED, TARGET, Swarm, offer
 
 from cluster import measuring
 from cluster.agents import LinkOrder, WorkerAgent
+from cluster.coordinator import Coordinator
 from cluster.measurements import Figures, LinkFigures, Measurements, Shape
 from cluster.memo import Memo
 from cluster.planner.hardware import Link, Speed
@@ -123,6 +124,22 @@ async def test_a_worker_that_serves_is_measured_as_soon_as_it_has_time_and_keeps
     worker(swarm, "a").fail_measure = None
     await swarm.seen(lambda: entry(swarm, "a/cpu")["measured"] is not None)
     assert swarm.plan.epoch == before.epoch
+
+
+async def test_a_head_that_is_started_anew_plans_on_what_serves_without_a_pause_as_it_was_measured_before(
+    swarm: Swarm, tmp_path: Path
+) -> None:
+    await swarm.coordinator.join(offer("a", NEED + MIB))
+    (tmp_path / "measured.json").write_text(swarm.coordinator.measurements.to_json())
+    worker(swarm, "a").fail_measure = Full("a/cpu serves")
+    await swarm.coordinator.stop()
+    book = Memo(tmp_path / "target.json").measurements(forget=True)
+    target = replace(TARGET, spread=True)
+    swarm.coordinator = Coordinator(target, swarm.agents, "b", lambda: swarm.now, swarm.remembered.append, True, book)
+    await swarm.coordinator.start()
+    await swarm.coordinator.join(offer("b", NEED + MIB))
+    await swarm.coordinator.join(offer("a", NEED + MIB))
+    await swarm.until(lambda published: published.plan is not None and len(published.plan.workers) == 2)
 
 
 async def test_links_between_rigs_and_inside_them_are_measured_and_shown(swarm: Swarm) -> None:
