@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from cluster.agents import Agents
 from cluster.planner import Load, Prices
@@ -13,7 +14,7 @@ from swarm.errors import PlacementError, SwarmError
 from swarm.plan import Model, Plan, WorkerSpec
 
 ADOPT_S = 10.0
-"""How long to wait for Workers of a Plan that was found and that do not answer."""
+"""How long to wait for Workers of a Plan that was found and that do not answer, from when all did last."""
 ADOPT_MOST_S = 120.0
 """How long for their Rigs to join again, while all of them answer: they serve meanwhile."""
 LOOK_S = 0.5
@@ -46,7 +47,7 @@ class Adoption:
 
     def __init__(self, roster: Roster, agents: Agents, clock: Callable[[], float], patient: bool) -> None:
         self._roster, self._agents, self._clock, self._patient = roster, agents, clock, patient
-        self._since = 0.0
+        self._since = self._silent_since = 0.0
 
     async def find(self, patient: bool, look: Callable[[], object]) -> Found | None:
         """What the Workers that are here serve; None where that is nothing.
@@ -78,8 +79,10 @@ class Adoption:
     def _waits(self, served: bool, look: Callable[[], object]) -> bool:
         if not self._patient:
             return False
-        self._since = self._since or self._clock()
-        left = self._since + (ADOPT_MOST_S if served else ADOPT_S) - self._clock()
+        now = self._clock()
+        self._since = self._since or now
+        self._silent_since = 0.0 if served else self._silent_since or now
+        left = min(self._since + ADOPT_MOST_S, self._silent_since + ADOPT_S if self._silent_since else inf) - now
         if left > 0:
             asyncio.get_running_loop().call_later(min(left, LOOK_S), look)
         return left > 0

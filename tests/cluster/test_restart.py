@@ -42,6 +42,23 @@ async def test_a_restarted_coordinator_waits_for_rigs_as_long_as_their_workers_s
     assert swarm.used() == {"a/cpu"}
 
 
+async def test_one_late_answer_of_a_worker_whose_rig_is_awaited_moves_nothing(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "LOOK_S", 0.01)
+    await swarm.coordinator.join(offer("a", NEED * 3, spread=True))
+    await swarm.coordinator.join(offer("b", NEED * 3))
+    before, orders = swarm.plan, list(swarm.agents.orders)
+    await swarm.again(TARGET, restarted=True)
+    await swarm.coordinator.join(offer("a", NEED * 3, spread=True))
+    swarm.now += adoption.ADOPT_S + 20.0  # all that time they answered
+    swarm.agents.workers["b:7700"].alive = False
+    await swarm.until(lambda p: "come back" in p.waiting)
+    swarm.agents.workers["b:7700"].alive = True
+    await swarm.until(lambda p: p.plan is not None)
+    assert swarm.plan.epoch == before.epoch and swarm.agents.orders == orders
+
+
 async def test_a_load_survives_a_restart_also_where_the_plan_cannot_be_taken_over(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
