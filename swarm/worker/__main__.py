@@ -15,11 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swarm.wire.credentials import Credentials
+from swarm.worker.orphan import go_on_without_owner
 from swarm.worker.process import WorkerSettings, run_owned, warm_up
 
 
 def main() -> int:
     """Read the arguments and the key, and serve until the owner is gone."""
+    go_on_without_owner()
     faulthandler.enable()  # a crash in a kernel or a driver says where, on standard error
     if sys.argv[1:] != ["--spare"]:
         return _serve(sys.argv[1:], lambda: sys.stdin.readline().strip())
