@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from swarm.api.turns import pieces_of, wishes_of
 from swarm.client.client import Client
-from swarm.client.conversation import Piece
 from swarm.client.plain_format import PlainFormat
-from swarm.client.talk import Talk, Wishes
-from swarm.client.tools import read_tools
-from swarm.errors import SwarmError, UsageError
+from swarm.client.talk import Talk
+from swarm.errors import SwarmError
 from swarm.wire.status import to_rpc
 from swarm.wire.v1 import text_pb2 as pb
 
@@ -20,9 +19,14 @@ WAITING = 256
 
 
 async def converse(client: Client, turns: AsyncIterator[pb.Turn], said: asyncio.Queue[pb.Said]) -> None:
-    """Answer each turn until there are no more; a turn that comes meanwhile stops the answer before it."""
-    await said.put(pb.Said(hello=pb.Hello(model=client.plan.model.name, plain=isinstance(client.chat_format, PlainFormat))))
+    """Answer each turn until there are no more; a turn that comes meanwhile stops the answer before it.
+
+    `heard` has the token ids that the client knows, as `Began` says.
+    """
+    model, plain = client.plan.model, isinstance(client.chat_format, PlainFormat)
+    await said.put(pb.Said(hello=pb.Hello(model=model.name, plain=plain, model_id=model.model_id)))
     talk: Talk | None = None
+    heard: list[int] = []
     answering: asyncio.Task[None] | None = None
     try:
         async for turn in turns:
@@ -35,7 +39,7 @@ async def converse(client: Client, turns: AsyncIterator[pb.Turn], said: asyncio.
                 await said.put(pb.Said(error=to_rpc(error)[1]))
                 continue
             if turn.WhichOneof("what") not in (None, "stop"):
-                answering = asyncio.create_task(_answer(talk, turn, said))
+                answering = asyncio.create_task(_answer(talk, turn, heard, said))
         if answering:
             await answering
     finally:
@@ -58,24 +62,6 @@ async def _to_its_end(task: asyncio.Task[None]) -> None:
     task.result()
 
 
-def wishes_of(options: pb.Options) -> Wishes:
-    """How to answer. Raises UsageError for tools that are none."""
-    o = options
-    return Wishes(
-        system=o.system or None,
-        temperature=o.temperature if o.HasField("temperature") else None,
-        top_p=o.top_p if o.HasField("top_p") else None,
-        top_k=o.top_k if o.HasField("top_k") else None,
-        repetition_penalty=o.repetition_penalty if o.HasField("repetition_penalty") else None,
-        seed=o.seed if o.HasField("seed") else None,
-        max_tokens=o.max_tokens if o.HasField("max_tokens") else None,
-        stops=tuple(o.stops),
-        raw=o.raw,
-        tools=read_tools(o.tools, "the list of tools") if o.tools else (),
-        speculate=not o.no_speculation,
-    )
-
-
 async def _stop(talk: Talk, answering: asyncio.Task[None], said: asyncio.Queue[pb.Said]) -> None:
     answering.cancel()
     await asyncio.wait({answering})
@@ -85,22 +71,26 @@ async def _stop(talk: Talk, answering: asyncio.Task[None], said: asyncio.Queue[p
         answering.result()
 
 
-async def _answer(talk: Talk, turn: pb.Turn, said: asyncio.Queue[pb.Said]) -> None:
+async def _answer(talk: Talk, turn: pb.Turn, heard: list[int], said: asyncio.Queue[pb.Said]) -> None:
+    first = True
     try:
-        async for piece in _pieces(talk, turn):
+        async for piece in pieces_of(talk, turn):
+            if first:
+                await said.put(_began(talk, heard))
+                heard[:], first = talk.prompt, False
             await said.put(pb.Said(piece=pb.TextPiece(text=piece.text, token=piece.token, logprob=piece.logprob)))
+            heard += [piece.token] if piece.token >= 0 else []
     except SwarmError as error:
         await said.put(pb.Said(error=to_rpc(error)[1]))
     else:
         await said.put(pb.Said(end=_end(talk)))
 
 
-def _pieces(talk: Talk, turn: pb.Turn) -> AsyncIterator[Piece]:
-    if turn.HasField("question"):
-        return talk.ask(turn.question.text)
-    if len(turn.results.results) != len(talk.calls):
-        raise UsageError(f"{len(turn.results.results)} results answer {len(talk.calls)} tool calls: give one for each")
-    return talk.tell(turn.results.results)
+def _began(talk: Talk, heard: list[int]) -> pb.Said:
+    """What stands before the answer, as far as the client has not heard of it."""
+    pairs = enumerate(zip(heard, talk.prompt, strict=False))
+    kept = next((at for at, (old, new) in pairs if old != new), min(len(heard), len(talk.prompt)))
+    return pb.Said(began=pb.Began(kept=kept, tokens=talk.prompt[kept:]))
 
 
 def _end(talk: Talk) -> pb.End:

@@ -9,8 +9,8 @@ wished comes from the model's `generation_config.json`, else temperature 0.7; th
 document has `"tool_calls": [{"id", "name", "arguments": {...}}]`, too, empty where the answer calls nothing.
 
 `--via RIG` has that rig run the Decoder, and sends only text over the link between here and there: for Wi-Fi, a hotspot, a VPN.
-The text is the same. After an answer over a slow link, at a terminal, `swarm chat` says once what the link adds to a token and
-which rig would spare it. A chat whose rig goes away is lost.
+The text is the same. Where that rig goes away, also in the middle of an answer, the chat goes on over another rig, or from here.
+After an answer over a slow link, at a terminal, `swarm chat` says once what the link adds to a token and which rig would spare it.
 
 A model without a chat template was trained on no chat: `swarm chat` says so and continues the text as it is.
 
@@ -38,8 +38,8 @@ from swarm.cli.via import hint_at_via, talking_via
 from swarm.client.answer import Answer
 from swarm.client.chat_template import OWN_TEMPLATE
 from swarm.client.client import open_client
-from swarm.client.far_talk import FarTalk
 from swarm.client.messages import ToolCall
+from swarm.client.roving_talk import RovingTalk
 from swarm.client.talk import Talk, Wishes
 from swarm.client.tools import read_tools
 from swarm.client.waterfall import Waterfall
@@ -167,7 +167,7 @@ async def _converse(asked: Asked, repl: Repl) -> None:
 
 
 @asynccontextmanager
-async def _talking(asked: Asked) -> AsyncIterator[tuple[Talk | FarTalk, Tracer | None]]:
+async def _talking(asked: Asked) -> AsyncIterator[tuple[Talk | RovingTalk, Tracer | None]]:
     """A chat until the block ends, with its Decoder here or on the rig that was named."""
     if asked.via:
         async with talking_via(asked.via, asked.target, asked.wishes, _notify) as far:
@@ -185,7 +185,7 @@ async def _talking(asked: Asked) -> AsyncIterator[tuple[Talk | FarTalk, Tracer |
                 await talk.close()
 
 
-def _say_what_it_is(talk: Talk | FarTalk, wishes: Wishes) -> None:
+def _say_what_it_is(talk: Talk | RovingTalk, wishes: Wishes) -> None:
     if talk.is_plain and not wishes.raw:
         _notify(f"{talk.model} brings no chat template, so it continues your text as it is, as with --raw")
 

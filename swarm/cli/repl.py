@@ -12,8 +12,8 @@ from swarm.cli.terminal import Terminal
 from swarm.cli.tracer import Tracer, show_trace
 from swarm.client.answer import Answer
 from swarm.client.conversation import Piece
-from swarm.client.far_talk import FarTalk
 from swarm.client.messages import ToolCall
+from swarm.client.roving_talk import RovingTalk
 from swarm.client.talk import Talk
 from swarm.client.waterfall import Waterfall
 from swarm.errors import SwarmError
@@ -34,7 +34,9 @@ class Repl:
         self._answering: asyncio.Task[None] | None = None
         self._tracer: Tracer | None = None
 
-    async def run(self, talk: Talk | FarTalk, tracer: Tracer | None = None, hint: Callable[[], Awaitable[bool]] = no_hint) -> None:
+    async def run(
+        self, talk: Talk | RovingTalk, tracer: Tracer | None = None, hint: Callable[[], Awaitable[bool]] = no_hint
+    ) -> None:
         """Ask for lines and answer them. An error ends its answer, not the chat.
 
         Args:
@@ -55,7 +57,7 @@ class Repl:
         """Stop the answer that is being given; whether there was one."""
         return self._answering is not None and self._answering.cancel()
 
-    async def _show(self, talk: Talk | FarTalk, pieces: AsyncIterator[Piece]) -> None:
+    async def _show(self, talk: Talk | RovingTalk, pieces: AsyncIterator[Piece]) -> None:
         self._answering = asyncio.create_task(_show_answer(talk, pieces, self._tracer))
         # Waited for and not awaited: stopping the answer must not look like stopping the chat.
         await asyncio.wait({self._answering})
@@ -89,7 +91,7 @@ class Repl:
         return None
 
 
-async def _show_answer(talk: Talk | FarTalk, pieces: AsyncIterator[Piece], tracer: Tracer | None) -> None:
+async def _show_answer(talk: Talk | RovingTalk, pieces: AsyncIterator[Piece], tracer: Tracer | None) -> None:
     try:
         if tracer:
             await tracer.begin()

@@ -9,7 +9,7 @@ from swarm.client.answer import Answer, Clock
 from swarm.client.draft import Draft
 from swarm.client.draft_length import DraftLength
 from swarm.client.next_tokens import NextTokens
-from swarm.client.sampling import Sampling
+from swarm.client.sampling import Choice, Sampling
 from swarm.client.seat import Swarm
 from swarm.client.session import Session
 from swarm.client.stops import StopScanner
@@ -48,7 +48,12 @@ class Conversation:
         return self._session.tokens
 
     async def generate(
-        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int | None = None, stops: Sequence[str] = ()
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        max_tokens: int | None = None,
+        stops: Sequence[str] = (),
+        begun: Sequence[int] = (),
     ) -> AsyncIterator[Piece]:
         """Answer a prompt. `answer` is complete when the iterator ends, and holds what came when it is closed early.
 
@@ -56,31 +61,34 @@ class Conversation:
             prompt: all token ids before the answer; what earlier ones share with it is not computed again.
             max_tokens: the most tokens of the answer; None for all that the context holds.
             stops: texts that end the answer, not part of it.
+            begun: its first tokens, where they were drawn before; their pieces come, too, without log-probabilities.
 
         Raises:
             UsageError: an empty prompt. TooLong: it does not fit the context. StepError: see `Session.traverse`.
         """
         if not prompt:
             raise UsageError("the prompt is empty: say something")
-        self._session.replace(prompt)
+        self._session.replace([*prompt, *begun])
         room = self._swarm.plan.context - len(prompt)
         await self._session.reserve(len(prompt) + (min(room, max_tokens) if max_tokens is not None and room > 0 else max(room, 1)))
         limit = room if max_tokens is None else min(room, max_tokens)
         self.answer = Answer(prompt_tokens=len(prompt))
-        async for piece in self._stream(sampling, limit, StopScanner(stops)):
+        async for piece in self._stream(sampling, limit, StopScanner(stops), begun):
             yield piece
 
     async def close(self) -> None:
         """Give the Session's pages back."""
         await self._session.close()
 
-    async def _stream(self, sampling: Sampling, limit: int, scanner: StopScanner) -> AsyncIterator[Piece]:
+    async def _stream(self, sampling: Sampling, limit: int, scanner: StopScanner, begun: Sequence[int]) -> AsyncIterator[Piece]:
         clock, text, answer = Clock(self.answer), self._tokenizer.stream(), self.answer
         following = NextTokens(self._session, sampling, self._tokenizer.vocab_size, self._draft, self._length, clock)
         try:
+            drawn = [Choice(token, 0.0) for token in begun]
             while len(answer.tokens) < limit:
-                for choice in await following.take(limit - len(answer.tokens)):
-                    clock.token()
+                for choice in drawn or await following.take(limit - len(answer.tokens)):
+                    if not drawn:
+                        clock.token()
                     answer.tokens.append(choice.token)
                     answer.logprobs.append(choice.logprob)
                     ended = choice.token in self._tokenizer.eos_ids
@@ -93,6 +101,7 @@ class Conversation:
                     yield Piece(shown, choice.token, choice.logprob)
                     if ended or hit:
                         return
+                drawn = []
             shown, hit = scanner.push(text.finish())
             shown += "" if hit else scanner.finish()
             answer.text += shown

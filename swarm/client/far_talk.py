@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import grpc.aio
 
@@ -39,8 +39,16 @@ class FarTalk:
         self._call = TextServiceStub(channel).Converse()
         self._said: asyncio.Queue[pb.Said | SwarmError] = asyncio.Queue()
         self._reading = asyncio.create_task(self._read())
-        self.model = ""
+        self._history: pb.History | None = None
+        self._heard: list[int] = []
+        self.gone = False
+        """Whether the rig is: its own errors end an answer, this ends the conversation with it."""
+        self.model = self.model_id = ""
         self.is_plain = wishes.raw
+        self.said: list[int] = []
+        """All token ids up to the end of the last answer, as far as it was heard."""
+        self.prompt: list[int] | None = None
+        """Those before the last answer; None until its first piece."""
         self.calls: list[ToolCall] = []
         """The tools that the last answer calls, in order."""
         self.answer = Answer()
@@ -53,15 +61,24 @@ class FarTalk:
                 said = await self._next()
         except TimeoutError:
             raise Lost(f"{self._rig} did not begin to chat in {HELLO_S:.0f} s: chat without --via, or over another rig") from None
-        self.model, self.is_plain = said.hello.model, said.hello.plain or self.is_plain
+        self.model, self.model_id, self.is_plain = said.hello.model, said.hello.model_id, said.hello.plain or self.is_plain
 
-    def ask(self, text: str) -> AsyncIterator[Piece]:
+    def ask(self, text: str) -> AsyncGenerator[Piece]:
         """The answer's pieces as they come. Raises SwarmError: whatever ends the answer before its end."""
         return self._answer(pb.Turn(question=pb.Question(text=text)))
 
-    def tell(self, results: Sequence[str]) -> AsyncIterator[Piece]:
+    def tell(self, results: Sequence[str]) -> AsyncGenerator[Piece]:
         """What the model answers to the results of its calls, given in the calls' order."""
         return self._answer(pb.Turn(results=pb.ToolResults(results=results)))
+
+    def go_on(self, prompt: Sequence[int], begun: Sequence[int]) -> AsyncGenerator[Piece]:
+        """All pieces of an answer of which the first tokens were said elsewhere."""
+        return self._answer(pb.Turn(go_on=pb.GoOn(prompt=prompt, answer=begun)))
+
+    def restore(self, said: Sequence[int], calls: Sequence[ToolCall]) -> None:
+        """Have said these tokens, elsewhere, and called these tools at last."""
+        told = [pb.Call(id=call.id, name=call.name, arguments=call.arguments) for call in calls]
+        self.said, self.calls, self._history = list(said), list(calls), pb.History(tokens=said, calls=told)
 
     async def close(self) -> None:
         """Give the Session back: the rig sees the call end."""
@@ -69,11 +86,10 @@ class FarTalk:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
 
-    async def _answer(self, turn: pb.Turn) -> AsyncIterator[Piece]:
-        self.calls, self.answer = [], Answer()
-        if self._options is not None:
-            turn.options.CopyFrom(self._options)
-            self._options = None
+    async def _answer(self, turn: pb.Turn) -> AsyncGenerator[Piece]:
+        self.calls, self.answer, self.prompt = [], Answer(), None
+        turn.MergeFrom(pb.Turn(options=self._options, history=self._history))
+        self._options = self._history = None
         started, ended = time.monotonic(), False
         try:
             await self._write(turn)
@@ -100,6 +116,7 @@ class FarTalk:
         if said.HasField("error"):
             raise from_details(said.error)
         if said.HasField("end"):
+            self.said = list(self._heard)
             end, answer = said.end, self.answer
             answer.finish_reason, answer.tokens_per_s = end.finish_reason, end.tokens_per_s
             answer.prompt_tokens, answer.cached_tokens = end.prompt_tokens, end.cached_tokens
@@ -130,16 +147,27 @@ class FarTalk:
                 self._said.put_nowait(said)  # whoever asks next hears it, too
                 raise said
             if not said.HasField("news"):
+                self._hear(said)
                 return said
             self._notify(said.news)
+
+    def _hear(self, said: pb.Said) -> None:
+        """Keep the token ids, as `Began` says."""
+        if said.HasField("began"):
+            self._heard[said.began.kept :] = said.began.tokens
+            self.prompt = list(self._heard)
+        if said.HasField("piece") and said.piece.token >= 0:
+            self._heard.append(said.piece.token)
 
     async def _read(self) -> None:
         """In a task of its own: a read that is cancelled ends the call."""
         try:
             async for said in self._call:
                 self._said.put_nowait(said)
+            self.gone = True
             self._said.put_nowait(self._gone("it ended the call"))
         except grpc.aio.AioRpcError as error:
+            self.gone = True
             meant = from_rpc(error, self._rig)
             self._said.put_nowait(self._gone(str(meant)) if self.model and type(meant) is not SwarmError else meant)
 

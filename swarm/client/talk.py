@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -61,6 +61,8 @@ class Talk:
         self._sampling = wishes.sampling(client.defaults)
         self._conversation = client.conversation(wishes.speculate)
         self._said: list[int] = []
+        self.prompt: list[int] = []
+        """All token ids before the last answer, once its first piece came."""
         self.calls: list[ToolCall] = []
         """The tools that the last answer calls, in order."""
 
@@ -79,7 +81,7 @@ class Talk:
         """Whether the model was trained on no chat, so that it continues the text."""
         return isinstance(self._format, PlainFormat)
 
-    def ask(self, text: str) -> AsyncIterator[Piece]:
+    def ask(self, text: str) -> AsyncGenerator[Piece]:
         """The answer's pieces as they come. A question that fails is forgotten; one that is stopped was said.
 
         Raises:
@@ -88,11 +90,23 @@ class Talk:
         """
         return self._answer(lambda: self._prompt(Message("user", text)))
 
-    def tell(self, results: Sequence[str]) -> AsyncIterator[Piece]:
+    def tell(self, results: Sequence[str]) -> AsyncGenerator[Piece]:
         """What the model answers to the results of its calls, given in the calls' order. Raises what `ask` raises."""
         called = zip(self.calls, results, strict=True)
         messages = [Message("tool", result, tool_call_id=call.id, name=call.name) for call, result in called]
         return self._answer(lambda: self._format.extend(self._said, messages))
+
+    def chat(self, messages: Sequence[Message]) -> AsyncGenerator[Piece]:
+        """What the model answers to a whole chat, in the place of what was said before. Raises what `ask` raises."""
+        return self._answer(lambda: self._format.prompt(self._with_system(messages), self._wishes.tools))
+
+    def go_on(self, prompt: Sequence[int], begun: Sequence[int]) -> AsyncGenerator[Piece]:
+        """All pieces of an answer of which the first tokens were said elsewhere. Raises what `ask` raises."""
+        return self._answer(lambda: list(prompt), begun)
+
+    def restore(self, said: Sequence[int], calls: Sequence[ToolCall]) -> None:
+        """Have said these tokens, elsewhere, and called these tools at last."""
+        self._said, self.calls = list(said), list(calls)
 
     @property
     def answer(self) -> Answer:
@@ -103,12 +117,13 @@ class Talk:
         """Give the Session back."""
         await self._conversation.close()
 
-    async def _answer(self, prompt: Callable[[], list[int]]) -> AsyncIterator[Piece]:
+    async def _answer(self, prompt: Callable[[], list[int]], begun: Sequence[int] = ()) -> AsyncGenerator[Piece]:
         """Pieces of an answer, without the text of calls, which `calls` has when they ended."""
         self.calls = []
+        self.prompt = prompt()
         wishes = self._wishes
         held = HeldCalls(self._format.call_form if wishes.tools else None, self._client.tokenizer)
-        pieces = self._conversation.generate(prompt(), self._sampling, wishes.max_tokens, wishes.stops)
+        pieces = self._conversation.generate(self.prompt, self._sampling, wishes.max_tokens, wishes.stops, begun)
         failed = False
         try:
             async for piece in pieces:
@@ -126,8 +141,12 @@ class Talk:
     def _prompt(self, question: Message) -> list[int]:
         if self._said:
             return self._format.extend(self._said, [question])
-        system = [Message("system", self._wishes.system)] if self._wishes.system else []
-        return self._format.prompt([*system, question], self._wishes.tools)
+        return self._format.prompt(self._with_system([question]), self._wishes.tools)
+
+    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
+        """The chat behind the system message that was wished; one of its own stands in that one's place."""
+        own = not self._wishes.system or any(message.role == "system" for message in messages)
+        return list(messages) if own else [Message("system", self._wishes.system or ""), *messages]
 
 
 def _first(wished: T | None, default: T) -> T:

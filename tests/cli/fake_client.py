@@ -74,7 +74,12 @@ class FakeConversation:
         self.closed = False
 
     async def generate(
-        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int | None = None, stops: Sequence[str] = ()
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        max_tokens: int | None = None,
+        stops: Sequence[str] = (),
+        begun: Sequence[int] = (),
     ) -> AsyncIterator[Piece]:
         held = sum(1 for a, b in zip(self.tokens, prompt, strict=False) if a == b)
         self.tokens = list(prompt)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_asyncio
 from real_workers import CREDENTIALS, RealSwarm, real_swarm
+from relay import Relay
 
 from cluster.target import Target
 
 pytest.importorskip("torch")
 
-from swarm.api.conversing import wishes_of
 from swarm.api.text_servicer import serving_text
+from swarm.api.turns import wishes_of
 from swarm.client.client import open_client
 from swarm.client.far_talk import FarTalk
+from swarm.client.messages import Message
 from swarm.client.plan_source import SwarmPlan
+from swarm.client.roving_talk import RovingTalk
 from swarm.client.talk import Talk, Wishes
 from swarm.errors import SwarmError, UsageError
 from swarm.wire import invitation
@@ -29,6 +34,7 @@ from swarm.wire.v1 import text_pb2 as pb
 from swarm.wire.v1.text_pb2_grpc import TextServiceStub
 
 MEMORY = 400 * 2**20
+THREE = ("Tell me a story about a dog.", "Tell me a long story about a cat.", "And then?")
 QUESTIONS = ("Tell me a story about a dog.", "And then?")
 DEADLINE_S = 60.0
 
@@ -51,7 +57,15 @@ async def far(address: str, wishes: Wishes, credentials: Credentials = CREDENTIA
         await channel.close(None)
 
 
-async def said(talk: Talk | FarTalk, question: str) -> str:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSwarm]:
+    """A swarm of one Rig."""
+    async with real_swarm(Target("nano", "fp32", sessions=4, context=512), tmp_path_factory.mktemp("one")) as swarm:
+        await swarm.join("a", MEMORY)
+        yield swarm
+
+
+async def said(talk: Talk | FarTalk | RovingTalk, question: str) -> str:
     return "".join([piece.text async for piece in talk.ask(question)])
 
 
@@ -84,7 +98,7 @@ async def test_a_chat_via_a_rig_says_the_same_stops_where_it_is_told_and_leaves_
                 # Given up after its first words, it is stopped there, and the chat goes on.
                 pieces = talk.ask("Tell me a long story.")
                 await anext(pieces)
-                await pieces.aclose()  # type: ignore[attr-defined]
+                await pieces.aclose()
                 assert talk.answer.finish_reason in ("cancelled", "length", "stop")
                 assert await said(talk, QUESTIONS[1])
                 await sessions_are(swarm, 1)
@@ -106,6 +120,8 @@ async def test_a_chat_via_a_rig_says_the_same_stops_where_it_is_told_and_leaves_
                 with pytest.raises(UsageError, match="temperature"):
                     await said(talk, "hello")
             async with far(address, Wishes()) as talk:
+                with pytest.raises(UsageError, match="a token id is beyond"):
+                    [_ async for _ in talk.go_on([1, 2**31], [3])]
                 with pytest.raises(UsageError, match="1 results answer 0 tool calls"):
                     [_ async for _ in talk.tell(["sunny"])]
                 assert await said(talk, "What is the capital of France?")
@@ -139,6 +155,96 @@ async def test_a_rig_without_a_model_says_so_and_one_that_dies_ends_the_chat_wit
             await said(talk, "And then?")  # where the story was told to its end before the rig was gone
         await talk.close()
         await channel.close(None)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_program_sends_whole_chats_as_messages_and_gives_its_session_back_as_it_hangs_up(
+    one: RealSwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = asyncio.Event()
+
+    class Closing(Talk):
+        async def close(self) -> None:
+            await super().close()
+            closed.set()
+
+    monkeypatch.setattr("swarm.api.conversing.Talk", Closing)
+    chats = [
+        [Message("user", QUESTIONS[0])],
+        [Message("user", QUESTIONS[0]), Message("assistant", "There was a dog."), Message("user", QUESTIONS[1])],
+        [Message("user", QUESTIONS[0]), Message("assistant", "There was a dog.")],
+    ]
+    wishes = Wishes(seed=7, temperature=1.2, max_tokens=24)
+    async with text_of(one) as address, open_client(SwarmPlan(one.address, CREDENTIALS), CREDENTIALS) as client:
+        near = Talk(client, wishes)
+        here = ["".join([piece.text async for piece in near.chat(chat)]) for chat in chats[:2]]
+        await near.close()
+        channel = CREDENTIALS.channel(address)
+        call = TextServiceStub(channel).Converse()
+        assert [await reply(call, chat) for chat in chats[:2]] == here
+        assert "the last message of a chat must be the user's" in await reply(call, chats[2])
+        call.cancel()
+        await asyncio.wait_for(closed.wait(), DEADLINE_S)  # by itself, and not by a lease that runs out
+        await channel.close(None)
+
+
+async def reply(call: Any, chat: Sequence[Message]) -> str:
+    """What a whole chat is answered, or why not."""
+    messages = [pb.Message(role=message.role, content=message.content) for message in chat]
+    await call.write(pb.Turn(chat=pb.Chat(messages=messages), options=pb.Options(seed=7, temperature=1.2, max_tokens=24)))
+    text = ""
+    async for said in call:
+        text += said.piece.text + said.error
+        if said.HasField("end") or said.HasField("error"):
+            return text
+    raise AssertionError("the call ended")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_chat_whose_rig_is_cut_off_goes_on_over_another_and_from_here_with_the_same_text(one: RealSwarm) -> None:
+    wishes = Wishes(system="Be brief.", seed=7, temperature=1.2, max_tokens=40)
+    async with text_of(one) as address, open_client(SwarmPlan(one.address, CREDENTIALS), CREDENTIALS) as client:
+        near = Talk(client, wishes)
+        here = []
+        for question in THREE:
+            here.append((await said(near, question), near.answer.tokens, near.answer.finish_reason, near.answer.logprobs))
+        await near.close()
+        relays = [Relay(address), Relay(address)]
+        for relay in relays:
+            await relay.open()
+        channels = [CREDENTIALS.channel(relay.address) for relay in relays]
+        places: list[Talk | FarTalk] = [FarTalk(channel, "attic", wishes, print) for channel in channels]
+        places.append(Talk(client, wishes))
+        first, second, last = places
+        assert isinstance(first, FarTalk) and isinstance(second, FarTalk)
+        await first.open()
+
+        async def elsewhere(why: SwarmError) -> Talk | FarTalk:
+            if roving.moves == 0:
+                await second.open()
+            roving.moves += 1
+            return second if roving.moves == 1 else last
+
+        roving = Moving(first, elsewhere)
+        assert await said(roving, THREE[0]) == here[0][0]
+        text = ""
+        async for piece in roving.ask(THREE[1]):  # cut in the middle of an answer
+            text += piece.text
+            if len(roving.answer.tokens) == 3:
+                await relays[0].die()
+        assert roving.moves == 1 and text == roving.answer.text
+        assert (text, roving.answer.tokens, roving.answer.finish_reason) == here[1][:3]
+        assert roving.answer.logprobs == pytest.approx(here[1][3], abs=1e-3)
+        await relays[1].die()  # and between two
+        assert (await said(roving, THREE[2]), roving.answer.tokens, roving.answer.finish_reason) == here[2][:3]
+        assert roving.moves == 2
+        await asyncio.gather(*(place.close() for place in places), *(channel.close(None) for channel in channels))
+
+
+class Moving(RovingTalk):
+    """Counts how often it went on elsewhere."""
+
+    moves = 0
 
 
 def invite() -> str:

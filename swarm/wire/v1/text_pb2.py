@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13swarm/v1/text.proto\x12\x08swarm.v1\"\xa4\x01\n\x04Turn\x12&\n\x08question\x18\x01 \x01(\x0b\x32\x12.swarm.v1.QuestionH\x00\x12(\n\x07results\x18\x02 \x01(\x0b\x32\x15.swarm.v1.ToolResultsH\x00\x12\x1e\n\x04stop\x18\x03 \x01(\x0b\x32\x0e.swarm.v1.StopH\x00\x12\"\n\x07options\x18\x04 \x01(\x0b\x32\x11.swarm.v1.OptionsB\x06\n\x04what\"\x18\n\x08Question\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x1e\n\x0bToolResults\x12\x0f\n\x07results\x18\x01 \x03(\t\"\x06\n\x04Stop\"\xbe\x02\n\x07Options\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x02\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x04\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x07 \x01(\rH\x05\x88\x01\x01\x12\r\n\x05stops\x18\x08 \x03(\t\x12\x0b\n\x03raw\x18\t \x01(\x08\x12\r\n\x05tools\x18\n \x01(\t\x12\x16\n\x0eno_speculation\x18\x0b \x01(\x08\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x15\n\x13_repetition_penaltyB\x07\n\x05_seedB\r\n\x0b_max_tokens\"\x95\x01\n\x04Said\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.swarm.v1.HelloH\x00\x12$\n\x05piece\x18\x02 \x01(\x0b\x32\x13.swarm.v1.TextPieceH\x00\x12\x1c\n\x03\x65nd\x18\x03 \x01(\x0b\x32\r.swarm.v1.EndH\x00\x12\x0f\n\x05\x65rror\x18\x04 \x01(\tH\x00\x12\x0e\n\x04news\x18\x05 \x01(\tH\x00\x42\x06\n\x04what\"%\n\x05Hello\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05plain\x18\x02 \x01(\x08\"9\n\tTextPiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x05\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"\xc2\x01\n\x03\x45nd\x12\x15\n\rfinish_reason\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\x12\x0e\n\x06ttft_s\x18\x04 \x01(\x01\x12\x14\n\x0ctokens_per_s\x18\x05 \x01(\x01\x12\x12\n\ntraversals\x18\x06 \x01(\r\x12\x0f\n\x07\x64rafted\x18\x07 \x01(\r\x12\x0c\n\x04kept\x18\x08 \x01(\r\x12\x1d\n\x05\x63\x61lls\x18\t \x03(\x0b\x32\x0e.swarm.v1.Call\"3\n\x04\x43\x61ll\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t2=\n\x0bTextService\x12.\n\x08\x43onverse\x12\x0e.swarm.v1.Turn\x1a\x0e.swarm.v1.Said(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13swarm/v1/text.proto\x12\x08swarm.v1\"\x89\x02\n\x04Turn\x12&\n\x08question\x18\x01 \x01(\x0b\x32\x12.swarm.v1.QuestionH\x00\x12(\n\x07results\x18\x02 \x01(\x0b\x32\x15.swarm.v1.ToolResultsH\x00\x12\x1e\n\x04stop\x18\x03 \x01(\x0b\x32\x0e.swarm.v1.StopH\x00\x12\x1e\n\x04\x63hat\x18\x05 \x01(\x0b\x32\x0e.swarm.v1.ChatH\x00\x12\x1f\n\x05go_on\x18\x06 \x01(\x0b\x32\x0e.swarm.v1.GoOnH\x00\x12\"\n\x07options\x18\x04 \x01(\x0b\x32\x11.swarm.v1.Options\x12\"\n\x07history\x18\x07 \x01(\x0b\x32\x11.swarm.v1.HistoryB\x06\n\x04what\"+\n\x04\x43hat\x12#\n\x08messages\x18\x01 \x03(\x0b\x32\x11.swarm.v1.Message\"k\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x1d\n\x05\x63\x61lls\x18\x03 \x03(\x0b\x32\x0e.swarm.v1.Call\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\"8\n\x07History\x12\x0e\n\x06tokens\x18\x01 \x03(\r\x12\x1d\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32\x0e.swarm.v1.Call\"&\n\x04GoOn\x12\x0e\n\x06prompt\x18\x01 \x03(\r\x12\x0e\n\x06\x61nswer\x18\x02 \x03(\r\"\x18\n\x08Question\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x1e\n\x0bToolResults\x12\x0f\n\x07results\x18\x01 \x03(\t\"\x06\n\x04Stop\"\xbe\x02\n\x07Options\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x02\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x04\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x07 \x01(\rH\x05\x88\x01\x01\x12\r\n\x05stops\x18\x08 \x03(\t\x12\x0b\n\x03raw\x18\t \x01(\x08\x12\r\n\x05tools\x18\n \x01(\t\x12\x16\n\x0eno_speculation\x18\x0b \x01(\x08\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x15\n\x13_repetition_penaltyB\x07\n\x05_seedB\r\n\x0b_max_tokens\"\xb7\x01\n\x04Said\x12 \n\x05hello\x18\x01 \x01(\x0b\x32\x0f.swarm.v1.HelloH\x00\x12$\n\x05piece\x18\x02 \x01(\x0b\x32\x13.swarm.v1.TextPieceH\x00\x12\x1c\n\x03\x65nd\x18\x03 \x01(\x0b\x32\r.swarm.v1.EndH\x00\x12\x0f\n\x05\x65rror\x18\x04 \x01(\tH\x00\x12 \n\x05\x62\x65gan\x18\x06 \x01(\x0b\x32\x0f.swarm.v1.BeganH\x00\x12\x0e\n\x04news\x18\x05 \x01(\tH\x00\x42\x06\n\x04what\"7\n\x05Hello\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05plain\x18\x02 \x01(\x08\x12\x10\n\x08model_id\x18\x03 \x01(\t\"%\n\x05\x42\x65gan\x12\x0c\n\x04kept\x18\x01 \x01(\r\x12\x0e\n\x06tokens\x18\x02 \x03(\r\"9\n\tTextPiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x05\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"\xc2\x01\n\x03\x45nd\x12\x15\n\rfinish_reason\x18\x01 \x01(\t\x12\x15\n\rprompt_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\x12\x0e\n\x06ttft_s\x18\x04 \x01(\x01\x12\x14\n\x0ctokens_per_s\x18\x05 \x01(\x01\x12\x12\n\ntraversals\x18\x06 \x01(\r\x12\x0f\n\x07\x64rafted\x18\x07 \x01(\r\x12\x0c\n\x04kept\x18\x08 \x01(\r\x12\x1d\n\x05\x63\x61lls\x18\t \x03(\x0b\x32\x0e.swarm.v1.Call\"3\n\x04\x43\x61ll\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\targuments\x18\x03 \x01(\t2=\n\x0bTextService\x12.\n\x08\x43onverse\x12\x0e.swarm.v1.Turn\x1a\x0e.swarm.v1.Said(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,25 +33,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'swarm.v1.text_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TURN']._serialized_start=34
-  _globals['_TURN']._serialized_end=198
-  _globals['_QUESTION']._serialized_start=200
-  _globals['_QUESTION']._serialized_end=224
-  _globals['_TOOLRESULTS']._serialized_start=226
-  _globals['_TOOLRESULTS']._serialized_end=256
-  _globals['_STOP']._serialized_start=258
-  _globals['_STOP']._serialized_end=264
-  _globals['_OPTIONS']._serialized_start=267
-  _globals['_OPTIONS']._serialized_end=585
-  _globals['_SAID']._serialized_start=588
-  _globals['_SAID']._serialized_end=737
-  _globals['_HELLO']._serialized_start=739
-  _globals['_HELLO']._serialized_end=776
-  _globals['_TEXTPIECE']._serialized_start=778
-  _globals['_TEXTPIECE']._serialized_end=835
-  _globals['_END']._serialized_start=838
-  _globals['_END']._serialized_end=1032
-  _globals['_CALL']._serialized_start=1034
-  _globals['_CALL']._serialized_end=1085
-  _globals['_TEXTSERVICE']._serialized_start=1087
-  _globals['_TEXTSERVICE']._serialized_end=1148
+  _globals['_TURN']._serialized_end=299
+  _globals['_CHAT']._serialized_start=301
+  _globals['_CHAT']._serialized_end=344
+  _globals['_MESSAGE']._serialized_start=346
+  _globals['_MESSAGE']._serialized_end=453
+  _globals['_HISTORY']._serialized_start=455
+  _globals['_HISTORY']._serialized_end=511
+  _globals['_GOON']._serialized_start=513
+  _globals['_GOON']._serialized_end=551
+  _globals['_QUESTION']._serialized_start=553
+  _globals['_QUESTION']._serialized_end=577
+  _globals['_TOOLRESULTS']._serialized_start=579
+  _globals['_TOOLRESULTS']._serialized_end=609
+  _globals['_STOP']._serialized_start=611
+  _globals['_STOP']._serialized_end=617
+  _globals['_OPTIONS']._serialized_start=620
+  _globals['_OPTIONS']._serialized_end=938
+  _globals['_SAID']._serialized_start=941
+  _globals['_SAID']._serialized_end=1124
+  _globals['_HELLO']._serialized_start=1126
+  _globals['_HELLO']._serialized_end=1181
+  _globals['_BEGAN']._serialized_start=1183
+  _globals['_BEGAN']._serialized_end=1220
+  _globals['_TEXTPIECE']._serialized_start=1222
+  _globals['_TEXTPIECE']._serialized_end=1279
+  _globals['_END']._serialized_start=1282
+  _globals['_END']._serialized_end=1476
+  _globals['_CALL']._serialized_start=1478
+  _globals['_CALL']._serialized_end=1529
+  _globals['_TEXTSERVICE']._serialized_start=1531
+  _globals['_TEXTSERVICE']._serialized_end=1592
 # @@protoc_insertion_point(module_scope)

@@ -8,16 +8,58 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Turn(_message.Message):
-    __slots__ = ("question", "results", "stop", "options")
+    __slots__ = ("question", "results", "stop", "chat", "go_on", "options", "history")
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    CHAT_FIELD_NUMBER: _ClassVar[int]
+    GO_ON_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     question: Question
     results: ToolResults
     stop: Stop
+    chat: Chat
+    go_on: GoOn
     options: Options
-    def __init__(self, question: _Optional[_Union[Question, _Mapping]] = ..., results: _Optional[_Union[ToolResults, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., options: _Optional[_Union[Options, _Mapping]] = ...) -> None: ...
+    history: History
+    def __init__(self, question: _Optional[_Union[Question, _Mapping]] = ..., results: _Optional[_Union[ToolResults, _Mapping]] = ..., stop: _Optional[_Union[Stop, _Mapping]] = ..., chat: _Optional[_Union[Chat, _Mapping]] = ..., go_on: _Optional[_Union[GoOn, _Mapping]] = ..., options: _Optional[_Union[Options, _Mapping]] = ..., history: _Optional[_Union[History, _Mapping]] = ...) -> None: ...
+
+class Chat(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[Message]
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ...) -> None: ...
+
+class Message(_message.Message):
+    __slots__ = ("role", "content", "calls", "tool_call_id", "name")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    content: str
+    calls: _containers.RepeatedCompositeFieldContainer[Call]
+    tool_call_id: str
+    name: str
+    def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., tool_call_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class History(_message.Message):
+    __slots__ = ("tokens", "calls")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    calls: _containers.RepeatedCompositeFieldContainer[Call]
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ...) -> None: ...
+
+class GoOn(_message.Message):
+    __slots__ = ("prompt", "answer")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    prompt: _containers.RepeatedScalarFieldContainer[int]
+    answer: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, prompt: _Optional[_Iterable[int]] = ..., answer: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Question(_message.Message):
     __slots__ = ("text",)
@@ -62,26 +104,38 @@ class Options(_message.Message):
     def __init__(self, system: _Optional[str] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., max_tokens: _Optional[int] = ..., stops: _Optional[_Iterable[str]] = ..., raw: bool = ..., tools: _Optional[str] = ..., no_speculation: bool = ...) -> None: ...
 
 class Said(_message.Message):
-    __slots__ = ("hello", "piece", "end", "error", "news")
+    __slots__ = ("hello", "piece", "end", "error", "began", "news")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PIECE_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_FIELD_NUMBER: _ClassVar[int]
     NEWS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     piece: TextPiece
     end: End
     error: str
+    began: Began
     news: str
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., piece: _Optional[_Union[TextPiece, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., error: _Optional[str] = ..., news: _Optional[str] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., piece: _Optional[_Union[TextPiece, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., error: _Optional[str] = ..., began: _Optional[_Union[Began, _Mapping]] = ..., news: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("model", "plain")
+    __slots__ = ("model", "plain", "model_id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     PLAIN_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     model: str
     plain: bool
-    def __init__(self, model: _Optional[str] = ..., plain: bool = ...) -> None: ...
+    model_id: str
+    def __init__(self, model: _Optional[str] = ..., plain: bool = ..., model_id: _Optional[str] = ...) -> None: ...
+
+class Began(_message.Message):
+    __slots__ = ("kept", "tokens")
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    kept: int
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, kept: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TextPiece(_message.Message):
     __slots__ = ("text", "token", "logprob")
