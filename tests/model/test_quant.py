@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from swarm.bits import Form
+from swarm.model.quant import planes
+from swarm.model.quant.compiled import compiled
 from swarm.model.quant.int4 import FEW_ROWS
 from swarm.model.quant.int4_layout import pack
 from swarm.model.quant.matrix import matrix_of
@@ -17,7 +19,7 @@ from swarm.weights.quantize import quantize
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 FORMS = ["int4", "int4/32", "int4/128", "int8", "int8/16", "int8/32"]
-ROW_COUNTS = [1, 2, 16, 17, 20, 21, 40, FEW_ROWS, FEW_ROWS + 1]
+ROW_COUNTS = [1, 2, 7, 8, 12, 13, 16, 17, FEW_ROWS, FEW_ROWS + 1]
 
 
 def drawn(rows: int, columns: int, seed: int = 0) -> Tensor:
@@ -110,3 +112,12 @@ def test_packing_some_rows_at_a_time_changes_no_byte(rows: int) -> None:
     q = torch.randint(0, 16, (rows, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(rows))
     at_once = torch.ops.aten._convert_weight_to_int4pack_for_cpu(q.to(torch.int32), 1)
     assert torch.equal(pack(q), at_once)
+
+
+@pytest.mark.skipif(compiled() is None, reason="no C compiler was there when swarm was installed")
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "int8"])
+def test_what_is_compiled_unpacks_to_the_same_bits(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices = [matrix_of([made(rows, columns, form)], torch.bfloat16) for rows, columns in ((640, 256), (100, 192), (257, 1000))]
+    quick = [matrix.dense() for matrix in matrices]
+    monkeypatch.setattr(planes, "compiled", lambda: None)
+    assert all(torch.equal(dense, matrix.dense()) for dense, matrix in zip(quick, matrices, strict=True))

@@ -15,7 +15,7 @@ from swarm.model.memory import num_bytes
 from swarm.model.quant import on_card, planes
 from swarm.weights.codes import Codes
 
-FEW_ROWS = 48
+FEW_ROWS = 24
 """Up to here torch's product over packed codes is quicker on a CPU than unpacking them; see docs/performance.md."""
 
 

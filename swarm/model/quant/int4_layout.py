@@ -72,6 +72,11 @@ def spread(halves: Tensor, spare: Tensor, out: Tensor) -> None:
         out.copy_(out[..., places])
 
 
+def straight(height: int) -> bool:
+    """Whether the low halves of a block's bytes are its first rows and the high halves the others, each in their order."""
+    return _places(height) is None
+
+
 @lru_cache
 def _places(height: int) -> Tensor | None:
     """Where each row of a block of that height is among an input's low halves and then its high ones; None: in that order."""

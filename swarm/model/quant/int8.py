@@ -18,7 +18,7 @@ from swarm.weights.codes import Codes
 
 FEW_ROWS = 16
 """Up to here torch's product over codes is quicker on a CPU than unpacking them and the dense product; see docs/performance.md."""
-TILE_ROWS = 256
+TILE_ROWS = 512
 """Outputs that are unpacked at once."""
 KERNEL_COLUMNS = 16
 """What the kernel wants the inputs to be a multiple of: other widths it answers with garbage."""
@@ -62,11 +62,11 @@ class Int8Matrix:
         x = F.pad(x, (0, wider)) if wider else x
         if x.shape[0] <= FEW_ROWS and x.device.type == "cpu":
             return torch._weight_int8pack_mm(x.contiguous(), self.q, self.scale)
-        out = x.new_empty(x.shape[0], self.q.shape[0])
+        out = x.new_empty(self.q.shape[0], x.shape[0])  # the weight is the left factor, as in `swarm.model.product`
         for at in range(0, self.q.shape[0], TILE_ROWS):
             part = slice(at, at + TILE_ROWS)
-            torch.mm(x, self._unpacked(part).t(), out=out[:, part])
-        return out if x.dtype is torch.float16 else out.mul_(self.scale)
+            torch.mm(self._unpacked(part), x.t(), out=out[part])
+        return out.t() if x.dtype is torch.float16 else out.mul_(self.scale.unsqueeze(1)).t()
 
     def dense(self) -> Tensor:
         """The matrix [N, K] in the dtype of its scales."""

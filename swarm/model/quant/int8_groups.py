@@ -18,7 +18,7 @@ from swarm.model.memory import num_bytes
 from swarm.model.quant import on_card, planes
 from swarm.weights.codes import Codes
 
-FEW_ROWS = {16: 20, 32: 40}
+FEW_ROWS = {16: 7, 32: 12}
 """By group: up to here torch's product over packed codes is quicker on a CPU than unpacking them; see docs/performance.md."""
 
 

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.quant import int4_layout
+from swarm.model.quant.compiled import compiled
 from swarm.model.quant.int4_layout import Tile
+from swarm.weights.spread_out import spread_out
 
 KERNEL_ROWS = 16
 """What the kernel wants the outputs to be a multiple of."""
@@ -81,9 +83,19 @@ def many(x: Tensor, planes: Sequence[Tensor], scales: Tensor) -> Tensor:
         scales: [S, G / S, N, 2]: scale and zero of each group.
     """
     out = x.new_empty(x.shape[0], planes[0].shape[0])
-    room = Room.of(planes[0], scales, x.dtype)
-    for tile in int4_layout.tiles(out.shape[1]):
-        torch.mm(x, room.unpack(planes, scales, tile), out=out[:, tile.rows])
+    tiles, inference = int4_layout.tiles(out.shape[1]), torch.is_inference_mode_enabled()
+
+    def multiply(part: slice) -> None:
+        with torch.inference_mode(inference):  # a mode is a thread's own
+            room = Room.of(planes[0], scales, x.dtype)
+            for tile in tiles[part]:
+                torch.mm(x, room.unpack(planes, scales, tile), out=out[:, tile.rows])
+
+    threads = torch.get_num_threads()
+    if threads == 1 or x.device.type != "cpu" or len(tiles) < 2 * threads:
+        multiply(slice(None))
+    else:
+        spread_out(multiply, len(tiles), math.ceil(len(tiles) / threads))
     return out
 
 
@@ -125,9 +137,17 @@ class Room:
     def unpack(self, planes: Sequence[Tensor], scales: Tensor, tile: Tile) -> Tensor:
         """Some outputs of the transposed matrix, [K, m], computed in fp32 and rounded once; true until the next call."""
         halves = [int4_layout.blocks(plane, tile) for plane in planes]  # [b, K, h / 2] each
+        quick = compiled()
+        if quick and quick.takes(tile.height, self.tile) and int4_layout.straight(tile.height):
+            at_once = _first(self.tile, halves[0].shape[1], tile.blocks * tile.height)
+            quick.grouped(halves, scales[:, :, tile.rows], at_once)
+            return at_once
+        return self._step_by_step(halves, scales, tile)
+
+    def _step_by_step(self, halves: Sequence[Tensor], scales: Tensor, tile: Tile) -> Tensor:
         lines = scales[:, :, tile.rows].transpose(0, 1).flatten(0, 1).float()  # [G, m, 2]
         scale, zero = lines.unflatten(1, (tile.blocks, tile.height)).permute(3, 1, 0, 2).unsqueeze(3).contiguous()  # [b, G, 1, h]
-        origin = zero.sub_(scale, alpha=MIDDLE).mul_((RADIX ** len(planes) - 1) // (RADIX - 1))
+        origin = zero.sub_(scale, alpha=MIDDLE).mul_((RADIX ** len(halves) - 1) // (RADIX - 1))
         group = halves[0].shape[1] // len(lines)
         out = _first(self.tile, halves[0].shape[1], tile.blocks, tile.height)
         for at in range(0, len(lines), self.groups):

@@ -1,0 +1,59 @@
+/* Unpacks matrices in few bits to bf16 in one pass: torch's own operations take six (see docs/performance.md).
+
+   Optional: where it was not compiled, swarm/model/quant/planes.py answers the same, bit for bit. */
+
+#include <stdint.h>
+#include <string.h>
+
+enum { LANES = 16, MOST_VECTORS = 64 / LANES };
+
+typedef uint8_t bytes __attribute__((vector_size(LANES)));
+typedef uint16_t shorts __attribute__((vector_size(2 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef int32_t integers __attribute__((vector_size(4 * LANES)));
+typedef float floats __attribute__((vector_size(4 * LANES)));
+
+struct sizes {
+    int64_t blocks, inputs, height, groups, shares, line_rows;
+};
+
+/* No functions: each kind of CPU would need its own. */
+#define WIDENED(b) (((union { uint32_t bits; float number; }){.bits = (uint32_t)(b) << 16}).number)
+#define PUT(to, code, scale, origin)                                                                                    \
+    do {                                                                                                                \
+        const words w = (words)((origin) + (scale) * __builtin_convertvector(__builtin_convertvector(code, integers), floats)); \
+        const shorts rounded = __builtin_convertvector((w + 0x7fff + ((w >> 16) & 1)) >> 16, shorts);                   \
+        memcpy(to, &rounded, sizeof rounded);                                                                           \
+    } while (0)
+
+#define OF(what) what##_anywhere
+#include "tile.h"
+#undef OF
+#define BEST(what) what##_anywhere
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC target("arch=haswell")
+#define OF(what) what##_avx2
+#include "tile.h"
+#undef OF
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("arch=skylake-avx512")
+#define OF(what) what##_avx512
+#include "tile.h"
+#undef OF
+#pragma GCC pop_options
+
+#undef BEST
+#define BEST(what) \
+    (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") ? what##_avx512 \
+     : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")        ? what##_avx2 \
+                                                                              : what##_anywhere)
+#endif
+
+void swarm_grouped(const uint8_t *codes, const uint8_t *second, const uint16_t *lines, uint16_t *out, const struct sizes *n)
+{
+    BEST(grouped)(codes, second, lines, out, n);
+}
