@@ -10,11 +10,12 @@ from questions import ask_all, questions
 from swarm_processes import InMemory
 
 from swarm.client.client import open_client
+from swarm.client.session import HELD_BACK
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 
 STORIES = questions("stories")
-WAITING, SLOW = "the swarm is full: ", " is slow: "
+WAITING, SLOW = ("the swarm is full: ", HELD_BACK), " is slow: "
 """What may be told: a new chat waits for room like everybody, and a machine that others use is slow."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +62,14 @@ class Rotation:
         for rig in document["rigs"]:
             if rig["name"] in without:
                 await self._leave(rig["id"])
-        told = [rig for rig in rigs if rig.name not in without and await self._tell_rig(rig, pb.REKEY_ACCEPT)]
-        if head not in {rig.name for rig in told}:
+        told = await self._tell_rigs([rig for rig in rigs if rig.name not in without], pb.REKEY_ACCEPT)
+        using = await self._tell_rigs([rig for rig in told if rig.name == head], pb.REKEY_USE)
+        if not using:
             raise SwarmError(f"no worker of the head {head} answers, so that nothing was changed: look at `swarm status`")
-        using = [rig for rig in sorted(told, key=lambda rig: rig.name != head) if await self._tell_rig(rig, pb.REKEY_USE)]
+        using += await self._tell_rigs([rig for rig in told if rig.name != head], pb.REKEY_USE)
         self._tell("Ray is started again, since it cannot change its key: chats go on; joining and new chats wait for it")
         missing = await self._until_back({rig.name for rig in using})
-        await asyncio.gather(*(self._tell_rig(rig, pb.REKEY_SETTLE) for rig in using))
+        await self._tell_rigs(using, pb.REKEY_SETTLE)
         names = [rig.name for rig in using]
         return Rotated(names, [rig.name for rig in rigs if rig.name not in names], missing)
 
@@ -83,9 +84,12 @@ class Rotation:
             except grpc.aio.AioRpcError as error:
                 raise from_rpc(error, f"the swarm at {self._address}") from None
 
-    async def _tell_rig(self, rig: RigAt, step: pb.RekeyStep) -> bool:
-        """Whether any of its Workers heard; the others are started with the new key when they are started next."""
-        return any(await asyncio.gather(*(self._tell_worker(address, step) for address in rig.workers)))
+    async def _tell_rigs(self, rigs: Sequence[RigAt], step: pb.RekeyStep) -> list[RigAt]:
+        """All at once; those of which any Worker heard. The others are started with the new key when they are started next."""
+        addresses = [address for rig in rigs for address in rig.workers]
+        heard = await asyncio.gather(*(self._tell_worker(address, step) for address in addresses))
+        answered = {address for address, did in zip(addresses, heard, strict=True) if did}
+        return [rig for rig in rigs if answered.intersection(rig.workers)]
 
     async def _tell_worker(self, address: str, step: pb.RekeyStep) -> bool:
         credentials = self._after if step == pb.REKEY_SETTLE else self._before

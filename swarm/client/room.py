@@ -57,7 +57,7 @@ class RoomSearch:
         positions: to reserve.
         hashes: of its prefixes, see `RouteStreams.open`.
         open_in: the epoch under which it was open before; 0: it is new.
-        queued: told the best of its places, where it waits on all Routes.
+        queued: told the best of its places, where it waits on all Routes; 0: it is held back, see `RouteStreams.open`.
     """
 
     def __init__(
@@ -124,7 +124,10 @@ class RoomSearch:
 
     async def _open(self, route: int) -> None:
         def queued(place: int) -> None:
-            self._news.put_nowait(_Queued(route, place))
+            if place:
+                self._news.put_nowait(_Queued(route, place))
+            else:  # on all Routes of the Plan
+                self._queued(0)
 
         try:
             streams = await self._routes.streams(route)

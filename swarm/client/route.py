@@ -98,7 +98,7 @@ class RouteStreams:
 
         Args:
             open_in: the epoch under which it was open before; 0: it is new.
-            queued: told the Session's place whenever it must wait.
+            queued: told the Session's place whenever it must wait; 0: it is held back, since others come first after a change.
 
         Raises:
             TooLong, Full, Moved, Lost: see `swarm.worker.opening`.
@@ -111,7 +111,7 @@ class RouteStreams:
             async for reply in self._entry_stub.Open(request):
                 if reply.state == pb.OpenReply.OPENED:
                     return int(reply.held)
-                queued(reply.place)
+                queued(reply.place if reply.state == pb.OpenReply.QUEUED else 0)
         raise lost(self.plan, self._entry.name, "it ended the call without an answer")
 
     def send(self, header: pb.StepHeader) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from swarm.client.route import Event, RouteStreams
 from swarm.client.seat import Seat, Swarm
-from swarm.client.trouble import Trouble
+from swarm.client.trouble import TELL_S, Trouble
 from swarm.errors import Expired, Gap, Lost, Moved, TooLong, WrongKey
 from swarm.plan import PIECE_ROWS
 from swarm.prefix_hash import EMPTY_HASH, extend_hash
@@ -24,6 +24,8 @@ MAX_GAPS = 64
 
 PATIENCE = 32.0
 """So many times what is allowed without a word, a Step may take while all Workers are there."""
+
+HELD_BACK = "the swarm has changed its plan a moment ago: chats that were under way come first; the answer begins then"
 
 AskFor = Callable[[int, int], pb.Ask]
 """What to ask of the rows `start` to `end` of the Session."""
@@ -51,6 +53,8 @@ class Session:
         self._positions = self._reserved = 0
         self._seat = Seat(swarm, self.id)
         self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._asked_at = 0.0
+        self._telling: asyncio.TimerHandle | None = None
 
     def replace(self, tokens: Sequence[int]) -> None:
         """Make these the Session's tokens; what they share with the present ones stays held."""
@@ -98,7 +102,7 @@ class Session:
             Refused, Full, TooLong: for good. Lost: no Plan worked for as long as the source is patient.
             ModelError, WrongKey: the swarm has another model or key now.
         """
-        trouble, gaps = Trouble(self._swarm.source, self._swarm.notify), 0
+        trouble, gaps, self._asked_at = Trouble(self._swarm.source, self._swarm.notify), 0, time.monotonic()
         while True:
             try:
                 if self._seat.streams is None or self._reserved < self._positions:
@@ -135,12 +139,24 @@ class Session:
 
     async def _attach(self) -> None:
         positions = max(self._positions, len(self.tokens))
-        streams, self.held = await self._seat.take(positions, self._hashes, self._queued)
+        try:
+            streams, self.held = await self._seat.take(positions, self._hashes, self._queued)
+        finally:
+            if self._telling is not None:
+                self._telling.cancel()
+                self._telling = None
         self._events = streams.attach(self.id)
         self._reserved = positions
 
     def _queued(self, place: int) -> None:
-        self._swarm.notify(f"the swarm is full: waiting for room, number {place} in the queue")
+        if place:
+            self._swarm.notify(f"the swarm is full: waiting for room, number {place} in the queue")
+        elif self._telling is None:
+            left_s = self._asked_at + TELL_S - time.monotonic()
+            self._telling = asyncio.get_running_loop().call_later(max(0.0, left_s), self._tell_held_back)
+
+    def _tell_held_back(self) -> None:
+        self._swarm.notify(HELD_BACK)
 
     async def _attempt(self, start: int, ask_for: AskFor) -> list[pb.StepAnswer]:
         streams = self._seat.streams

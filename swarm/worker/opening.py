@@ -79,7 +79,10 @@ class Opening:
         self.turns.wake_first()
 
     async def open(self, request: pb.OpenRequest, caller: Caller) -> AsyncIterator[pb.OpenReply]:
-        """QUEUED with the place as often as it changes, then OPENED. Raises what `reserve_here` does, Full and Lost."""
+        """HELD_BACK where it waits for others, QUEUED with the place as often as it changes, then OPENED.
+
+        Raises what `reserve_here` does, Full and Lost.
+        """
         with caller.session(request.session, self._opened(caller), epoch.plan.sessions if (epoch := self._epochs.current) else 0):
             self._wanted[request.session] += 1
             try:
@@ -100,6 +103,8 @@ class Opening:
         self.turns.enter(turn)
         told = 0
         try:
+            if time.monotonic() < turn.earliest:
+                yield pb.OpenReply(state=pb.OpenReply.HELD_BACK)
             while True:
                 if self._is_next(turn) and (held := await self._reserve_all(request, caller)) is not None:
                     yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)

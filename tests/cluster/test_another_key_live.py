@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+import grpc.aio
 import pytest
 from claimed_ports import free_range
 from plain_head import PlainHead
@@ -100,10 +101,11 @@ async def plan_with(address: str, credentials: Credentials, rigs: Sequence[str])
     """The Plan in force, once these are its rigs."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
-            reply = await asked(address, credentials)
-            plan = Plan.from_json(reply.plan, "it") if reply.plan else None
-            if plan and {w.rig for w in plan.workers} == set(rigs):
-                return plan
+            with suppress(grpc.aio.AioRpcError):
+                reply = await asked(address, credentials)
+                plan = Plan.from_json(reply.plan, "it") if reply.plan else None
+                if plan and {w.rig for w in plan.workers} == set(rigs):
+                    return plan
             await asyncio.sleep(0.1)
 
 
@@ -113,8 +115,6 @@ async def asked(address: str, credentials: Credentials) -> pb.PlanReply:
 
 
 async def refused(address: str, credentials: Credentials) -> SwarmError:
-    import grpc.aio
-
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await asked(address, credentials)
     return from_rpc(raised.value, "it")

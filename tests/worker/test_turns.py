@@ -12,8 +12,10 @@ from dataclasses import replace
 import pytest
 from plans import plan_of
 from raw_client import RawClient, raw
-from swarm_processes import prepare, until, workers_here
+from swarm_processes import OPEN, InMemory, prepare, until, workers_here
 
+from swarm.client import session
+from swarm.client.client import open_client
 from swarm.plan import Plan
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker import turns
@@ -70,9 +72,22 @@ async def test_new_sessions_leave_the_room_for_a_moment_to_those_that_go_on(monk
         going_on = [Asking(client, open_in=1) for _ in range(2)]
         await until(lambda: all(asking.task.done() for asking in going_on), "who goes on did not open")
         assert [asking.told for asking in going_on] == [[(pb.OpenReply.OPENED, 0)]] * 2
-        assert not any(asking.told for asking in new)
+        await until(lambda: all(asking.told for asking in new), "nobody was told why")
+        assert [asking.told for asking in new] == [[(pb.OpenReply.HELD_BACK, 0)]] * 2
         for asking in new:
             asking.task.cancel()
+
+
+async def test_who_waits_longer_for_those_that_go_on_is_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "HOLD_S", 600.0)
+    monkeypatch.setattr(session, "TELL_S", 0.2)
+    told: list[str] = []
+    async with changed(), open_client(InMemory(PLAN), OPEN, told.append) as client:
+        asking = asyncio.create_task(client.score([1, 2, 3]))
+        await until(lambda: told, "nothing was told")
+        assert told == ["the swarm has changed its plan a moment ago: chats that were under way come first; the answer begins then"]
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
 
 
 async def test_new_sessions_are_opened_when_that_moment_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +95,7 @@ async def test_new_sessions_are_opened_when_that_moment_is_over(monkeypatch: pyt
     async with changed() as (client, epoch):
         new = Asking(client, open_in=0)
         await until(new.task.done, "it did not open")
-        assert time.monotonic() >= epoch.since + 0.5 and new.told == [(pb.OpenReply.OPENED, 0)]
+        assert time.monotonic() >= epoch.since + 0.5 and new.told == [(pb.OpenReply.HELD_BACK, 0), (pb.OpenReply.OPENED, 0)]
 
 
 async def test_who_says_that_it_goes_on_gains_a_place_for_a_while_only_and_no_more_places_than_the_plan_has_sessions() -> None:

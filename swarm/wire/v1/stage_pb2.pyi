@@ -57,9 +57,11 @@ class OpenReply(_message.Message):
         STATE_UNSPECIFIED: _ClassVar[OpenReply.State]
         QUEUED: _ClassVar[OpenReply.State]
         OPENED: _ClassVar[OpenReply.State]
+        HELD_BACK: _ClassVar[OpenReply.State]
     STATE_UNSPECIFIED: OpenReply.State
     QUEUED: OpenReply.State
     OPENED: OpenReply.State
+    HELD_BACK: OpenReply.State
     STATE_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]

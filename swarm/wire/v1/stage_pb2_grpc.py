@@ -97,7 +97,8 @@ class StageServiceServicer(object):
 
     def Open(self, request, context):
         """Reserve a Session on every Stage of a Route, or on none. Called by the client on the entry Worker.
-        Answers QUEUED with the place as often as that changes, then exactly one OPENED, or fails with a status.
+        Answers HELD_BACK at most once, QUEUED with the place as often as that changes, then exactly one OPENED, or fails with a
+        status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
