@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from fake_worker import FakeWorker, serve
-from memory_swarm import DEADLINE_S, NEED, TARGET, offer
+from memory_swarm import NEED, TARGET, offer
 
 from cluster.agents import PrepareOrder, WorkerAgent, WorkerAgents
 from cluster.coordinator import Coordinator
@@ -15,6 +15,9 @@ from cluster.roster import DeviceOffer
 from cluster.weights_orders import FetchOrder
 from swarm.errors import NoSwarm
 from swarm.wire.credentials import Credentials
+
+
+DEADLINE_S = 60.0
 
 
 async def test_a_rig_that_joins_again_while_its_worker_loads_is_in_the_plan() -> None:
