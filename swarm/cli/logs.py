@@ -61,7 +61,11 @@ class _Logs:
     async def show(self, follow: bool) -> None:
         known = await self._known()
         found = await asyncio.gather(*(self._once(log) for log in self._new(known)))
-        self._print(record for records in (*found, self._own_records()) for record in records)
+        records = [record for records in (*found, self._own_records()) for record in records]
+        self._print(records)
+        if not records and not follow:
+            by, other = (f" by {self._rig}", ", or another rig") if self._rig else ("", "")
+            self._news.print(f"nothing was said{by} in that time: give a longer --since{other}")
         if follow:
             await self._go_on()
 

@@ -120,6 +120,8 @@ async def test_a_swarm_that_did_not_start_has_logs_too(own_home: Path) -> None:
     say(own_home / "rig-1" / "logs", "attic", "up", "ends: no card", 5, "error")
     ran = await asyncio.to_thread(swarm, "logs")
     assert ran.code == 0 and "error: ends: no card" in ran.out
+    ran = await asyncio.to_thread(swarm, "logs", "closet")
+    assert (ran.code, ran.out) == (0, "") and "nothing was said by closet in that time" in ran.err
 
 
 async def test_an_invitation_shows_no_logs(tmp_path: Path) -> None:
