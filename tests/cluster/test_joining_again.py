@@ -16,7 +16,6 @@ from cluster.weights_orders import FetchOrder
 from swarm.errors import NoSwarm
 from swarm.wire.credentials import Credentials
 
-
 DEADLINE_S = 60.0
 
 
