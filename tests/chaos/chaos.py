@@ -68,7 +68,7 @@ async def _answers_undisturbed(chats: Chats) -> None:
 
 
 async def run(blows: Sequence[Blow], folder: Path, until: float) -> None:
-    """One after another, each on the swarm of the one before where that is of its kind and still works."""
+    """One after another, each on the swarm of the one before where that is of its kind and still works; one at least on each."""
     left = list(blows)
     while left and time.monotonic() < until:
         with contextlib.suppress(Hung):  # it is noted; what comes next hits another swarm
@@ -79,8 +79,10 @@ async def _on_one_swarm(left: list[Blow], folder: Path, until: float) -> None:
     shape, logs = left[0].shape, folder / "logs" / f"{left[0].seed}-{left[0].number}-{os.getpid()}"
     async with broken_swarm(SHAPES[shape], left[0].seed, logs.absolute()) as swarm:
         try:
-            while left and left[0].shape == shape and time.monotonic() < until:
+            while True:
                 _note(folder, await swarm.of(left.pop(0)))
+                if not left or left[0].shape != shape or time.monotonic() > until:
+                    break
         except Hung as hung:
             _note(folder, hung.result)
             raise
@@ -97,7 +99,7 @@ def _note(folder: Path, result: Result) -> None:
 
 
 def main() -> int:
-    """Exit 0 where all recovered."""
+    """Exit 0 where all recovered, 1 where something was left over, 2 where an answer was changed or lost."""
     given = _arguments()
     own_network()
     shapes = [name for name in given.swarms.split(",") if name not in NEEDS_ROOT or can_make_networks()]
@@ -108,7 +110,8 @@ def main() -> int:
     asyncio.run(run(blows, given.folder, time.monotonic() + given.minutes * 60))
     results = read(given.folder)
     print(table(results))
-    return 0 if all(r.recovered for r in results if r.seed == given.seed) else 1
+    mine = [r for r in results if r.seed == given.seed]
+    return 2 if any(r.changed or r.lost for r in mine) else int(not all(r.recovered for r in mine))
 
 
 def _arguments() -> argparse.Namespace:
