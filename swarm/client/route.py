@@ -17,14 +17,13 @@ from swarm.errors import Expired, Lost, StepError, SwarmError, WrongKey
 from swarm.lost import lost
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
+from swarm.wire.presence import ask_presence
 from swarm.wire.status import from_rpc, from_step, silence
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 
 CONNECT_S = 10.0
 CLOSE_S = 2.0
-PING_S = 2.0
-"""How long a Worker may take to say that it is there: its loop answers at once, whatever it computes."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +120,14 @@ class RouteStreams:
         header.client = self._client
         self._outbox.put_nowait(header)
 
-    async def check_there(self) -> None:
-        """Ask both Workers whether they are there. Raises Lost, naming it, where one is not; the others ask each other."""
+    async def check_there(self, seconds: float) -> None:
+        """Ask both Workers whether they are there. Raises Lost, naming it, where one is not; the others ask each other.
+
+        Args:
+            seconds: how long they may take to say so: their loops answer at once, whatever they compute.
+        """
         asked = {self._entry.name: self._entry_stub, self._last.name: self._last_stub}
-        await asyncio.gather(*(self._check(name, stub) for name, stub in asked.items()))
+        await asyncio.gather(*(self._check(name, stub, seconds) for name, stub in asked.items()))
 
     async def whole_row(self, session: bytes, serial: int) -> bytes:
         """The logits [vocab] fp32 of a Session's last asked position."""
@@ -191,10 +194,10 @@ class RouteStreams:
         if (queue := self._sessions.get(session)) is not None:
             queue.put_nowait(event)
 
-    async def _check(self, worker: str, stub: StageServiceStub) -> None:
+    async def _check(self, worker: str, stub: StageServiceStub, seconds: float) -> None:
         try:
             with self._calling(worker):
-                await stub.Ping(pb.PingRequest(), timeout=PING_S)
+                await ask_presence(lambda left: stub.Ping(pb.PingRequest(), timeout=left), seconds)
         except (Lost, Expired):
             self._break(gone := lost(self.plan, worker, "it says nothing"))
             raise gone from None

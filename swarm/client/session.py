@@ -27,6 +27,9 @@ PATIENCE = 32.0
 
 HELD_BACK = "the swarm has changed its plan a moment ago: chats that were under way come first; the answer begins then"
 
+ASK_AFTER = 0.25
+"""The share of what is allowed without a word after which a Worker is asked whether it is there; the rest it has to answer in."""
+
 AskFor = Callable[[int, int], pb.Ask]
 """What to ask of the rows `start` to `end` of the Session."""
 
@@ -173,7 +176,7 @@ class Session:
 
     async def _answers(self, streams: RouteStreams, headers: Sequence[pb.StepHeader], allowed: float) -> list[pb.StepAnswer]:
         """Send Steps and wait for what they ask, longer and longer while the Workers are there. Raises the first error."""
-        started, wait, found = time.monotonic(), allowed, dict[int, pb.StepAnswer]()
+        started, wait, found, slow = time.monotonic(), allowed * ASK_AFTER, dict[int, pb.StepAnswer](), False
         for header in headers:
             streams.send(header)
         while True:
@@ -181,14 +184,15 @@ class Session:
                 async with asyncio.timeout(wait):  # not wait_for: 3.11's swallows a Ctrl-C that comes with the answer
                     return await self._collect(headers, found)
             except TimeoutError:
-                await streams.check_there()
+                await streams.check_there(allowed * (1 - ASK_AFTER))
             if (waited := time.monotonic() - started) > PATIENCE * allowed:
                 raise Lost(f"no answer in {waited:.0f} s from {_called(streams)}, though its workers are there") from None
-            if wait == allowed:
+            if waited >= allowed and not slow:
+                slow = True
                 self._swarm.notify(f"{_called(streams)} is slow: nothing came of it for {waited:.0f} s, but its workers are there")
                 for header in headers:  # a lost answer costs one repetition, which every Stage answers from memory
                     streams.send(header)
-            wait *= 2
+            wait = 2 * wait if slow else min(wait, max(0.0, allowed - waited))
 
     def _headers(self, begin: int, start: int, ask_for: AskFor, seconds: float, chunk_rows: int) -> list[pb.StepHeader]:
         """A Step for each piece of what nothing is asked of, which the entry Stage makes chunks of; then chunks."""

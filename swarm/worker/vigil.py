@@ -15,10 +15,14 @@ from statistics import median
 
 import grpc.aio
 
+from swarm.wire.presence import ask_presence
+
 FLOOR_S = 2.0
 """Nobody is silent sooner."""
 FEW = 4.0
 """So many recent Steps without a word are silence, where that is longer."""
+ASK_AFTER, SLOW_AFTER = 0.25, 0.5
+"""The shares of what is allowed after which one is asked whether it is there, and is called slow where it says so."""
 MOST_S = 20.0
 RECENT = 16
 SLOWEST_BYTES_PER_S = 125e3
@@ -56,28 +60,30 @@ class Vigil:
         return min(MOST_S, max(FLOOR_S, FEW * typical)) + num_bytes / SLOWEST_BYTES_PER_S
 
     def look(self, since: float, num_bytes: int = 0) -> None:
-        """Something is expected of it since then: ask it where half the time has passed, so that all of it tells."""
+        """Something is expected of it since then: ask it early, so that it has most of the time to answer and all of it tells."""
         now, allowed_s = time.monotonic(), self.allowed_s(num_bytes)
         began = max(since, self._heard_at)
-        if (self._gone or now - began > allowed_s / 2) and self._asking is None:  # who was silent a moment ago is asked at once
-            self._asking = asyncio.get_running_loop().create_task(self._ask(began, 0.0 if self._gone else began + allowed_s - now))
+        if self._asking is None and (self._gone or now - began > allowed_s * ASK_AFTER):  # who was silent just now is asked at once
+            left_s = 0.0 if self._gone else began + allowed_s - now
+            slow_from = since + allowed_s * SLOW_AFTER
+            self._asking = asyncio.get_running_loop().create_task(self._ask(began, left_s, slow_from))
 
     def end(self) -> None:
         """Nothing is expected any more."""
         if self._asking is not None:
             self._asking.cancel()
 
-    async def _ask(self, began: float, seconds: float) -> None:
+    async def _ask(self, began: float, seconds: float, slow_from: float) -> None:
         try:
-            await self._ping(max(FLOOR_S / 2, seconds))
+            await ask_presence(self._ping, max(FLOOR_S / 2, seconds))
         except grpc.aio.AioRpcError as error:
             self._gone = error.code() in NOBODY and self._heard_at <= began
             if self._gone:
                 self._silent(f"it said nothing for {time.monotonic() - began:.1f} s")
         else:
-            if not self._slow:
+            if not self._slow and time.monotonic() > slow_from:
+                self._slow = True
                 _LOG.warning("%s is slow: nothing came of it for %.1f s, but it is there", self._what, time.monotonic() - began)
-            self._slow = True
             self.heard()
         finally:
             self._asking = None
