@@ -46,6 +46,8 @@ class Changeover:
     def __init__(self, known: Mapping[int, Plan], new: Plan, devices: Mapping[str, Device], report: Report) -> None:
         self._devices, self._report = devices, report
         self._progress: dict[str, tuple[int, int]] = {}
+        self._loaded: dict[str, int] = {}
+        """By Worker, the process that loads."""
         held = {w.name: [known.get(epoch) for epoch in devices[w.name].epochs] for w in new.workers}
         self.releases = tuple(name for name, plans in held.items() if release_first(plans, new, name))
         self.pauses = tuple(name for name in self.releases if any(held[name]))  # what others left there, nobody chats with here
@@ -73,6 +75,7 @@ class Changeover:
             raise WorkerFailed(device, error) from None
 
     async def _load(self, device: Device, order: PrepareOrder) -> None:
+        self._loaded[device.name] = _pid(device)
         async for loaded, total in _agent(device).prepare(order):
             self._progress[device.name] = loaded, total
             done, need = (sum(counts) for counts in zip(*self._progress.values(), strict=True))
@@ -81,6 +84,8 @@ class Changeover:
     async def _commit_one(self, name: str) -> None:
         device = self._devices[name]
         try:
+            if _pid(device) != self._loaded[name]:
+                raise NoSwarm(f"worker {name} was started anew while others were loading: what it had loaded is gone")
             await while_it_answers(device, _agent(device).commit(self.new.epoch))
         except SwarmError as error:
             raise WorkerFailed(device, error) from None
@@ -125,6 +130,11 @@ async def _all_or_first_failure(steps: Sequence[Coroutine[Any, Any, None]]) -> N
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _pid(device: Device) -> int:
+    """Of its Worker, as it was seen last; 0: it was never seen."""
+    return device.status.pid if device.status else 0
 
 
 def _agent(device: Device) -> Agent:

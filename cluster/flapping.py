@@ -27,7 +27,10 @@ class _Drops:
 
     @property
     def hold_s(self) -> float:
-        return min(HOLD_S * 2 ** (self.count - DROPS), HOLD_MOST_S) if self.count >= DROPS else 0.0
+        if self.count < DROPS:
+            return 0.0
+        doubled = min(self.count - DROPS, 16)  # more would be no float one day
+        return min(HOLD_S * 2.0**doubled, HOLD_MOST_S)
 
 
 class Flapping:

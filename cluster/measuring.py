@@ -12,7 +12,7 @@ from cluster.agents import Agents, LinkOrder
 from cluster.measurements import Figures, LinkFigures, Measurements, Shape
 from cluster.pace import SLOWER
 from cluster.roster import Device, Rig, Roster
-from swarm.errors import Full, NoSwarm, SwarmError, Unreachable
+from swarm.errors import Expired, Full, NoSwarm, SwarmError, Unreachable
 from swarm.plan import Model
 
 LINK_S = 0.5
@@ -165,8 +165,8 @@ class Measuring:
             figures = replace(await agent.measure(shape), at=self._clock())
         except Full:
             return self.book.recall(device.key)  # it serves, and is asked again when nobody talks
-        except NoSwarm:
-            return False  # the patrol sees that
+        except (NoSwarm, Expired):
+            return False  # the patrol sees that, and looks whether it is back
         except SwarmError as error:
             device.fail(f"it cannot be measured: {error}", silent=False)
             return True

@@ -206,7 +206,10 @@ class Replanning:
 
     async def _change(self, plan: Plan, description: Description, target: Target, wish: Wish | None, loads: bool = True) -> bool:
         await self._drain(newcomers=False)  # they may hold parts of this Plan
-        change = Changeover(self._known.plans, plan, {d.name: d for d in self._roster.usable()}, self.bulletin.report)
+        usable = {d.name: d for d in self._roster.usable()}
+        if not {w.name for w in plan.workers} <= usable.keys():
+            return False  # somebody went meanwhile
+        change = Changeover(self._known.plans, plan, usable, self.bulletin.report)
         try:
             peers = await self.supplying.supply(change.new, self._roster.usable(), self.bulletin.report) if loads else {}
             await change.prepare(peers)

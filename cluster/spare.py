@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ WARM_S = 120.0
 LATER_S = 5.0
 """How long nothing is imported once Workers serve, or one was taken: it would slow down what they load then."""
 FAILED_S = 60.0
+_LOG = logging.getLogger(__name__)
 
 
 class Spare:
@@ -62,7 +64,11 @@ class Spare:
 
     async def _until_gone(self) -> bool:
         """Start one, and wait until it was taken or ended; whether it was ever warm."""
-        self._process = process = await start_child([*self._command, "--spare"], self._environment, self._log)
+        try:
+            self._process = process = await start_child([*self._command, "--spare"], self._environment, self._log)
+        except OSError as error:  # no memory or no descriptors for another process: Workers serve without a spare one
+            _LOG.warning("no warm worker can be started: %s", error)
+            return False
         assert process.stdin
         process.stdin.write(f"{self._key}\n".encode())
         self._warm = (await answer_of(process, WARM_S)).startswith(b"warm")

@@ -90,7 +90,10 @@ class WorkerProcess:
         """Start it and wait until it serves. Raises DeviceError with what it said last."""
         if self._served and self.order.log.exists():
             self.order.log.replace(self.order.log.with_name(f"{self.order.log.name}.1"))
-        self._process, self._served = await self._begin(), False
+        try:
+            self._process, self._served = await self._begin(), False
+        except OSError as error:
+            raise DeviceError(f"the worker of {self.order.device} cannot be started: {error}") from None
         line = await answer_of(self._process, START_S)
         if not line.startswith(b"ready "):
             await self.stop()

@@ -15,7 +15,7 @@ NUM_PORTS = 32
 """Ports of one range."""
 FIRSTS = range(20000, 32000, NUM_PORTS)
 """Below the ports that the kernel hands out to whoever connects."""
-KEPT = 40
+KEPT = 20
 """Ranges that a process claims before it uses its oldest again."""
 _claims: dict[int, int] = {}
 """The descriptor that holds the lock of each claimed range, by its first port; the one handed out last stands last."""
@@ -52,7 +52,7 @@ def free_range() -> str:
 
 
 def _is_claimed(first: int) -> bool:
-    folder = Path(tempfile.gettempdir()) / "swarm-test-ports"
+    folder = Path(tempfile.gettempdir()) / f"swarm-test-ports-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     descriptor = os.open(folder / str(first), os.O_CREAT | os.O_RDWR, 0o600)
     try:

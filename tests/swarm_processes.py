@@ -22,7 +22,7 @@ from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
 from swarm.worker.process import WorkerSettings, serving
 from swarm.worker.worker import Worker
 
-START_S = 60.0
+START_S = 150.0
 OPEN = Credentials()
 
 

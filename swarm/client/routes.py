@@ -54,6 +54,8 @@ class Routes:
             new = RouteStreams(self.plan, route, self._credentials, self._client)
             try:
                 await self._unless_over(new.start())
+                if self._over is not None:  # since it started
+                    raise self._over
             except BaseException:  # whoever is cancelled meanwhile leaves no stream open either
                 await new.close()
                 raise
@@ -100,7 +102,7 @@ class Routes:
         """End all streams; Sessions that wait on them hear why."""
         self._over = why or Lost("the connection was closed")
         self._ended.set()
-        for streams in self._streams.values():
+        for streams in list(self._streams.values()):
             await streams.close(why)
 
     async def _unless_over(self, starting: Coroutine[object, object, None]) -> None:

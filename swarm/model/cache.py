@@ -200,7 +200,7 @@ class PagedCache:
         """Do what `write` decided, on the thread that computes, in the order in which Steps are computed."""
         for move in moves:
             if move.copied:
-                for pool in self._pools.values():
+                for pool in list(self._pools.values()):  # the loop may be adding a Block of another Plan
                     pool.keys.copy(move.source, move.target)
                     pool.values.copy(move.source, move.target)
         self._holdings[session].follow(moves)

@@ -57,8 +57,7 @@ class Admission:
         """Around a call. Raises WrongKey where it may not be made, or (at any time) may no more."""
         shown = context.auth_context()
         certificate = next(iter(shown.get("x509_pem_cert", ())), b"")
-        is_member = MEMBER.encode() in shown.get("x509_subject_alternative_name", ())
-        if not is_member and method not in FOR_CLIENTS:
+        if not _is_member(context) and method not in FOR_CLIENTS:
             raise WrongKey(INVITATIONS)
         if why := self._refuses(certificate):
             raise WrongKey(why)
@@ -100,6 +99,15 @@ class Admission:
         if certificate not in self._ours:
             self._ours[certificate] = _issued(certificate, self._authority)
         return self._ours[certificate]
+
+
+def is_guest(context: Context) -> bool:
+    """Whether who calls has an invitation only. Where the swarm has no key, nobody shows a certificate, and nobody is."""
+    return "x509_pem_cert" in context.auth_context() and not _is_member(context)
+
+
+def _is_member(context: Context) -> bool:
+    return MEMBER.encode() in context.auth_context().get("x509_subject_alternative_name", ())
 
 
 def _number(certificate: bytes) -> int:

@@ -8,6 +8,9 @@ each other's shards never wait in a circle (promise 4). The thread takes shard w
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import signal
 import threading
 import time
 from collections import deque
@@ -18,6 +21,12 @@ from queue import Empty, SimpleQueue
 import torch
 
 Job = Callable[[], None]
+_LOG = logging.getLogger(__name__)
+
+
+def end_process() -> None:
+    """End this process politely: its owner starts another."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Compute:
@@ -26,10 +35,12 @@ class Compute:
     Args:
         threads: torch threads inside the compute thread; 0 leaves torch's choice.
         name: for the thread, seen in profilers.
+        failed: told, on the thread, that a job raised all the same; nothing is computed from then on.
     """
 
-    def __init__(self, threads: int, name: str) -> None:
+    def __init__(self, threads: int, name: str, failed: Callable[[], None] = end_process) -> None:
         self._threads = threads
+        self._failed = failed
         self._bell: SimpleQueue[None] = SimpleQueue()
         """Rung behind every change that the thread may wait for; a ring that nobody waits for is heard later, and harmless."""
         self._shard_jobs: deque[Job] = deque()
@@ -86,12 +97,16 @@ class Compute:
 
     def _run(self) -> None:
         torch.set_num_threads(self._threads or torch.get_num_threads())  # else a loading thread could change it
-        with torch.inference_mode():
-            while (job := self._next()) is not None:
-                started = time.perf_counter()
-                job()
-                del job  # holds a Plan's weights, which another Plan may need the room of before the next job comes
-                self.busy_s += time.perf_counter() - started
+        try:
+            with torch.inference_mode():
+                while (job := self._next()) is not None:
+                    started = time.perf_counter()
+                    job()
+                    del job  # holds a Plan's weights, which another Plan may need the room of before the next job comes
+                    self.busy_s += time.perf_counter() - started
+        except BaseException:  # noqa: BLE001  (whatever it is, a Worker without this thread is none)
+            _LOG.exception("the compute thread ended: so does this worker, which others would find there and never done")
+            self._failed()
 
     def _next(self) -> Job | None:
         while not self._stopped:

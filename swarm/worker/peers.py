@@ -27,11 +27,19 @@ class Peers:
         self._stubs: dict[str, StageServiceStub] = {}
         self._beside: dict[str, str] = {}
         """Address → name, of the Workers on this rig."""
+        self._left: list[grpc.aio.Channel] = []
+        """Ways that nobody takes any more, not closed yet."""
 
     def know(self, plan: Plan, name: str) -> None:
         """Learn who is on the same rig as the Worker of that name."""
         rig = plan.worker(name).rig
-        self._beside |= {w.address: w.name for w in plan.workers if w.rig == rig}
+        for worker in plan.workers:
+            was = self._beside.pop(worker.address, "")
+            if worker.rig == rig:
+                self._beside[worker.address] = worker.name
+            if was != self._beside.get(worker.address, "") and worker.address in self._stubs:
+                del self._stubs[worker.address]
+                self._left.append(self._channels.pop(worker.address))  # that address is another Rig's by now, or this one's
 
     def stub(self, address: str) -> StageServiceStub:
         """For one call: with another key it is another one."""
@@ -46,6 +54,8 @@ class Peers:
 
     async def keep_only(self, addresses: Collection[str]) -> None:
         """Close the channels to all others."""
+        while self._left:
+            await self._left.pop().close(None)
         for address in self._channels.keys() - set(addresses):
             del self._stubs[address]
             await self._channels.pop(address).close(None)

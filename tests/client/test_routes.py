@@ -18,6 +18,7 @@ from wider_plans import routes_plan
 
 from swarm.client.client import open_client
 from swarm.client.route import RouteStreams
+from swarm.client.routes import Routes
 from swarm.errors import Lost, Moved, TooLong
 from swarm.plan import ExpertShard, Plan
 from swarm.wire.credentials import Credentials
@@ -115,7 +116,7 @@ async def test_a_session_whose_route_is_lost_goes_on_over_the_other_at_once_and_
             await anext(pieces)
         lost, other = ("a", "b") if sessions_at(workers, ["a0", "b0"]) == [1, 0] else ("b", "a")
         await lasts[f"{lost}1"].aclose()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async for _ in pieces:
                 pass
         assert talk.answer.tokens == STORY.answer
@@ -250,3 +251,36 @@ async def test_shards_and_copies_of_each_route_are_asked_by_their_own_route_only
         remotes = {name: [r._worker for r in w.epochs.current.remotes] for name, w in workers.items() if w.epochs.current}
         assert remotes == {"a0": ["x"], "a1": ["x"], "b0": [], "b1": ["y"], "x": [], "y": []}
         assert all(workers[name].status().busy_s > 0 for name in ("x", "y"))
+
+
+@pytest.mark.parametrize("turns", range(10))
+async def test_a_route_that_is_connected_while_its_plan_ends_is_closed_and_not_handed_out(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+
+    class Streams:
+        broken = None
+
+        def __init__(self, plan: Plan, route: int, credentials: Credentials, client: bytes) -> None:
+            self.route = route
+
+        async def start(self) -> None:
+            await asyncio.sleep(0)
+
+        async def close(self, why: object = None) -> None:
+            await asyncio.sleep(0.01)
+            closed.append(self.route)
+
+    monkeypatch.setattr("swarm.client.routes.RouteStreams", Streams)
+    routes = Routes(routes_plan(*TWO), Credentials(), b"c" * 16)
+    await routes.streams(0)
+    connecting = asyncio.create_task(routes.streams(1))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    before = connecting.done()
+    await routes.close(Moved(2))
+    if not before:
+        with pytest.raises(Moved):
+            await connecting
+    assert sorted(set(closed)) == ([0, 1] if turns else [0])

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc.aio
@@ -23,6 +24,8 @@ from cluster.roster import Versions
 from cluster.target import Published, Target
 from swarm.errors import DoesNotFit, ModelError, NoSwarm, SwarmError, Unreachable, UsageError, VersionMismatch, WrongKey
 from swarm.plan import Plan
+from swarm.wire import invitation
+from swarm.wire.authority import Authority
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import swarm_pb2 as pb
@@ -253,3 +256,13 @@ def unused_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
+
+
+async def test_a_guest_who_says_it_is_a_rig_neither_keeps_that_rig_there_nor_counts_as_its_drops(door: OpenDoor) -> None:
+    until = datetime.now(UTC) + timedelta(days=1)
+    guest = Credentials(invitation.write(Authority.of("secret").client("guest", until)), "guest")
+    async with guest.channel(door.address) as channel:
+        watching = swarm_pb2_grpc.SwarmServiceStub(channel).WatchPlan(pb.PlanRequest(rig_id="rig-id"))
+        await watching.read()
+        assert door.coordinator.watching == [""]
+        watching.cancel()

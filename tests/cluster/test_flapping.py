@@ -35,6 +35,9 @@ def test_each_drop_in_a_row_doubles_the_time_and_a_steady_rig_begins_anew() -> N
         held.append(comings.held_s("b"))
         now += held[-1] + STEADY_S / 2
     assert held == [0.0] * (DROPS - 1) + [HOLD_S, 60.0, 120.0, 240.0, 480.0, HOLD_MOST_S, HOLD_MOST_S, HOLD_MOST_S]
+    for _ in range(2000):
+        comings.dropped("b")
+    assert comings.held_s("b") == HOLD_MOST_S
     now += HOLD_MOST_S + STEADY_S
     comings.dropped("b")
     assert comings.held_s("b") == comings.held_s("c") == 0.0

@@ -8,12 +8,14 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from own_rig import FAKE
 
 from cluster.spare import Spare
 from cluster.worker_process import WorkerOrder, WorkerProcess
+from swarm.errors import DeviceError
 
 DEADLINE_S = 30.0
 LIVES_LEFT = """
@@ -101,3 +103,12 @@ async def test_a_warm_worker_ends_with_its_owner(tmp_path: Path, monkeypatch: py
         await spare.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_where_no_process_can_be_started_there_is_no_warm_one_and_the_rig_goes_on(tmp_path: Path) -> None:
+    nowhere = (str(tmp_path / "nothing"),)
+    spare = Spare(nowhere, "k", os.environ, tmp_path / "worker-spare.log")
+    assert not await spare._until_gone() and not spare.is_warm
+    order = WorkerOrder(nowhere, "w", "cpu", 1, 1, "127.0.0.1:1", "127.0.0.1:1", "k", tmp_path / "worker-cpu.log", os.environ)
+    with pytest.raises(DeviceError, match="the worker of cpu cannot be started: "):
+        await WorkerProcess(order, AsyncMock(), print).start()

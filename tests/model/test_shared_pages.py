@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 
 from swarm.config import ModelConfig
 from swarm.model.cache import PagedCache
+from swarm.model.holding import Move
+from swarm.model.kv import Numbers
 from swarm.model.rows import Rows, Segment
 from swarm.prefix_hash import prefix_hashes
 
@@ -188,3 +191,19 @@ def test_ten_thousand_random_sessions_leave_no_page_behind_and_one_run_of_free_o
     assert chats.cache.open(b"all", 48 * PAGE, [], [0]) == 0
     assert chats.cache._holdings[b"all"].laid.run == 48
     assert len(chats.cache._pages.prefixes) == 0 and not chats.cache._pages.prefixes._behind
+
+
+def test_blocks_of_another_plan_may_come_while_pages_are_copied() -> None:
+    cache = PagedCache(CONFIG, 64, 32, torch.float32)
+    for block in range(8):
+        cache.add_block(block)
+    assert cache.reserve(b"s", 320)
+
+    class Slow(Numbers):
+        def copy(self, source: int, target: int) -> None:
+            cache.add_block(100)
+            super().copy(source, target)
+
+    cache._pools[3] = replace(cache._pools[3], keys=Slow(cache._pools[3].keys.data))  # type: ignore[attr-defined]
+    cache.move(b"s", (Move(0, 0, 0, copied=True),))
+    assert 100 in cache.blocks

@@ -25,6 +25,7 @@ from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
+from swarm.worker.peers import Peers
 
 TEXT = [(11 * i) % 2000 + 50 for i in range(40)]
 KEY = "nobody-guesses-this-one"
@@ -97,3 +98,17 @@ def test_the_socket_that_a_killed_worker_left_behind_leads_nowhere_and_the_next_
     assert Path(address.removeprefix("unix:")).is_socket()
     assert near.address_of("w", 1, short) is None
     assert near.address_for("w", 1, short) == address
+
+
+async def test_an_address_that_another_rig_has_by_now_is_dialled_there_and_not_at_our_own_socket() -> None:
+    plan = plan_of([3, 8])
+    plan = replace(plan, workers=tuple(replace(w, rig="here") for w in plan.workers))
+    address = plan.worker("w1").address
+    async with workers_here(plan, commit=False):
+        peers = Peers(Credentials())
+        peers.know(plan, "w0")
+        ours = peers.stub(address)
+        assert peers._nearest(address).startswith("unix:") and peers.stub(address) is ours
+        peers.know(replace(plan, workers=(plan.worker("w0"), replace(plan.worker("w1"), rig="there"))), "w0")
+        assert peers._nearest(address) == address and peers.stub(address) is not ours
+        await peers.keep_only(())

@@ -1,4 +1,4 @@
-"""The compute thread: shard work first, nothing ends it, and what goes wrong inside a batch is that batch's alone."""
+"""The compute thread: shard work first, what goes wrong inside a batch is that batch's alone, and if it ends so does its Worker."""
 
 from __future__ import annotations
 
@@ -106,3 +106,14 @@ async def test_an_error_inside_a_shard_is_told_to_the_worker_that_asked(monkeypa
         assert "w1" in status.message
         current.experts = whole
         assert await client.ask(once)
+
+
+def test_a_thread_that_cannot_go_on_says_so_once_since_a_worker_without_it_would_answer_pings_and_compute_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failed = threading.Event()
+    compute = Compute(1, "test", failed.set)
+    with caplog.at_level(logging.CRITICAL):
+        compute.submit(lambda: [][0])
+        assert failed.wait(10)
+    compute.stop()

@@ -185,8 +185,9 @@ async def test_two_sessions_that_each_want_the_others_pages_do_not_wait_for_ever
 
 async def test_a_lease_that_ran_out_gives_the_pages_back_and_the_session_is_a_gap() -> None:
     async with small() as swarm:
-        session = await swarm.client.open(64, lease_s=0.2)
+        session = await swarm.client.open(64)
         before = bits(*await swarm.client.ask(step(session, TEXT, 0, 10)))
+        await swarm.client.reopen(session, 64, lease_s=0.2)
         await until(lambda: swarm.sessions() == [0, 0], "the lease did not end")
         assert swarm.used() == [0, 0]
         status = await swarm.client.fails(step(session, TEXT, 10, 11))

@@ -35,7 +35,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
 
 
 @asynccontextmanager
-async def client_of(swarm: Processes, patience_s: float = 30.0) -> AsyncIterator[Client]:
+async def client_of(swarm: Processes, patience_s: float = 120.0) -> AsyncIterator[Client]:
     source = FilePlan(swarm.plan_file)
     source.patience_s = patience_s
     async with open_client(source, Credentials()) as client:

@@ -1,0 +1,75 @@
+"""What becomes of a Worker between two orders of one change: it may be started anew, or be gone, at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from fake_worker import FakeWorker
+from memory_swarm import NEED, Swarm, offer
+
+from swarm.errors import Expired, Refused
+
+
+@pytest.fixture(autouse=True)
+def as_a_real_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Worker commits nothing that it has not loaded."""
+    real = FakeWorker.commit
+
+    async def commit(self: FakeWorker, epoch: int) -> None:
+        if epoch not in self.plans:
+            raise Refused(f"epoch {epoch} was not prepared here", self.name)
+        await real(self, epoch)
+
+    monkeypatch.setattr(FakeWorker, "commit", commit)
+
+
+async def test_a_worker_that_is_started_anew_while_others_load_serves_in_the_end(swarm: Swarm) -> None:
+    await swarm.coordinator.join(offer("a", 3 * NEED // 4, spread=True))
+    slow = swarm.agents.workers["b:7700"] = FakeWorker("b/cpu", swarm.agents.orders)
+    slow.hold_prepare.clear()
+    joining = asyncio.create_task(swarm.coordinator.join(offer("b", 3 * NEED // 4)))
+    await swarm.seen(lambda: any("b/cpu: prepare" in order for order in swarm.agents.orders))
+    restarted = swarm.agents.workers["a:7700"]
+    await swarm.seen(lambda: restarted.plans)
+    restarted.plans.clear()
+    restarted.epoch, restarted.pid, restarted.started = 0, restarted.pid + 1, time.monotonic()
+    await swarm.coordinator.worker_restarted("a", "a:7700")
+    slow.hold_prepare.set()
+    await joining
+    await swarm.seen(lambda: swarm.coordinator.published.plan)
+    assert swarm.used() == {"a/cpu", "b/cpu"}
+
+
+async def test_a_worker_that_is_lost_while_older_epochs_are_drained_is_planned_around(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await swarm.coordinator.join(offer("a", 2 * NEED, spread=True))
+    await swarm.coordinator.join(offer("b", 2 * NEED))
+    device = next(d for d in swarm.coordinator._roster.devices() if d.name == "a/cpu")
+    device.epochs.add(7)  # an earlier drain did not reach it
+    real = FakeWorker.drain
+
+    async def drain(self: FakeWorker, epoch: int, deadline_s: float) -> None:
+        if epoch == 7:
+            swarm.agents.workers["b:7700"].alive = False
+            swarm.coordinator.report_failure("b/cpu")
+            await swarm.seen(lambda: any(d.silent for d in swarm.coordinator._roster.devices()))
+        await real(self, epoch, deadline_s)
+
+    monkeypatch.setattr(FakeWorker, "drain", drain)
+    await swarm.coordinator.join(offer("c", 2 * NEED))
+    await swarm.seen(lambda: "b/cpu" not in swarm.used())
+    assert "c/cpu" in swarm.used()
+
+
+async def test_a_worker_that_said_nothing_while_it_was_measured_is_used_once_it_answers_again(swarm: Swarm) -> None:
+    worker = swarm.agents.workers["a:7700"] = FakeWorker("a/cpu", swarm.agents.orders)
+    worker.fail_measure = Expired("worker a/cpu did not answer in time")
+    joining = asyncio.create_task(swarm.coordinator.join(offer("a", 2 * NEED)))
+    await swarm.seen(lambda: worker.measured)
+    worker.fail_measure = None
+    await joining
+    await swarm.seen(lambda: swarm.coordinator.published.plan)
+    assert swarm.used() == {"a/cpu"}
