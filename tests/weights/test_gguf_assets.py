@@ -99,15 +99,25 @@ def test_texts_are_split_as_each_models_makers_split_them() -> None:
     assert "|".join(written) == SPLITS["gpt-4o"].pattern
 
 
+def test_deepseek_splits_in_steps_by_characters_and_digit_by_digit(tmp_path: Path) -> None:
+    own = trained("deepseek-llm")
+    found = tokenizers.Tokenizer.from_str(gguf_assets_of(tmp_path, bpe_metadata(own, "deepseek-llm"))["tokenizer.json"].decode())
+    text = "Größe Ωμέγα  it's 2024!? \n你好，世界。x_1 Ⅻ ა\t "
+    # Their punctuation goes from ":" to "~", letters included, and each step takes the pieces of the one before apart.
+    wanted = ["Gr", "öß", "e", " Ωμέγα", " ", " it", "'", "s", " ", "2", "0", "2", "4", "!?", " ", "\n", "你好", "，", "世界", "。",
+              "x", "_", "1", " ", "Ⅻ", " ", "ა", "\t "]  # fmt: skip
+    pieces = found.pre_tokenizer.pre_tokenize_str(text)
+    assert [text[first:last] for _, (first, last) in pieces] == wanted
+
+
 def trained(pre: str) -> tokenizers.Tokenizer:
     """A small byte-level BPE that splits text as the models with this `tokenizer.ggml.pre` do."""
     split = SPLITS[pre]
     made = tokenizers.Tokenizer(tokenizers.models.BPE(ignore_merges=split.whole))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not split.pattern)
-    made.pre_tokenizer = (
-        pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(split.pattern), "isolated"), byte_level])
-        if split.pattern else byte_level
-    )  # fmt: skip
+    patterns = [split.pattern, *split.then] if split.pattern else []
+    steps = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns]
+    made.pre_tokenizer = pre_tokenizers.Sequence([*steps, byte_level])
     made.normalizer = normalizers.NFC() if split.nfc else None
     made.decoder = decoders.ByteLevel()
     made.train_from_iterator(texts(), trainers.BpeTrainer(vocab_size=800, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))

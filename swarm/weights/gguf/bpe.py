@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swarm.errors import ModelError
+from swarm.weights.gguf.deepseek import STEPS
 from swarm.weights.gguf.metadata import Metadata
 from swarm.weights.gguf.vocabulary import CONTROL, PREFIX, UNUSED, USER_DEFINED, Vocabulary
 
@@ -27,6 +28,7 @@ class Split:
 
     Args:
         pattern: of the parts; empty for GPT-2's own, which the library has.
+        then: more patterns, each for what those before it left.
         whole: whether a part that is a token is not taken apart further (`ignore_merges`).
         bos: whether a text begins with bos where the metadata do not say.
         nfc: whether text is first composed (Unicode's form C).
@@ -36,6 +38,7 @@ class Split:
     whole: bool = False
     bos: bool = False
     nfc: bool = False
+    then: tuple[str, ...] = ()
 
 
 LLAMA3 = Split(ENDINGS + "|" + LEAD + r"\p{L}+|\p{N}{1,3}|" + OTHER, whole=True, bos=True)
@@ -45,6 +48,7 @@ GPT_4O = Split(f"{LEAD}{UPPER}*{LOWER}+{ENDINGS}?|{LEAD}{UPPER}+{LOWER}*{ENDINGS
 SPLITS = {
     "llama-bpe": LLAMA3, "llama3": LLAMA3, "llama-v3": LLAMA3, "pixtral": LLAMA3,
     "dbrx": Split(LLAMA3.pattern),
+    "deepseek-llm": Split(STEPS[0], then=STEPS[1:]),
     "qwen2": QWEN2, "deepseek-r1-qwen": QWEN2,
     "gpt-2": Split(""),
     "gpt-4o": GPT_4O,
@@ -106,8 +110,9 @@ def _added(token: int, vocabulary: Vocabulary) -> dict[str, Any]:
 def _pre_tokenizer(split: Split) -> dict[str, Any]:
     if not split.pattern:
         return _byte_level(use_regex=True)
-    first = {"type": "Split", "pattern": {"Regex": split.pattern}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [first, _byte_level(use_regex=False)]}
+    patterns = (split.pattern, *split.then)
+    steps = [{"type": "Split", "pattern": {"Regex": one}, "behavior": "Isolated", "invert": False} for one in patterns]
+    return {"type": "Sequence", "pretokenizers": [*steps, _byte_level(use_regex=False)]}
 
 
 def _byte_level(use_regex: bool) -> dict[str, Any]:
