@@ -10,7 +10,7 @@ from swarm.client.sampling import Sampling
 
 MORE = 20
 """Tokens of an answer before something happens, and after it."""
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 class Chat:

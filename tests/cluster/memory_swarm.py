@@ -15,7 +15,7 @@ from swarm.plan import Plan
 
 TARGET = Target("nano", "fp32", sessions=1, context=64)
 NEED = needed_bytes(MODELS["nano"], Load(1, 64))
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 def offer(rig: str, *sizes: int, spread: bool = False) -> RigOffer:

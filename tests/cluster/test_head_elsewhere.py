@@ -23,7 +23,7 @@ from cluster.target import Target
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2_grpc
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 @asynccontextmanager

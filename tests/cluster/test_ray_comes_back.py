@@ -11,7 +11,7 @@ from cluster import rig
 from cluster.rig import Rig, RigSettings
 from swarm.errors import NoSwarm
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 class RayOfMemory:

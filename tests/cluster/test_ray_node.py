@@ -26,7 +26,7 @@ from swarm.wire.credentials import Credentials
 
 PORTS = Ports.lay_out("7700-7731", 3)
 SETTINGS = RayNodeSettings("10.0.0.2", PORTS, "token", Path("/tmp/x"), "rig-id")
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 
 
 def until(there: Callable[[], object]) -> None:

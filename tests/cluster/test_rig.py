@@ -33,7 +33,7 @@ from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1 import swarm_pb2_grpc
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 ROOT = Path(__file__).parent.parent.parent
 
 

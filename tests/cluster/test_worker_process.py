@@ -17,7 +17,7 @@ from cluster.spare import Spare
 from cluster.worker_process import WorkerOrder, WorkerProcess
 from swarm.errors import DeviceError
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 LIVES_LEFT = """
 import sys
 from pathlib import Path
