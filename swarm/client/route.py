@@ -148,6 +148,7 @@ class RouteStreams:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()  # how they ended knows these streams
         for channel in self._channels.values():
             await channel.close(None)
 

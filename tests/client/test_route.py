@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
 pytest.importorskip("torch", reason="the Workers of these tests need it")
 
+import psutil
 from plans import free_addresses, plan_of
 from questions import GREEDY, answer, questions
 from swarm_processes import InMemory, prepare, until, workers_here
 
+from swarm.client import trouble
 from swarm.client.client import open_client
 from swarm.client.route import RouteStreams
+from swarm.client.session import Session
 from swarm.errors import Lost, WrongKey
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
@@ -51,7 +55,7 @@ async def test_a_route_that_breaks_tells_every_session_and_takes_no_more_steps()
             streams = streams_to(plan)
             await streams.start()
             waiting = [streams.attach(bytes([i]) * 16) for i in range(3)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             events = [await events.get() for events in waiting]
         assert all(isinstance(event.error, Lost) and "w1" in str(event.error) for event in events)
         with pytest.raises(Lost, match="w1"):
@@ -136,7 +140,7 @@ async def test_a_conversation_that_waits_for_room_survives_a_new_plan() -> None:
             async for _ in pieces:
                 pass
             assert running.answer.tokens == STORY.answer
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert await asked == STORY.answer[:20]
 
 
@@ -148,6 +152,35 @@ async def test_gone_workers_do_not_keep_a_conversation_from_closing() -> None:
         client = await client_context.__aenter__()
         talk = client.conversation()
         await answer(talk, STORY.prompt, 3)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await talk.close()
         await client_context.__aexit__(None, None, None)
+
+
+async def test_a_client_that_tries_again_and_again_keeps_no_socket_of_what_it_tried_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not Python collects what points at itself meanwhile."""
+    monkeypatch.setattr(trouble, "BACKOFF_S", (0.01,))
+    plan = plan_of([4, 8])
+    tried, really = 0, RouteStreams.start
+
+    async def counted(streams: RouteStreams) -> None:
+        nonlocal tried
+        tried += 1
+        await really(streams)
+
+    monkeypatch.setattr(RouteStreams, "start", counted)
+    gc.collect()
+    gc.disable()
+    try:
+        async with workers_here(plan, only={"w1"}), open_client(InMemory(plan), Credentials()) as client:
+            session = Session(client)
+            session.replace([1, 2, 3])
+            asking = asyncio.create_task(session.traverse(0, lambda *_: pb.Ask()))
+            await until(lambda: tried >= 2, "it does not try")
+            before = psutil.Process().num_fds()
+            await until(lambda: tried >= 12, "it does not try again")
+            await until(lambda: psutil.Process().num_fds() < before + 10, "sockets stay")
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+    finally:
+        gc.enable()
