@@ -19,8 +19,10 @@ MORE_BYTES = 160 * 2**20
 """What the allocators of one process may keep: glibc's arenas, and torch's."""
 NOT_COUNTED = ("relay", "idle")
 """The relay is ours, and has two descriptors for each connection of others; Ray keeps empty processes as it sees fit."""
-ROLES = {"swarm.worker": "worker", "rig_process": "rig", "control_process": "control", "relay_process": "relay", "chaos": "chats"}
+ROLES = {"swarm.worker": "worker", "rig_process": "rig", "control_process": "control", "relay_process": "relay"}
 ROLES |= {
+    "chaos/chaos.py": "chats",
+    "chaos/soak.py": "chats",
     "cluster.keeper": "keeper",
     "raylet/raylet": "raylet",
     "gcs_server": "gcs",
