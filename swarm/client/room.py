@@ -99,6 +99,9 @@ class RoomSearch:
             for task in self._asking.values():
                 task.cancel()
             await asyncio.gather(*self._asking.values(), return_exceptions=True)
+            # An error knows the calls that raised it, and so this one: closed streams would stay with it, and their sockets.
+            news = None
+            self._failed.clear()
 
     async def _next(self, seconds: float) -> _Queued | _Opened | _Failed | None:
         try:

@@ -117,6 +117,7 @@ class Routes:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            tasks.clear()  # one knows the error that knows this call: closed streams would stay until Python looks for circles
 
     def _known_lost(self) -> set[int]:
         now = time.monotonic()
