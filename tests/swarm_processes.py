@@ -59,7 +59,7 @@ async def workers_here(
 class InMemory:
     """The in-memory twin of a PlanSource: the test says which Plan is in force."""
 
-    patience_s = 20.0
+    patience_s = 60.0
     waiting = ""
 
     def __init__(self, plan: Plan) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-LIMIT_S = 180
+LIMIT_S = 120
 
 
 @dataclass(frozen=True)

@@ -37,5 +37,5 @@ def test_a_second_signal_cuts_the_polite_end_short(number: signal.Signals) -> No
         for said in ("serves", "leaves"):
             assert rig.stdout.readline() == f"{said}\n"
             rig.send_signal(number)
-        out, err = rig.communicate(timeout=20)
+        out, err = rig.communicate(timeout=60)
     assert (rig.returncode, out) == (0, "gone\n") and "at once" in err and "Traceback" not in err

@@ -142,7 +142,7 @@ def door(request: pytest.FixtureRequest) -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     yield address[0]
     loop.call_soon_threadsafe(stop.set)
     thread.join(10)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-LIMIT_S = 30.0
+LIMIT_S = 90.0
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 

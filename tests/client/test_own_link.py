@@ -60,7 +60,7 @@ class Cards:
 async def test_watts_are_those_of_all_cards_and_nobody_is_asked_where_none_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swarm.client.power.LOOK_S", 0.0)
     cards = Cards(200.0, 0.0, 150.5)
-    async with asyncio.timeout(10), measured(cast(Counters, cards), await Cards(20.0).look()) as power:
+    async with asyncio.timeout(60), measured(cast(Counters, cards), await Cards(20.0).look()) as power:
         while power.watts != 350.5:
             await asyncio.sleep(0)
     async with measured(cast(Counters, None), await Cards(0.0).look()) as power:

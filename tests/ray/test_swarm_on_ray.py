@@ -38,7 +38,7 @@ async def expect_agents(dashboard: str, names: set[str]) -> None:
         shown.update(await asyncio.to_thread(shown_actors, dashboard))
         return {n for n in shown if n != "swarm-coordinator"} == names
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await look():
             await asyncio.sleep(0.2)
     assert all(shown[name] == name for name in names)

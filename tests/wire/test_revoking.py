@@ -72,7 +72,7 @@ async def revoke(who: Credentials, address: str, *guests: Guest) -> list[str]:
 async def how_it_ends(call: Any) -> Exception:
     """The error that a stream ends with."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
                 pass
     return from_rpc(raised.value, "it")

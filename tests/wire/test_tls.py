@@ -94,7 +94,7 @@ async def send(address: str, junk: bytes) -> None:
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(junk)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with contextlib.suppress(ConnectionError):
             await reader.read()
     writer.close()

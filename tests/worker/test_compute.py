@@ -30,13 +30,13 @@ def compute() -> Iterator[Compute]:
 def finish(compute: Compute) -> None:
     done = threading.Event()
     compute.submit(done.set)
-    assert done.wait(10)
+    assert done.wait(60)
 
 
 def test_shard_work_goes_before_stage_work(compute: Compute) -> None:
     order: list[str] = []
     begin = threading.Event()
-    compute.submit(lambda: begin.wait(10))  # type: ignore[arg-type,return-value]
+    compute.submit(lambda: begin.wait(60))  # type: ignore[arg-type,return-value]
     compute.submit(lambda: order.append("stage"))
     compute.submit_shard(lambda: order.append("shard"))
     begin.set()
@@ -115,5 +115,5 @@ def test_a_thread_that_cannot_go_on_says_so_once_since_a_worker_without_it_would
     compute = Compute(1, "test", failed.set)
     with caplog.at_level(logging.CRITICAL):
         compute.submit(lambda: [][0])
-        assert failed.wait(10)
+        assert failed.wait(60)
     compute.stop()

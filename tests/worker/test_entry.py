@@ -49,7 +49,7 @@ async def busy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Busy]:
 
     def slowly(stage: Stage, h: torch.Tensor, rows: Rows, *rest: Any) -> torch.Tensor:
         computing.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return really(stage, h, rows, *rest)
 
     async with workers_here(plan) as workers, raw(plan) as client:
@@ -118,5 +118,5 @@ async def test_the_next_step_waits_for_no_report_of_the_one_before(monkeypatch: 
     plan = plan_of([4, 8], in_flight=1)
     story = questions("stories")[0]
     async with workers_here(plan), open_client(InMemory(plan), Credentials()) as client:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert await ask_all(client, [story], at_once=1) == [story.answer]

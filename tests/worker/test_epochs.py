@@ -239,7 +239,7 @@ async def test_loading_that_is_cancelled_inside_a_tensor_gives_that_one_back_too
 
     def slowly(loader: Loader, block: int, index: int) -> ExpertWeights:
         reading.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return really(loader, block, index)
 
     async with chat([4, 8], ["w0", "w1"]) as telling:
@@ -339,7 +339,7 @@ async def test_a_worker_left_without_a_stage_keeps_no_reservation() -> None:
                 worker.commit(after.epoch)
             await asyncio.gather(*(worker.drain(before.epoch, 5.0) for worker in workers.values()))
             assert workers["w1"].status().sessions == 0
-        async with raw(again) as client, asyncio.timeout(10):
+        async with raw(again) as client, asyncio.timeout(60):
             await client.release(gone)  # the first Worker, which always had a Stage, waits for this or the lease
             assert await client.open(64)
 
@@ -386,7 +386,7 @@ def held_up(computing: threading.Event, go_on: threading.Event) -> Callable[...,
 
     def forward(stage: Stage, h: torch.Tensor, rows: Rows, *rest: Any) -> torch.Tensor:
         computing.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return really(stage, h, rows, *rest)
 
     return forward

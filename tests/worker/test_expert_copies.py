@@ -68,7 +68,7 @@ async def test_a_holder_that_is_back_is_asked_again() -> None:
     plan = copied()
     async with workers_here(plan, only={"w0"}), open_client(InMemory(plan), Credentials()) as client:
         assert await answer(client.conversation(), STORY.prompt, 20) == STORY.answer[:20]
-        async with workers_here(plan, only={"w1"}) as back, asyncio.timeout(20):
+        async with workers_here(plan, only={"w1"}) as back, asyncio.timeout(60):
             while not back["w1"].status().busy_s:
                 assert await answer(client.conversation(), STORY.prompt, 20) == STORY.answer[:20]
 
@@ -79,7 +79,7 @@ async def test_a_silent_holder_is_waited_for_once_and_asked_again_when_it_answer
 
     def late(shards: Shards, *rest: Any) -> None:
         asked.append(rest)
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         really(shards, *rest)
 
     monkeypatch.setattr(copy_holder, "FIRST_S", 0.05)
@@ -89,7 +89,7 @@ async def test_a_silent_holder_is_waited_for_once_and_asked_again_when_it_answer
         assert await answer(talk, STORY.prompt, 20) == STORY.answer[:20]
         assert len(asked) == 1
         go_on.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(asked) == 1:
                 assert await answer(talk, STORY.prompt, 20) == STORY.answer[:20]
 

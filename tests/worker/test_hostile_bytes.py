@@ -68,7 +68,7 @@ async def refusal(address: str, method: str, many: bool, *messages: bytes) -> gr
     async with grpc.aio.insecure_channel(address, options=options) as channel:
         call: Any = (channel.stream_stream if many else channel.unary_stream)(method, _same, _same)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 async for _ in call(_each(messages)) if many else call(messages[0]):
                     pass
     return raised.value
@@ -156,7 +156,7 @@ class Hopping:
         where = {"model_id": self.plan.model.model_id, "epoch": self.plan.epoch, "route": 0, "id": 7} | changed
         await self.call.write(pb.MicroBatch(steps=steps, hidden=hidden, **where))
         failed: list[pb.StepStatus] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 report = await self.call.read()
                 assert report.id == where["id"]
@@ -335,7 +335,7 @@ async def _all(*messages: bytes) -> AsyncIterator[bytes]:
 async def drained(call: Any) -> grpc.StatusCode:
     """How a stream ends that nothing more is written to."""
     with contextlib.suppress(grpc.aio.AioRpcError):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for _ in call:
                 pass
     code: grpc.StatusCode = await call.code()

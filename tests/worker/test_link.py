@@ -57,7 +57,7 @@ async def test_messages_go_out_in_order_over_one_stream() -> None:
     ends = Ends()
     for message in "abc":
         ends.link.send(message)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not ends.streams:
             await asyncio.sleep(0)
         assert [await ends.streams[0].written.get() for _ in range(3)] == ["a", "b", "c"]
@@ -68,7 +68,7 @@ async def test_messages_go_out_in_order_over_one_stream() -> None:
 async def test_a_stream_that_breaks_says_why_once_and_the_next_message_opens_another() -> None:
     ends = Ends()
     ends.link.send("a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not ends.streams:
             await asyncio.sleep(0)
         await ends.streams[0].written.get()
@@ -86,7 +86,7 @@ async def test_a_stream_that_breaks_says_why_once_and_the_next_message_opens_ano
 async def test_what_was_not_written_when_the_stream_broke_is_not_sent_on_the_next() -> None:
     ends = Ends()
     ends.link.send("a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not ends.streams:
             await asyncio.sleep(0)
         await ends.streams[0].written.get()
@@ -108,7 +108,7 @@ async def test_what_was_not_written_when_the_stream_broke_is_not_sent_on_the_nex
 async def test_a_stream_that_the_other_side_ends_is_broken_too() -> None:
     ends = Ends()
     ends.link.send("a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not ends.streams:
             await asyncio.sleep(0)
         ends.streams[0].replies.put_nowait("an answer")
@@ -120,7 +120,7 @@ async def test_a_stream_that_the_other_side_ends_is_broken_too() -> None:
 async def test_a_closed_link_opens_no_stream_and_says_so() -> None:
     ends = Ends()
     ends.link.send("a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not ends.streams:
             await asyncio.sleep(0)
         await ends.link.close()

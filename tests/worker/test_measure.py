@@ -48,7 +48,7 @@ def test_the_planner_counts_the_kernels_that_a_block_is_divided_by() -> None:
 
 async def test_a_worker_answers_products_at_growing_rows_the_time_to_start_a_kernel_and_its_memory() -> None:
     async with one_worker() as (worker, stub):
-        reply = await stub.Measure(pb.MeasureRequest(**SMALL | {"budget_s": 4}, patience_s=5))
+        reply = await stub.Measure(pb.MeasureRequest(**SMALL | {"budget_s": 4}, patience_s=30))
         rows = [p.rows for p in reply.products]
         assert rows == list(ROWS)[: len(rows)] and len(rows) > 2  # as many as a busy machine had time for
         assert all(1e-13 < p.seconds_a_byte < 1e-5 for p in reply.products)
@@ -59,7 +59,9 @@ async def test_a_worker_answers_products_at_growing_rows_the_time_to_start_a_ker
 
 async def test_measuring_keeps_to_its_budget_and_gives_the_thread_back_in_between() -> None:
     async with one_worker() as (worker, stub):
-        asked = asyncio.ensure_future(stub.Measure(pb.MeasureRequest(dtype="fp32", hidden=512, ffn=1024, budget_s=1, patience_s=5)))
+        asked = asyncio.ensure_future(
+            stub.Measure(pb.MeasureRequest(dtype="fp32", hidden=512, ffn=1024, budget_s=1, patience_s=30))
+        )
         waits = []
         while not asked.done():
             began, served = time.monotonic(), threading.Event()
@@ -90,7 +92,7 @@ async def test_measuring_ends_when_somebody_asks_for_a_step_and_the_step_is_serv
         plan = worker.epochs.current.plan  # type: ignore[union-attr]
         async with raw(plan) as client:
             session = await client.open(64)
-            request = pb.MeasureRequest(dtype="fp32", hidden=512, ffn=1024, budget_s=20, patience_s=5)
+            request = pb.MeasureRequest(dtype="fp32", hidden=512, ffn=1024, budget_s=20, patience_s=30)
             asked = asyncio.ensure_future(measure(worker, request))
             await until(worker.ordering.locked, "measuring does not start")
             assert await client.ask(step(session, [5, 6, 7], 0, 1))
@@ -100,14 +102,14 @@ async def test_measuring_ends_when_somebody_asks_for_a_step_and_the_step_is_serv
 
 async def test_two_do_not_measure_at_once_and_one_who_gave_up_is_no_hindrance() -> None:
     async with one_worker() as (worker, _):
-        long = pb.MeasureRequest(dtype="fp32", hidden=64, ffn=128, budget_s=20, patience_s=5)
+        long = pb.MeasureRequest(dtype="fp32", hidden=64, ffn=128, budget_s=20, patience_s=30)
         first = asyncio.ensure_future(measure(worker, long))
         await until(worker.ordering.locked, "measuring does not start")
         with pytest.raises(Full, match="being measured"):
             await measure(worker, pb.MeasureRequest(**SMALL))
         first.cancel()
         await asyncio.wait({first})
-        assert (await measure(worker, pb.MeasureRequest(**SMALL, patience_s=5))).products
+        assert (await measure(worker, pb.MeasureRequest(**SMALL, patience_s=30))).products
 
 
 async def test_memory_is_given_back_after_measuring_and_after_giving_up() -> None:
@@ -121,7 +123,7 @@ async def test_memory_is_given_back_after_measuring_and_after_giving_up() -> Non
                 return real(self, rows, guess)
 
             patch.setattr(measure_file.Products, "run", run)
-            await measure(worker, pb.MeasureRequest(**SMALL, patience_s=5))
+            await measure(worker, pb.MeasureRequest(**SMALL, patience_s=30))
             asked = asyncio.ensure_future(measure(worker, pb.MeasureRequest(**SMALL | {"budget_s": 20})))
             await until(lambda: len(held) > 0, "measuring does not start")
             asked.cancel()
@@ -146,8 +148,8 @@ async def test_a_device_that_runs_out_while_it_is_measured_says_so_and_serves_on
 
         monkeypatch.setattr(measure_file.Products, "run", runs_out)
         with pytest.raises(DeviceError, match="ran out of memory"):
-            await measure(worker, pb.MeasureRequest(**SMALL, patience_s=5))
-        assert (await measure(worker, pb.MeasureRequest(**SMALL, patience_s=5))).products
+            await measure(worker, pb.MeasureRequest(**SMALL, patience_s=30))
+        assert (await measure(worker, pb.MeasureRequest(**SMALL, patience_s=30))).products
 
 
 def test_a_dtype_without_units_of_its_own_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:

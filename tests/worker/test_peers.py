@@ -44,7 +44,7 @@ class Middle:
         call = self.stage.Hop()
         await call.write(frame)
         failed: list[pb.StepStatus] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 report = await call.read()
                 assert report.id == frame.id
@@ -56,7 +56,7 @@ class Middle:
     async def ask_experts(self, request: pb.ExpertRequest) -> pb.ExpertReply:
         call = self.shards.Experts()
         await call.write(request)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             reply: pb.ExpertReply = await call.read()
         call.cancel()
         return reply

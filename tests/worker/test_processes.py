@@ -147,7 +147,7 @@ async def test_an_owned_worker_ends_when_its_owner_lets_go_of_its_input() -> Non
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"a key\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             assert (await process.stdout.readline()).decode().strip() == f"ready {address}"
             process.stdin.close()
             assert await process.wait() == 0

@@ -45,7 +45,7 @@ async def test_an_entry_that_says_nothing_keeps_nobody_waiting_who_has_another_r
     with processes(routes_plan(*TWO), tmp_path) as swarm:
         swarm.signal("a0", signal.SIGSTOP)
         try:
-            async with open_client(FilePlan(swarm.plan_file), Credentials()) as client, asyncio.timeout(20):
+            async with open_client(FilePlan(swarm.plan_file), Credentials()) as client, asyncio.timeout(60):
                 talks = [client.conversation() for _ in STORIES]
                 asked = (answer(talk, q.prompt, 20) for talk, q in zip(talks, STORIES, strict=True))
                 assert await asyncio.gather(*asked) == [q.answer[:20] for q in STORIES]

@@ -38,7 +38,7 @@ async def test_a_card_is_asked_beside_and_what_it_said_last_stands_in_the_status
     sensors = Sensors("cuda:1", ask, lambda device: f"GPU-of-{device}")
     first, later = pb.WorkerStatus(), pb.WorkerStatus()
     sensors.tell(first)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not later.watts:
             await asyncio.sleep(0)
             sensors.tell(later)
