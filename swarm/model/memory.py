@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import Protocol
 
 import torch
@@ -38,3 +40,9 @@ class Sized(Protocol):
 def num_bytes(*weights: Tensor | Sized | None) -> int:
     """What the weights weigh, in bytes; those that are not there weigh nothing."""
     return sum(w.numel() * w.element_size() if isinstance(w, Tensor) else w.num_bytes for w in weights if w is not None)
+
+
+def trim() -> None:
+    """Hand what was freed back to the operating system, where malloc would keep it in heaps with holes, one a thread."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)

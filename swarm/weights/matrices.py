@@ -10,6 +10,7 @@ from torch import Tensor
 
 from swarm.bits import Bits, Form
 from swarm.config import fits
+from swarm.model.memory import trim
 from swarm.model.product import Weight
 from swarm.model.quant.matrix import matrix_of
 from swarm.weights.codes import Codes
@@ -78,7 +79,10 @@ class Matrices:
                 codes = [mine or self._quantized(role, part, form) for part, mine in zip(parts, own, strict=True)]
             else:
                 codes = self._all_quantized(role, parts, form, rehearsal, inputs)
-            return matrix_of(codes, self.dtype).to(self.device)
+            matrix = matrix_of(codes, self.dtype).to(self.device)
+            del codes
+            trim()
+            return matrix
         out = torch.empty((sum(p.shape[0] for p in parts), parts[0].shape[1]), dtype=self.dtype, device=self.device)
         at = 0
         for part in parts:
@@ -111,4 +115,5 @@ class Matrices:
     def _quantized(self, role: str, part: Part, form: Form, w: Tensor | None = None, inputs: Inputs | None = None) -> Codes:
         made = quantize(w if w is not None else part.read(torch.float32), form, inputs, self.dtype)
         self.losses.append(Loss(part.name, role, made.error, part.entry.auto_form is not None))
+        trim()
         return made.codes

@@ -6,9 +6,7 @@ gives back those that no other epoch needs. Blocks that stay are never loaded tw
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -18,7 +16,7 @@ import torch
 from swarm.config import Sizes
 from swarm.model.block import BlockCore
 from swarm.model.experts import ExpertWeights
-from swarm.model.memory import num_bytes
+from swarm.model.memory import num_bytes, trim
 from swarm.model.stage import Head
 from swarm.plan import Model, Plan
 from swarm.weights.cache.tree import Weights
@@ -150,5 +148,4 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
+    trim()
