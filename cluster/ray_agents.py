@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc.aio
@@ -32,11 +35,13 @@ from cluster.ray_node import LABEL, NAMESPACE
 from cluster.roster import Device
 from cluster.weights_orders import FetchOrder, SurveyOrder
 from swarm.errors import NoSwarm, SwarmError
+from swarm.logs.file import LogFile
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
+from swarm.wire.v1 import rig_pb2, rig_pb2_grpc, worker_pb2_grpc
 from swarm.wire.v1 import worker_pb2 as pb
-from swarm.wire.v1 import worker_pb2_grpc
 
+_LOG = logging.getLogger(__name__)
 APPOINT_S = 30.0
 AGAIN_S = 0.2
 GAUGE_S = 5.0
@@ -48,13 +53,15 @@ class AgentActor:
 
     def __init__(self, credentials: Credentials, address: str, worker: str, holding: str) -> None:
         self._credentials, self._address, self._worker, self._holding = credentials, address, worker, holding
+        self._answers = True
 
     def __repr__(self) -> str:
         return self._holding
 
     async def open(self) -> None:
-        """Make the channel in the actor's own loop, and report gauges from now on."""
-        self._stub = worker_pb2_grpc.WorkerServiceStub(self._credentials.channel(self._address))
+        """Make the channel in the actor's own loop; keep a log and report gauges from now on."""
+        self._channel = self._credentials.channel(self._address)
+        self._stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
         self._gauges = asyncio.create_task(self._report())
 
     async def describe(self, request: bytes) -> bytes:
@@ -70,20 +77,43 @@ class AgentActor:
             loading.cancel()  # the Worker stops loading when its call ends, and not before
 
     async def commit(self, epoch: int) -> None:
+        _LOG.info("epoch %d: has it serve", epoch)
         await self._stub.Commit(pb.EpochRequest(epoch=epoch), timeout=ORDER_S)
 
     async def drain(self, epoch: int, deadline_s: float) -> None:
+        _LOG.info("epoch %d: has it given back", epoch)
         await self._stub.Drain(pb.EpochRequest(epoch=epoch, deadline_s=deadline_s), timeout=deadline_s + ORDER_S)
 
     async def _report(self) -> None:
+        await self._keep_log()
         metrics, readings = RayMetrics(), Readings(self._worker)
         while True:
             try:
                 status: pb.WorkerStatus | None = await self._stub.Status(pb.WorkerStatusRequest(), timeout=GAUGE_S)
             except grpc.aio.AioRpcError:
                 status = None
+            self._notice(status is not None)
             metrics.report(readings.of(status))
             await asyncio.sleep(GAUGE_S)
+
+    async def _keep_log(self) -> None:
+        """Beside its Worker's, until this process ends. Where the Worker does not say where that is, there is none."""
+        asked = rig_pb2_grpc.RigServiceStub(self._channel).Logs(rig_pb2.LogsRequest(since=1.0), timeout=GAUGE_S)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            async for reply in asked:
+                rig, _, device = self._worker.partition("/")
+                if reply.folder:
+                    LogFile(Path(reply.folder), rig, f"agent {device}").__enter__()
+                    _LOG.info("stands for %s, process %d", self._holding, os.getpid())
+                break
+        asked.cancel()
+
+    def _notice(self, answers: bool) -> None:
+        if answers != self._answers:
+            _LOG.log(
+                logging.INFO if answers else logging.WARNING, "its worker %s", "answers again" if answers else "does not answer"
+            )
+        self._answers = answers
 
 
 class RayAgent:

@@ -37,7 +37,7 @@ class RigServicer(RigServiceServicer):
         self._swarm = ""
 
     async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogsReply]:
-        yield pb.LogsReply(rig_id=self._rig_id(), clock=time.time())
+        yield pb.LogsReply(rig_id=self._rig_id(), clock=time.time(), folder=str(self._logs or ""))
         if self._logs is None:
             return
         reader = Reader(self._logs, time.time() - request.since if request.since else 0.0)

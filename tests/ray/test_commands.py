@@ -247,7 +247,8 @@ def test_logs_tell_what_all_processes_said_with_a_silent_coordinator_too_and_hol
     assert ran.code == 0 and "these are the logs that can be had without it" in ran.err
     records = [json.loads(line) for line in ran.out.splitlines()]
     assert [r["at"] for r in records] == sorted(r["at"] for r in records)
-    assert {"up", "coordinator", "worker cpu:0", "worker cpu:1", "worker cpu:2"} <= {r["process"] for r in records}
+    processes = {"up", "coordinator", "agent cpu:0", "worker cpu:0", "worker cpu:1", "worker cpu:2"}
+    assert processes <= {r["process"] for r in records}
     assert any("serves at" in r["said"] for r in records) and any("is in force: nano" in r["said"] for r in records)
     assert not [word for word in ("France", "Paris", "grass", "ray start") if word in ran.out]
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12swarm/v1/rig.proto\x12\x08swarm.v1\",\n\x0bLogsRequest\x12\r\n\x05since\x18\x01 \x01(\x01\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"9\n\tLogsReply\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\x12\r\n\x05\x63lock\x18\x02 \x01(\x01\x12\r\n\x05lines\x18\x03 \x03(\t\"\x1c\n\x0b\x43\x61llRequest\x12\r\n\x05swarm\x18\x01 \x01(\t\"\x1a\n\tCallReply\x12\r\n\x05swarm\x18\x01 \x01(\t\"\x0f\n\rModelsRequest\"j\n\x0bStoredModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x11\n\tlast_used\x18\x05 \x01(\x01\x12\r\n\x05whole\x18\x06 \x01(\x08\"X\n\x0bModelsReply\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\x12%\n\x06models\x18\x02 \x03(\x0b\x32\x15.swarm.v1.StoredModel\x12\x12\n\nfree_bytes\x18\x03 \x01(\x04\x32\xb0\x01\n\nRigService\x12\x34\n\x04Logs\x12\x15.swarm.v1.LogsRequest\x1a\x13.swarm.v1.LogsReply0\x01\x12\x38\n\x06Models\x12\x17.swarm.v1.ModelsRequest\x1a\x15.swarm.v1.ModelsReply\x12\x32\n\x04\x43\x61ll\x12\x15.swarm.v1.CallRequest\x1a\x13.swarm.v1.CallReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12swarm/v1/rig.proto\x12\x08swarm.v1\",\n\x0bLogsRequest\x12\r\n\x05since\x18\x01 \x01(\x01\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"I\n\tLogsReply\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\x12\r\n\x05\x63lock\x18\x02 \x01(\x01\x12\r\n\x05lines\x18\x03 \x03(\t\x12\x0e\n\x06\x66older\x18\x04 \x01(\t\"\x1c\n\x0b\x43\x61llRequest\x12\r\n\x05swarm\x18\x01 \x01(\t\"\x1a\n\tCallReply\x12\r\n\x05swarm\x18\x01 \x01(\t\"\x0f\n\rModelsRequest\"j\n\x0bStoredModel\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\x12\x11\n\tlast_used\x18\x05 \x01(\x01\x12\r\n\x05whole\x18\x06 \x01(\x08\"X\n\x0bModelsReply\x12\x0e\n\x06rig_id\x18\x01 \x01(\t\x12%\n\x06models\x18\x02 \x03(\x0b\x32\x15.swarm.v1.StoredModel\x12\x12\n\nfree_bytes\x18\x03 \x01(\x04\x32\xb0\x01\n\nRigService\x12\x34\n\x04Logs\x12\x15.swarm.v1.LogsRequest\x1a\x13.swarm.v1.LogsReply0\x01\x12\x38\n\x06Models\x12\x17.swarm.v1.ModelsRequest\x1a\x15.swarm.v1.ModelsReply\x12\x32\n\x04\x43\x61ll\x12\x15.swarm.v1.CallRequest\x1a\x13.swarm.v1.CallReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,17 +35,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGSREQUEST']._serialized_start=32
   _globals['_LOGSREQUEST']._serialized_end=76
   _globals['_LOGSREPLY']._serialized_start=78
-  _globals['_LOGSREPLY']._serialized_end=135
-  _globals['_CALLREQUEST']._serialized_start=137
-  _globals['_CALLREQUEST']._serialized_end=165
-  _globals['_CALLREPLY']._serialized_start=167
-  _globals['_CALLREPLY']._serialized_end=193
-  _globals['_MODELSREQUEST']._serialized_start=195
-  _globals['_MODELSREQUEST']._serialized_end=210
-  _globals['_STOREDMODEL']._serialized_start=212
-  _globals['_STOREDMODEL']._serialized_end=318
-  _globals['_MODELSREPLY']._serialized_start=320
-  _globals['_MODELSREPLY']._serialized_end=408
-  _globals['_RIGSERVICE']._serialized_start=411
-  _globals['_RIGSERVICE']._serialized_end=587
+  _globals['_LOGSREPLY']._serialized_end=151
+  _globals['_CALLREQUEST']._serialized_start=153
+  _globals['_CALLREQUEST']._serialized_end=181
+  _globals['_CALLREPLY']._serialized_start=183
+  _globals['_CALLREPLY']._serialized_end=209
+  _globals['_MODELSREQUEST']._serialized_start=211
+  _globals['_MODELSREQUEST']._serialized_end=226
+  _globals['_STOREDMODEL']._serialized_start=228
+  _globals['_STOREDMODEL']._serialized_end=334
+  _globals['_MODELSREPLY']._serialized_start=336
+  _globals['_MODELSREPLY']._serialized_end=424
+  _globals['_RIGSERVICE']._serialized_start=427
+  _globals['_RIGSERVICE']._serialized_end=603
 # @@protoc_insertion_point(module_scope)

@@ -16,14 +16,16 @@ class LogsRequest(_message.Message):
     def __init__(self, since: _Optional[float] = ..., follow: bool = ...) -> None: ...
 
 class LogsReply(_message.Message):
-    __slots__ = ("rig_id", "clock", "lines")
+    __slots__ = ("rig_id", "clock", "lines", "folder")
     RIG_ID_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     LINES_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
     rig_id: str
     clock: float
     lines: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, rig_id: _Optional[str] = ..., clock: _Optional[float] = ..., lines: _Optional[_Iterable[str]] = ...) -> None: ...
+    folder: str
+    def __init__(self, rig_id: _Optional[str] = ..., clock: _Optional[float] = ..., lines: _Optional[_Iterable[str]] = ..., folder: _Optional[str] = ...) -> None: ...
 
 class CallRequest(_message.Message):
     __slots__ = ("swarm",)
