@@ -28,7 +28,9 @@ PATIENCE = 32.0
 HELD_BACK = "the swarm has changed its plan a moment ago: chats that were under way come first; the answer begins then"
 
 ASK_AFTER = 0.25
-"""The share of what is allowed without a word after which a Worker is asked whether it is there; the rest it has to answer in."""
+"""The share of what is allowed without a word after which a Worker is asked whether it is there; it has the rest to answer in."""
+PING_S = 2.0
+"""And at least this: its loop answers at once, whatever it computes, but on a busy machine a loop stands still at times."""
 
 AskFor = Callable[[int, int], pb.Ask]
 """What to ask of the rows `start` to `end` of the Session."""
@@ -184,7 +186,7 @@ class Session:
                 async with asyncio.timeout(wait):  # not wait_for: 3.11's swallows a Ctrl-C that comes with the answer
                     return await self._collect(headers, found)
             except TimeoutError:
-                await streams.check_there(allowed * (1 - ASK_AFTER))
+                await streams.check_there(max(PING_S, allowed * (1 - ASK_AFTER)))
             if (waited := time.monotonic() - started) > PATIENCE * allowed:
                 raise Lost(f"no answer in {waited:.0f} s from {_called(streams)}, though its workers are there") from None
             if waited >= allowed and not slow:
