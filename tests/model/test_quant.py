@@ -121,3 +121,20 @@ def test_what_is_compiled_unpacks_to_the_same_bits(form: str, monkeypatch: pytes
     quick = [matrix.dense() for matrix in matrices]
     monkeypatch.setattr(planes, "compiled", lambda: None)
     assert all(torch.equal(dense, matrix.dense()) for dense, matrix in zip(quick, matrices, strict=True))
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_threads_that_share_the_tiles_change_no_bit(inference: bool) -> None:
+    codes, before = made(1100, 128, "int4/32"), torch.get_num_threads()
+    answers = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with torch.inference_mode(inference):
+                x = drawn(FEW_ROWS + 1, 128).to(torch.bfloat16)
+                answers.append(matrix_of([codes], torch.bfloat16).product(x))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*answers)
+    assert far(answers[0], x.float() @ meant(codes).T) < 1e-1
