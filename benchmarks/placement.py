@@ -1,6 +1,6 @@
-"""Our Plans beside the peers' ways to split a model, on random homes, all priced by one cost model; and planning for many Devices.
+"""Our Plans beside the peers' ways to split a model, on random homes, all priced by one cost model; and how near to the best.
 
-    python -m benchmarks.placement --swarms 300 --seed 0
+    python -m benchmarks.placement --swarms 300 --tight 40 --seed 0
 
 Every home is planned for one objective, in turn; how many are done goes to stderr. Gains are in tokens a second of a Session,
 as each objective counts them (`objective_s`): ours over theirs, where theirs fits.
@@ -18,6 +18,7 @@ from statistics import median
 
 from benchmarks.home_swarms import HomeSwarm, home_swarm
 from benchmarks.policies import POLICIES
+from benchmarks.tight_homes import tight_home
 from cluster.planner import Load, make_plan
 from cluster.planner.make import decide
 from cluster.planner.predict import objective_s, predict
@@ -97,6 +98,25 @@ def against_peers(swarms: int, seed: int) -> list[str]:
     return [*rows, "", f"Planning took {median(took):.2f} s (median), {max(took):.2f} s (worst), over {len(took)} plans."]
 
 
+def tight_homes(swarms: int, seed: int) -> list[str]:
+    """How far from the optimum a Plan can be at most where a released model's whole Blocks do not fit, and what deciding takes."""
+    seen: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
+    for i in range(swarms):
+        home = tight_home(Random(1_000_003 * seed + i))
+        load = home.for_objective(OBJECTIVES[i % len(OBJECTIVES)])
+        start = time.process_time()
+        choice = decide(home.model, home.hardware, load)
+        took_s = time.process_time() - start
+        if choice is None:
+            raise AssertionError(f"it fits, and no plan was found: {home}")
+        seen[len(home.hardware.devices)].append((choice.seconds / choice.at_least - 1, took_s))
+    rows = ["| devices | homes | at most above the optimum, median | worst | CPU s, median | worst |", "|---|---|---|---|---|---|"]
+    for count, homes in sorted(seen.items()):
+        gaps, took = [gap for gap, _ in homes], [took_s for _, took_s in homes]
+        rows.append(f"| {count} | {len(homes)} | {median(gaps):.2%} | {max(gaps):.2%} | {median(took):.2f} | {max(took):.2f} |")
+    return rows
+
+
 def many_devices(counts: Sequence[int], seed: int) -> list[str]:
     """How long planning takes for many Devices, and how far from optimal the Plan can be at most."""
     rows = ["| devices | objective | s | at most above the optimum |", "|---|---|---|---|"]
@@ -116,10 +136,12 @@ def many_devices(counts: Sequence[int], seed: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--swarms", type=int, default=300, help="random homes, a third for each objective")
+    parser.add_argument("--tight", type=int, default=40, help="homes of 2 to 6 devices in which whole Blocks do not fit")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random")
     parser.add_argument("--devices", type=int, nargs="*", default=MANY, help="sizes of the large swarms")
     asked = parser.parse_args()
-    print("\n".join([*against_peers(asked.swarms, asked.seed), "", *many_devices(asked.devices, asked.seed)]))
+    tables = against_peers(asked.swarms, asked.seed), tight_homes(asked.tight, asked.seed), many_devices(asked.devices, asked.seed)
+    print("\n\n".join("\n".join(table) for table in tables))
 
 
 if __name__ == "__main__":

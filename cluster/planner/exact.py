@@ -2,7 +2,8 @@
 
 Every set of owners with every number of micro-batches under way gets a bound; those that could be best are solved, the most
 promising first, until no bound is below the best that was found. Of whole Blocks that is the optimum. With ExpertShards it is
-for up to `SHORT` Blocks and `KINDS` kinds; else the search ends `NEAR` its bound or after some `EFFORT`: see `Best.least`.
+for up to `SHORT` Blocks and `KINDS` kinds; of longer models it is within `NEAR` of the optimum, or after `EFFORT` within what
+`Best.least` says: see `exact_split`.
 """
 
 from __future__ import annotations
@@ -19,15 +20,13 @@ from cluster.planner.exact_ground import Ground
 from cluster.planner.exact_paths import Counts
 from cluster.planner.exact_program import CLOSE
 from cluster.planner.exact_sets import Sets
-from cluster.planner.exact_split import Effort, SplitSearch
+from cluster.planner.exact_split import NEAR, Effort, SplitSearch
 from cluster.planner.exact_times import Times
 from cluster.planner.exact_whole import WholeBlocks
 
 SHORT, KINDS = 6, 400
 """Blocks of a model, and kinds of a Block, up to which Plans with ExpertShards are exact too."""
-NEAR = 5e-3
-"""For more, how near to its bound a search ends: a share of the seconds that no prediction tells apart."""
-EFFORT = Effort(columns=150_000, programs=4, proofs=2)
+EFFORT = Effort(columns=150_000, variables=3_000, nodes=30)
 """For more Blocks: counted, not timed, so that every machine ends at the same Plan."""
 
 

@@ -1,7 +1,8 @@
-"""Experts elsewhere, or standby copies, for a model of many Blocks: the most promising owners first, as long as it pays.
+"""Experts elsewhere, or standby copies, for a model of many Blocks: the most promising owners first.
 
-Linear programs bound the owners, and the prices of each bound all others (`exact_floor`). An integer program over the likeliest
-kinds of Blocks gives a Plan. Where the best found is not near enough to the lowest bound, that is proven further.
+Always the owners with the lowest bound are looked at further: a linear program, whose prices bound all others too (`exact_floor`);
+a nearer one (`exact_near`); an integer program over the likeliest kinds of Blocks, for a Plan; and one over all kinds, numbers and
+orders that a better Plan may have. What that ends for is optimal to `NEAR`; what is not ended is passed over with its bound.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ import numpy as np
 from cluster.planner.exact_best import Best
 from cluster.planner.exact_floor import Floor
 from cluster.planner.exact_ground import Ends, Flags, Ints
+from cluster.planner.exact_near import Near, solve
 from cluster.planner.exact_paths import Counts
 from cluster.planner.exact_program import Program
+from cluster.planner.exact_rooms import Rooms
 from cluster.planner.exact_sets import Sets
-from cluster.planner.exact_solver import Relaxed, bound, near, relaxed
+from cluster.planner.exact_solver import Relaxed, relaxed
 
-LIKELY = 12
-"""Kinds of Blocks of each owner that an integer program is about."""
+NEAR = 1e-3
+"""Plans that differ by less than this share of the seconds are equal."""
+GAP, ROUGH = 2e-4, 1e-3
+"""Relative difference from its optimum that ends an integer program: for the last one of some owners, and before."""
+FEW, FEW_WAYS, FEW_NODES = 250, 10, 40
+"""Kinds of Blocks, first and last Stages, and nodes of the first integer program of some owners."""
+MANY, PROOF_NODES = 4000, 10
+"""Variables up to which an integer program is solved; of more, only how many Blocks each owner has is whole, for a bound."""
+NEARER = 2
+"""Times that the linear program is made smaller by what the best Plan so far leaves of it."""
 IN_A_ROW = 8
 """Linear programs after which the most promising owners are tried, though others may be more promising still."""
-ENDS = 10
-"""First and last Stages that it may choose from."""
-GAP = 5e-3
-"""Relative difference from its optimum that ends an integer program."""
-BY_AWAY, BY_OWNER = 800, 2000
-"""Variables of a program up to which a bound is of whole numbers of Blocks that lack so many experts, or of whole Stages."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +42,26 @@ class Effort:
 
     Args:
         columns: of all linear programs together.
-        programs, proofs: integer programs for Plans, and for bounds.
+        variables: of all integer programs together.
+        nodes: of one integer program.
     """
 
     columns: int
-    programs: int
-    proofs: int
+    variables: int
+    nodes: int
 
 
 @dataclass
 class _Owners:
-    """One set of owners, once it is looked at."""
+    """One set of owners with a number of micro-batches under way, once it is looked at."""
 
+    counts: Counts
+    row: int
     program: Program
     every: list[tuple[int, int, Ends]]
     prices: Relaxed
+    near: Near | None = None
+    tried: bool = False
 
 
 @dataclass
@@ -71,67 +81,40 @@ class SplitSearch:
     def run(self, best: Best) -> None:
         """Offer what is found, and pass over what is not looked at to its end."""
         self.least = np.array([b for b, _, _ in self.bounds])
-        self.tried = np.zeros(len(self.bounds), np.bool_)
-        self.columns = self.effort.columns
-        self._find(best)
-        self._prove(best)
-        if self._open(best):
-            best.pass_over(float(self.least.min()))
-
-    def _open(self, best: Best) -> bool:
-        """Whether some owners may have something better."""
-        least = self.least.min(initial=np.inf)
-        return bool(np.isfinite(least) and least <= best.below)
-
-    def _find(self, best: Best) -> None:
-        programs, priced = self.effort.programs, 0
-        while (programs > 0 or not best.found) and not self.tried.all():
-            at = self._lowest(~self.tried)
-            if self.least[at] > best.below:
-                return
-            if at not in self.known and priced < IN_A_ROW and self._has_time(best):
+        self.ended = np.zeros(len(self.bounds), np.bool_)
+        self.columns, self.variables, self.priced = self.effort.columns, self.effort.variables, 0
+        while (at := self._next(best)) is not None:
+            if at not in self.known:
                 self._price(at)
-                priced += 1
-                continue
-            known = np.array([i in self.known for i in range(len(self.tried))]) & ~self.tried
-            if not known.any():
-                return
-            at, priced, programs = self._lowest(known), 0, programs - 1
-            self.tried[at] = True
-            if self.least[at] <= best.below:
-                self._solve(at, best)
+            else:
+                self._look(at, self.known[at], best)
+        least = float(self.least.min(initial=np.inf))
+        if np.isfinite(least) and least <= best.below:
+            best.pass_over(least)
+
+    def _next(self, best: Best) -> int | None:
+        """The owners to look at further; None where no others may be better, or enough was done."""
+        searching = best.found is None and not np.isfinite(best.most)
+        known = np.array([i in self.known for i in range(len(self.least))], np.bool_)
+        of = ~self.ended & np.isfinite(self.least) & (self.least <= best.below)
+        if (self.columns <= 0 and not searching) or (searching and self.priced >= IN_A_ROW and (of & known).any()):
+            of &= known
+        return self._lowest(of) if of.any() and (self.variables > 0 or searching) else None
 
     def _lowest(self, of: Flags) -> int:
         return int(np.where(of, self.least, np.inf).argmin())
-
-    def _has_time(self, best: Best) -> bool:
-        return self.columns > 0 or (best.found is None and not np.isfinite(best.most))
-
-    def _prove(self, best: Best) -> None:
-        """Raise the lowest bound while that is possible."""
-        proven: set[int] = set()
-        while self._open(best) and len(proven) < self.effort.proofs:
-            at = int(self.least.argmin())
-            if at not in self.known:
-                if self.columns <= 0:
-                    return
-                self._price(at)
-            elif at in proven:
-                return
-            else:
-                proven.add(at)
-                self._prove_one(at, best)
 
     def _price(self, at: int) -> None:
         """Price the owners by a linear program, and all others by its prices."""
         _, counts, row = self.bounds[at]
         program, every = self.sets.program(counts, row), self.sets.ends(counts, row)
         self.columns -= program.columns
+        self.priced += 1
         prices = relaxed(program, [e for _, _, e in every]) if every else None
         if prices is None:
-            self.least[at], self.tried[at] = np.inf, True
+            self.least[at], self.ended[at] = np.inf, True
             return
-        self.known[at] = _Owners(program, every, prices)
+        self.known[at] = _Owners(counts, row, program, every, prices)
         self.least[at] = max(self.least[at], prices.bounds.min())
         alike, floor = self._floor(row)
         self.least[alike] = np.maximum(self.least[alike], floor.seconds(prices))
@@ -143,33 +126,50 @@ class SplitSearch:
             self.floors[row] = alike, Floor(self.sets, counts, self.sets.owner(counts), row)
         return self.floors[row]
 
-    def _solve(self, at: int, best: Best) -> None:
-        """One integer program, of the likeliest ends and kinds."""
-        owners, (_, counts, row) = self.known[at], self.bounds[at]
-        program, prices = owners.program, owners.prices
-        every = [owners.every[x] for x in np.argsort(prices.bounds, kind="stable")[:ENDS]]
-        solved, pair = near(program, [e for _, _, e in every], self._likely(program, prices), GAP)
-        if solved is None:  # memory does not depend on how many micro-batches are under way
-            self.tried |= np.array([c == counts for _, c, _ in self.bounds])
+    def _look(self, at: int, owners: _Owners, best: Best) -> None:
+        """One step further with owners that have prices."""
+        if owners.near is None:
+            rooms = self._rooms(owners, best)
+            self.columns -= rooms.size
+            owners.near = Near.of(rooms)
+            self.least[at] = max(self.least[at], owners.near.least)
             return
-        for path, real in self.sets.real(counts, row, *every[pair]):
-            alone, many = program.seconds(real, solved.blocks)
-            found = replace(solved, alone=alone, many=many)
-            best.offer(self.sets.found(program, path, real, found))
+        near, self.priced = owners.near, 0
+        if not owners.tried:
+            owners.tried = True
+            few = near.likely(best.below, FEW, FEW_WAYS)
+            self._solve(owners, few, best, ROUGH, min(FEW_NODES, self.effort.nodes))
+            return
+        self.ended[at] = True
+        for _ in range(NEARER if np.isfinite(best.below) else 0):
+            near = near.nearer(best.below)
+            self.least[at] = max(self.least[at], near.least)
+            if self.least[at] > best.below:
+                return
+        rooms = near.better(best.below)
+        if rooms.size > MANY:
+            self.variables -= rooms.size
+            least = solve(rooms, best.below, ROUGH, PROOF_NODES, whole=False).least
+        else:
+            least = self._solve(owners, rooms, best, GAP, self.effort.nodes)
+        self.least[at] = max(self.least[at], least)
 
-    def _likely(self, program: Program, prices: Relaxed) -> Ints:
-        blocks, kinds = program.alone_s.size, program.alone_s.shape[1]
-        reduced = prices.reduced[:blocks].reshape(-1, kinds)
-        likely = np.argsort(reduced, axis=1, kind="stable")[:, :LIKELY] + kinds * np.arange(len(reduced))[:, None]
-        every = np.union1d(likely.ravel(), kinds * np.arange(len(reduced)))
-        return np.append(every, np.arange(blocks, len(prices.reduced)))
+    def _rooms(self, owners: _Owners, best: Best) -> Rooms:
+        """Of the variables and ends that a better Plan may have, by the linear program."""
+        prices, program = owners.prices, owners.program
+        kept = np.flatnonzero(prices.reduced <= best.below - prices.bounds.min())
+        kept = np.union1d(kept, np.arange(program.alone_s.size, program.columns))
+        ways = [e for (_, _, e), b in zip(owners.every, prices.bounds, strict=True) if b <= best.below]
+        return Rooms.of(program, ways, kept)
 
-    def _prove_one(self, at: int, best: Best) -> None:
-        owners = self.known[at]
-        program, prices, lowest = owners.program, owners.prices, owners.prices.bounds.min()
-        kept = np.flatnonzero(prices.reduced <= best.below - lowest)
-        kept = np.union1d(kept, np.arange(program.alone_s.size, len(prices.reduced)))
-        ends = [e for (_, _, e), b in zip(owners.every, prices.bounds, strict=True) if b <= best.below]
-        if len(kept) <= BY_OWNER:
-            proven = min(bound(program, ends, kept, len(kept) <= BY_AWAY), best.below * (1 + 1e-9))
-            self.least[at] = max(self.least[at], proven)
+    def _solve(self, owners: _Owners, rooms: Rooms, best: Best, gap: float, nodes: int) -> float:
+        """Offer what an integer program finds, over all orders between those ends; seconds that nothing of it betters."""
+        ends = {id(e): (f, l, e) for f, l, e in owners.every}
+        orders = [o for way in rooms.ways for o in self.sets.real(owners.counts, owners.row, *ends[id(way)])]
+        self.variables -= rooms.size
+        tried = solve(replace(rooms, ways=[real for _, real in orders]), best.below, gap, nodes)
+        if tried.solved:
+            path, real = orders[tried.way]
+            alone, many = owners.program.seconds(real, tried.solved.blocks)
+            best.offer(self.sets.found(owners.program, path, real, replace(tried.solved, alone=alone, many=many)))
+        return tried.least

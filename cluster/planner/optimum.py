@@ -29,9 +29,9 @@ WEIGHTS = {"latency": Weights(1.0, TIE), "throughput": Weights(TIE, 1.0), "balan
 """Of one stream's seconds and of all Sessions', see `objective_s`."""
 DISTINCT, DEVICES, SETS = 10, 16, 1600
 """Devices that differ, Devices in all, and sets of owners, up to which the optimum is found."""
-PAIR_EFFORT = Effort(columns=60_000, programs=1, proofs=1)
+PAIR_EFFORT = Effort(columns=60_000, variables=1_000, nodes=40)
 """For one of two Routes of many Blocks."""
-GLANCE = Effort(columns=30_000, programs=1, proofs=0)
+GLANCE = Effort(columns=30_000, variables=1, nodes=40)
 """For what is only said about a Plan, and decides nothing."""
 ROUTES = 2
 """At most."""
