@@ -139,8 +139,8 @@ def test_a_host_with_a_closed_port_is_told_which_and_from_where(swarm: None, tmp
     with closed("desk", f"dport {port}"):
         assert joins("desk", tmp_path) == (
             "Unreachable: desk came from 10.77.0.3 and says it is at 10.77.0.3, where attic (10.77.0.1) cannot reach it (port "
-            f"{port}: no answer; nor can closet): allow TCP 7700-7731 in desk's firewall (sudo ufw allow 7700:7731/tcp), not just a "
-            "part of it; join again"
+            f"{port}: no answer; nor can closet): allow TCP 7700-7731 in desk's firewall (sudo ufw allow 7700:7731/tcp), not just "
+            "a part of it; join again"
         )
 
 
