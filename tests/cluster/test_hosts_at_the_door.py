@@ -165,8 +165,8 @@ def test_a_host_behind_a_nat_is_told_so_with_both_addresses(swarm: None, tmp_pat
     run(*inside("router", "nft", MASQUERADE))
     assert joins("inner", tmp_path) == (
         "Unreachable: inner says it is at 192.168.77.2 and came from 10.77.0.4, so it is behind a NAT, through which attic "
-        "(10.77.0.1) cannot dial (port 7700: Network is unreachable, and 2 more ports; nor can closet): bring both into one network "
-        "or VPN, or forward TCP 7700-7731 to it and join with --address 10.77.0.4"
+        "(10.77.0.1) cannot dial (port 7700: Network is unreachable, and 2 more ports; nor can closet): bring both into one "
+        "network or VPN, or forward TCP 7700-7731 to it and join with --address 10.77.0.4"
     )
 
 
