@@ -107,8 +107,7 @@ class WorkerProcess:
         while True:
             since = loop.time()
             if self._process:  # there is none where it did not start, and that is said already
-                await self._hear(self._process)
-                self._notify(self._ended(await self._process.wait()))
+                self._notify(self._ended(await self._until_ended(self._process)))
             in_a_row = 0 if loop.time() - since > STEADY_S else in_a_row + 1
             await asyncio.sleep(BACKOFF_S[min(in_a_row - 1, len(BACKOFF_S) - 1)] if in_a_row else 0.0)
             try:
@@ -118,8 +117,15 @@ class WorkerProcess:
             else:
                 await self._restarted(self.order.address)
 
+    async def _until_ended(self, process: Process) -> int:
+        """Hear what it tells its owner until it ends; the exit code. What it started may hold its output open longer."""
+        hearing = asyncio.create_task(self._hear(process))
+        try:
+            return await process.wait()
+        finally:
+            hearing.cancel()
+
     async def _hear(self, process: Process) -> None:
-        """What it tells its owner, until it ends."""
         assert process.stdout
         async for line in process.stdout:
             word, _, key = line.decode(errors="replace").strip().partition(" ")
