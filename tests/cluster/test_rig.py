@@ -151,7 +151,7 @@ async def test_a_rig_that_is_ended_while_it_is_counted_in_leaves_all_the_same(sw
 @pytest.mark.parametrize(
     ("leaving", "says"),
     [
-        (tuple((f"w{n} loads", 0.2) for n in range(8)), "w4 loads"),
+        (tuple((f"w{n} loads", 0.2) for n in range(8)), "w7 loads"),
         ((("w0 loads", 60.0), ("w1 loads", 0.0)), "said nothing"),
     ],
     ids=["slow", "stuck"],
