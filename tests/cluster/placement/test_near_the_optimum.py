@@ -26,10 +26,10 @@ def homes(seeds: tuple[int, ...]) -> Iterator[HomeSwarm]:
         yield HomeSwarm(home.model, home.hardware, home.for_objective(OBJECTIVES[seed % 3]))
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(8))
 def test_of_small_swarms_it_finds_what_brute_force_finds(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact, "SHORT", 0)  # so that models of few Blocks are searched as long ones are
-    for seed in range(40 * part, 40 * part + 40):
+    for seed in range(20 * part, 20 * part + 20):
         asked = swarm(Random(seed), SIZES[seed % 3])
         best, choice = brute_force(asked.model, asked.hardware, asked.load), decide(asked.model, asked.hardware, asked.load)
         assert (best is None) == (choice is None), seed
@@ -50,8 +50,9 @@ def test_of_a_long_model_it_finds_what_programs_over_every_kind_of_block_find(se
     assert found.seconds * (1 - NEAR) <= best.seconds * ROUNDED
 
 
-def test_a_released_model_whose_whole_blocks_do_not_fit_at_home_is_planned_within_a_thousandth_of_the_bound() -> None:
-    for home in homes((6, 7, 8, 12, 18, 20, 21)):
-        choice = decide(home.model, home.hardware, home.load)
-        assert choice and any(kind.away for route in choice.routes for stage in route for kind, _ in stage.kinds)
-        assert choice.seconds * (1 - NEAR) <= choice.at_least * ROUNDED
+@pytest.mark.parametrize("seed", [7, 18, 20, 21])
+def test_a_released_model_whose_whole_blocks_do_not_fit_at_home_is_planned_within_a_thousandth_of_the_bound(seed: int) -> None:
+    [home] = homes((seed,))
+    choice = decide(home.model, home.hardware, home.load)
+    assert choice and any(kind.away for route in choice.routes for stage in route for kind, _ in stage.kinds)
+    assert choice.seconds * (1 - NEAR) <= choice.at_least * ROUNDED
