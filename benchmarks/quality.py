@@ -3,20 +3,23 @@
     python -m benchmarks.quality [--every 1] [--dtype int4/32 --dtype ...] [--gguf PATH]
 
 Each line: KL a token (nats) of the fp32 distribution from the dtype's, over prompts and reference answers; perplexity of those
-tokens; at how many positions of the answers the best token is another one; and GiB of the whole model. Below it, what quantizing
-did to the matrices of each role. `rounded` is plain rounding between each group's least and greatest weight: what the search for
-scales is measured against. `--gguf` adds a file, or those of a folder, as rivals: the same model, kept in the codes of the file.
+tokens; at how many positions of the answers the best token is another one; and GiB of the whole model. Below it, KL by category of
+question, and what quantizing did to the matrices of each role. `rounded` is plain rounding between each group's least and greatest
+weight: what the search for scales is measured against. `--gguf` adds a file, or those of a folder, as rivals: the same model, kept
+in the codes of the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from statistics import fmean
 from unittest.mock import patch
 
 import torch
@@ -45,8 +48,9 @@ DTYPES = ("bf16", "int8", "int8/32", "int4/32", "int4", "int4/128", "int4+attent
 
 @dataclass(frozen=True)
 class Text:
-    """A prompt and the answer that was recorded for it."""
+    """A prompt, the answer that was recorded for it, and what kind of question it is."""
 
+    category: str
     prompt: list[int]
     answer: list[int]
 
@@ -54,7 +58,7 @@ class Text:
 def texts(every: int) -> list[Text]:
     """The questions, and every story."""
     lines = (DATA / "eval.jsonl").read_text().splitlines()[::every] + (DATA / "stories.jsonl").read_text().splitlines()
-    return [Text(raw["prompt_tokens"], raw["reference_tokens"]) for raw in map(json.loads, lines)]
+    return [Text(raw["category"], raw["prompt_tokens"], raw["reference_tokens"]) for raw in map(json.loads, lines)]
 
 
 @dataclass(frozen=True)
@@ -113,18 +117,22 @@ def distributions(stage: Stage, dtype: torch.dtype, asked: list[Text]) -> Iterat
             yield torch.log_softmax(stage.logits(h), -1)
 
 
-def compare(truth: list[Tensor], found: Iterator[Tensor], asked: list[Text]) -> str:
-    """One line of figures."""
+def compare(truth: list[Tensor], found: Iterator[Tensor], asked: list[Text]) -> tuple[str, str]:
+    """One line of figures over all, and one of KL a token by category."""
+    kinds: defaultdict[str, list[float]] = defaultdict(list)
     divergence, surprise, positions, scored, other, answered = 0.0, 0.0, 0, 0, 0, 0
     for right, got, text in zip(truth, found, asked, strict=True):
-        divergence += float((right.exp() * (right - got)).sum())
+        lost = (right.exp() * (right - got)).sum(-1)
+        kinds[text.category] += lost.tolist()
+        divergence += float(lost.sum())
         tokens = torch.tensor((text.prompt + text.answer)[:LONGEST])
         surprise -= float(got[:-1].gather(1, tokens[1:, None]).sum())
         answers = slice(len(text.prompt) - 1, len(tokens) - 1)
         other += int((got[answers].argmax(-1) != right[answers].argmax(-1)).sum())
         positions, scored, answered = positions + len(tokens), scored + len(tokens) - 1, answered + len(right[answers])
     perplexity = torch.tensor(surprise / scored).exp()
-    return f"KL {divergence / positions:.6f}   perplexity {perplexity:.4f}   another best token at {other} of {answered}"
+    by_kind = ", ".join(f"{kind} {fmean(each):.6f}" for kind, each in kinds.items())
+    return f"KL {divergence / positions:.6f}   perplexity {perplexity:.4f}   another best token at {other} of {answered}", by_kind
 
 
 def main() -> None:
@@ -141,7 +149,8 @@ def main() -> None:
             stage = stage_of(loader)
         size = Sizes(stage.config, way.dtype).weights / 2**30
         found = distributions(stage, numbers_of(way.dtype), asked)
-        print(f"{way.name:34} {compare(truth, found, asked)}   {size:.4f} GiB", flush=True)
+        line, by_kind = compare(truth, found, asked)
+        print(f"{way.name:34} {line}   {size:.4f} GiB\n    KL by category: {by_kind}", flush=True)
         for line in filter(None, said(loader.losses).split("; ")):
             print(f"    {line}")
 
