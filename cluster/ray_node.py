@@ -226,16 +226,15 @@ class RayNode:
 
     async def stop(self) -> None:
         """End the node and everything it started; returns when nothing of it is left."""
-        if self._process is None:
-            return
-        if self._process.stdin:
-            self._process.stdin.close()
-        try:
-            async with asyncio.timeout(STOP_S):
+        if self._process is not None:
+            if self._process.stdin:
+                self._process.stdin.close()
+            try:
+                async with asyncio.timeout(STOP_S):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
                 await self._process.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
         await asyncio.to_thread(shutil.rmtree, self.settings.folder, ignore_errors=True)  # a killed keeper leaves it
 
 

@@ -105,7 +105,7 @@ class Replanning:
 
     def wake(self) -> None:
         """Somebody asks: bring back what was unloaded."""
-        if self.target.unloaded and not self._wish:
+        if self.target.unloaded and (self._wish is None or self._wish.made):
             self.waking = True
             self._hold(replace(self.target, unloaded=False))
             self._publish(Published(None, f"is bringing {self.target.source} back, which was unloaded"))

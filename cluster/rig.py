@@ -197,7 +197,10 @@ class Rig:
                 self._spare.rekey(key)
             self.membership.redial()
             self.settings.notify("the swarm has another key now: chats go on, and this rig uses it from now on")
-            self.rekeyed(before, key)
+            try:
+                self.rekeyed(before, key)
+            except (SwarmError, OSError) as error:
+                self.settings.notify(f"this rig could not keep the new key ({error}): give it with --key when it is started again")
 
     async def _restarted(self, address: str) -> None:
         await self.membership.restarted(address)
@@ -232,7 +235,7 @@ class Rig:
             await asyncio.sleep(pause)
             try:
                 return await self._restart_ray()
-            except SwarmError as error:
+            except (SwarmError, OSError) as error:  # no room in /tmp or for a process: the Workers serve all the same
                 if str(error) != said:
                     self.settings.notify(said := str(error))
             pause = min(2 * pause, RAY_AGAIN_MOST_S)

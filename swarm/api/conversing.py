@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -10,10 +11,11 @@ from swarm.api.turns import pieces_of, wishes_of
 from swarm.client.client import Client
 from swarm.client.plain_format import PlainFormat
 from swarm.client.talk import Talk
-from swarm.errors import SwarmError
+from swarm.errors import Lost, SwarmError
 from swarm.wire.status import to_rpc
 from swarm.wire.v1 import text_pb2 as pb
 
+_LOG = logging.getLogger(__name__)
 WAITING = 256
 """Messages that wait for who asked to read them; then the answer waits, too."""
 
@@ -82,6 +84,9 @@ async def _answer(talk: Talk, turn: pb.Turn, heard: list[int], said: asyncio.Que
             heard += [piece.token] if piece.token >= 0 else []
     except SwarmError as error:
         await said.put(pb.Said(error=to_rpc(error)[1]))
+    except Exception as error:  # noqa: BLE001  (who asked would wait for ever)
+        _LOG.exception("an answer failed")
+        await said.put(pb.Said(error=to_rpc(Lost(f"the rig failed to answer ({type(error).__name__}): look at `swarm logs`"))[1]))
     else:
         await said.put(pb.Said(end=_end(talk)))
 

@@ -8,13 +8,24 @@ from swarm.client.conversation import Piece
 from swarm.client.messages import Message, ToolCall
 from swarm.client.talk import Talk, Wishes
 from swarm.client.tools import read_tools
-from swarm.errors import UsageError
+from swarm.errors import TooLong, UsageError
 from swarm.wire.v1 import text_pb2 as pb
+
+BYTES_A_TOKEN = 64
+"""The longest words of any tokenizer are about so long."""
+ROOM_BYTES = 64 * 2**10
+"""For tools, calls and options beside the text."""
 
 
 def pieces_of(talk: Talk, turn: pb.Turn) -> AsyncIterator[Piece]:
-    """The answer that a Turn asks for. Raises UsageError where it makes no sense."""
+    """The answer that a Turn asks for.
+
+    Raises:
+        UsageError: it makes no sense.
+        TooLong: it is longer than what the Plan has room for, which is looked at before anything is made of it.
+    """
     vocab = talk.plan.model.config.vocab
+    _check_length(turn, talk.plan.context)
     if turn.HasField("history"):
         talk.restore(_tokens(turn.history.tokens, vocab), _calls(turn.history.calls))
     if turn.HasField("question"):
@@ -44,6 +55,12 @@ def wishes_of(options: pb.Options) -> Wishes:
         tools=read_tools(o.tools, "the list of tools") if o.tools else (),
         speculate=not o.no_speculation,
     )
+
+
+def _check_length(turn: pb.Turn, context: int) -> None:
+    tokens = len(turn.history.tokens) + len(turn.go_on.prompt) + len(turn.go_on.answer)
+    if tokens > context or turn.ByteSize() > context * BYTES_A_TOKEN + ROOM_BYTES:
+        raise TooLong(f"the chat is longer than the {context} positions that the plan has a session: shorten it, or begin it again")
 
 
 def _message(message: pb.Message) -> Message:

@@ -58,7 +58,7 @@ class RigLog:
                     asked = time.time()
                     replies = aiter(call)
                     first = await _first(replies)
-                    self._met(first, (asked + time.time()) / 2)
+                    self._met(first, asked, time.time())
                     async for reply in replies:
                         yield self._new(reply)
                     return
@@ -75,8 +75,9 @@ class RigLog:
     def _seconds(self) -> float:
         return max(time.time() - self._latest, 0.0) + 1.0 if self._latest else self.since_s
 
-    def _met(self, first: pb.LogsReply, at: float) -> None:
-        ahead = first.clock - at
+    def _met(self, first: pb.LogsReply, asked: float, answered: float) -> None:
+        """Its clock was read some time between these two of ours: a slow way is no wrong clock."""
+        ahead = first.clock - min(max(first.clock, asked), answered)
         self.rig_id, self.ahead_s = first.rig_id, ahead if abs(ahead) > CLOCK_S else 0.0
 
     def _new(self, reply: pb.LogsReply) -> list[Record]:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from cluster.first_failure import FirstFailure
 from swarm.cli import options, output, settings
 from swarm.cli.log_sources import RigLog, own_logs, own_reader
 from swarm.cli.rigs_asked import Known, known_rigs
@@ -57,6 +58,7 @@ class _Logs:
         self._news, self._console = output.stderr(), output.stdout()
         self._asked: dict[str, RigLog] = {}
         self._own: dict[str, Reader] = {}
+        self._found: asyncio.Queue[list[Record]] = asyncio.Queue()
 
     async def show(self, follow: bool) -> None:
         known = await self._known()
@@ -117,33 +119,42 @@ class _Logs:
         return [record for record in records if self._rig in ("", record.rig)]
 
     async def _go_on(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
+        async with FirstFailure() as tasks:
             for log in self._asked.values():
                 tasks.create_task(self._listen(log))
             tasks.create_task(self._watch_own())
-            while True:
-                await asyncio.sleep(RIGS_S)
-                if self._target:
-                    try:
-                        known = await known_rigs(self._target)
-                    except SwarmError:
-                        continue
-                    for log in self._new(known):
-                        tasks.create_task(self._listen(log))
+            tasks.create_task(self._watch_rigs(tasks))
+            while True:  # here and in no task, since who reads may go: `| head`
+                self._print(await self._found.get())
+
+    async def _watch_rigs(self, tasks: asyncio.TaskGroup) -> None:
+        while self._target:
+            await asyncio.sleep(RIGS_S)
+            try:
+                known = await known_rigs(self._target)
+            except SwarmError:
+                continue
+            for log in self._new(known):
+                tasks.create_task(self._listen(log))
 
     async def _listen(self, log: RigLog) -> None:
+        """Until the end. Raises WrongKey where this key is worth nothing any more, and no other is kept here."""
         while True:
             try:
                 async for records in log.records(follow=True):
-                    self._print(records)
+                    self._found.put_nowait(records)
             except NoSwarm:
                 pass
+            except WrongKey:
+                if not log.target.credentials.renew():
+                    raise
             await asyncio.sleep(AGAIN_S)
 
     async def _watch_own(self) -> None:
         while self._own:
             await asyncio.sleep(AGAIN_S)
-            self._print(record for reader in self._own.values() for record in reader.new() if self._rig in ("", record.rig))
+            records = [record for reader in self._own.values() for record in reader.new()]
+            self._found.put_nowait([record for record in records if self._rig in ("", record.rig)])
 
     def _print(self, records: Iterable[Record]) -> None:
         for record in sorted(records, key=lambda r: r.at):

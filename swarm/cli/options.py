@@ -87,7 +87,8 @@ class Target:
 
     @asynccontextmanager
     async def channel(self, address: str = "") -> AsyncIterator[grpc.aio.Channel]:
-        """A channel to the swarm, or to one Worker's address, closed at the end."""
+        """A channel to the swarm, or to one Worker's address, closed at the end; with the key that is kept by now."""
+        self.credentials.renew()
         channel = self.credentials.channel(address or self.address)
         try:
             yield channel

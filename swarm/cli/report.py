@@ -9,7 +9,6 @@ it. Where the swarm does not answer, it has what this machine knows.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json
 import platform
 import sys
@@ -153,7 +152,7 @@ def _redaction(parts: dict[str, Any], said_key: str) -> Redaction:
     status = parts["status"] if isinstance(parts["status"], dict) else {}
     rigs = [str(r.get("name", "")) for r in status.get("rigs", ())] + [str(w.get("rig", "")) for w in status.get("workers", ())]
     rigs += [str(line.get("rig", "")) for line in parts["logs"]]
-    node, user = platform.node(), getpass.getuser()
-    private = {node: "host", node.partition(".")[0]: "host", **({user: "user"} if user != "root" else {})}
+    node, user = platform.node(), settings.user_name()
+    private = {node: "host", node.partition(".")[0]: "host", **({user: "user"} if user not in ("", "root") else {})}
     secrets = {said_key, *settings.kept_keys()}
     return Redaction(secrets, rigs, private)

@@ -77,9 +77,9 @@ async def _until_stopped(screen: Screen, serve: Callable[[], Coroutine[Any, Any,
 
     def stop(number: signal.Signals) -> None:
         nonlocal stopped
-        screen.tell("ending at once ..." if stopped else "ending ... (once more: at once)")
-        stopped = True
+        said, stopped = "ending at once ..." if stopped else "ending ... (once more: at once)", True
         task.cancel()
+        screen.tell(said)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop, number)

@@ -18,7 +18,6 @@ With `--json`: `{"unit", "installed", "enabled", "active", "linger", "command"}`
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import subprocess
@@ -92,7 +91,10 @@ def _install(path: Path, words: list[str]) -> None:
         raise UsageError(f"`swarm {words[0]}` is no service: install `up` or `join`")
     if words[0] == "join" and len(words) < 2:
         raise UsageError("a service joins one swarm: write `swarm service install join ADDRESS`")
-    if words[0] == "join" and "--key-file" not in words and settings.parse_address(words[1]) not in settings.recall().keys:
+    if words[0] == "join" and words[1].startswith("-"):
+        raise UsageError(f"the address comes first: write `swarm service install join ADDRESS {words[1]} ...`")
+    has_file = any(word == "--key-file" or word.startswith("--key-file=") for word in words)
+    if words[0] == "join" and not has_file and settings.parse_address(words[1]) not in settings.recall().keys:
         raise WrongKey(
             f"a service cannot be asked for the key of {words[1]}: join once by hand, which remembers it, or give --key-file"
         )
@@ -110,7 +112,10 @@ def _install(path: Path, words: list[str]) -> None:
     _systemctl("enable", NAME)
     _systemctl("restart", NAME)
     if _linger() is not True and _run("loginctl", "enable-linger").returncode:
-        news.print(f"it ends when you log out: let it stay with `sudo loginctl enable-linger {getpass.getuser()}`", soft_wrap=True)
+        news.print(
+            f"it ends when you log out: let it stay with `sudo loginctl enable-linger {settings.user_name() or os.getuid()}`",
+            soft_wrap=True,
+        )
     output.stdout().print(f"{NAME} runs `swarm {' '.join(words)}`; `swarm logs -f` shows what it says", soft_wrap=True)
 
 
@@ -165,7 +170,7 @@ def _runs() -> bool:
 
 
 def _linger() -> bool | None:
-    done = _run("loginctl", "show-user", getpass.getuser(), "--property=Linger", "--value")
+    done = _run("loginctl", "show-user", str(os.getuid()), "--property=Linger", "--value")
     return done.stdout.strip() == "yes" if done.returncode == 0 else None
 
 

@@ -170,6 +170,14 @@ def own_key() -> str:
         raise UsageError(f"{path} cannot be read ({error}): delete it, and the next `swarm up` draws a new key") from None
 
 
+def user_name() -> str:
+    """Whose process this is; empty where that user has no name here, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
 def kept_keys() -> set[str]:
     """Every key that is kept here for this user, for leaving them out of what others may read."""
     own = config_dir() / "own-key"

@@ -68,9 +68,9 @@ class Unit:
                 "a unit file is no place for a key: give --key-file, or run the command once by hand, which remembers it"
             )
         kept = {name: self.environment[name] for name in KEPT if self.environment.get(name)}
-        lines = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in kept.items())
+        lines = "".join(f"Environment={_quoted(f'{name}={value}', dollars=False)}\n" for name, value in kept.items())
         start = " ".join(_quoted(word) for word in (*self.program, *self.words))
-        return _TEXT.format(command=self.words[0], start=start, environment=lines, folder=_quoted(str(self.folder)))
+        return _TEXT.format(command=self.words[0], start=start, environment=lines, folder=_path(self.folder))
 
 
 def check(path: Path) -> None:
@@ -85,9 +85,24 @@ def check(path: Path) -> None:
         raise SwarmError(f"systemd does not take {path} ({said[0]}): report this with `swarm report`")
 
 
-def _quoted(word: str) -> str:
-    """One word of a command line as systemd reads it (man 5 systemd.service, "Command lines")."""
-    if any(character in word for character in "\n\r\0"):
-        raise UsageError(f"{word!r} has a line break, which no unit file can hold")
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+def _path(folder: Path) -> str:
+    """A path as systemd reads it where only one can stand: to the end of the line, spaces and all."""
+    return _one_line(str(folder)).replace("%", "%%")
+
+
+def _one_line(text: str) -> str:
+    if any(character in text for character in "\n\r\0"):
+        raise UsageError(f"{text!r} has a line break, which no unit file can hold")
+    return text
+
+
+def _quoted(word: str, dollars: bool = True) -> str:
+    """One word as systemd reads it (man 5 systemd.service, "Command lines").
+
+    Args:
+        dollars: whether `$` begins a variable there; in `Environment=` it does not.
+    """
+    escaped = _one_line(word).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    if dollars:
+        escaped = escaped.replace("$", "$$")
     return f'"{escaped}"' if escaped != word or " " in word or "'" in word or not word else word

@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from typist import Typist
 
 pytest.importorskip("torch")
 
@@ -39,3 +41,39 @@ def test_a_second_signal_cuts_the_polite_end_short(number: signal.Signals) -> No
             rig.send_signal(number)
         out, err = rig.communicate(timeout=60)
     assert (rig.returncode, out) == (0, "gone\n") and "at once" in err and "Traceback" not in err
+
+
+GONE = """
+import os, signal, sys
+from pathlib import Path
+from swarm.cli.screen import Screen
+
+screen, ended = Screen(), Path(sys.argv[1])
+screen.tell("serves")
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+while os.path.exists(sys.argv[2]):
+    pass
+screen.tell("news")
+screen.show("a fact")
+screen.doing("loading")
+ended.write_text("still there")
+"""
+
+
+def test_a_terminal_that_is_gone_is_no_reason_to_serve_no_more(tmp_path: Path) -> None:
+    ended, there = tmp_path / "ended", tmp_path / "there"
+    there.touch()
+    with Typist(GONE, str(ended), str(there), terminal="xterm") as typist:
+        typist.see("serves")
+        typist.hang_up()
+        there.unlink()
+        typist.wait()
+    assert ended.read_text() == "still there"
+
+
+def test_hanging_up_ends_a_rig_politely(tmp_path: Path) -> None:
+    with Typist(CODE.replace('print("leaves", flush=True)', f'open({str(tmp_path / "left")!r}, "w").close(); return')) as typist:
+        typist.see("serves")
+        typist.hang_up()
+        typist.wait()
+    assert (tmp_path / "left").exists()

@@ -52,6 +52,11 @@ def test_systemd_takes_the_unit_whatever_its_words_are(tmp_path: Path, words: tu
     path = tmp_path / "swarm.service"
     path.write_text(Unit(("/bin/sh", "-c"), words, {"SWARM_HOME": "/srv/my swarm"}, tmp_path).text())
     check(path)
+    folder = tmp_path / "my $5 swarms"
+    folder.mkdir()
+    path.write_text(Unit(("/bin/sh", "-c"), words, {"SWARM_HOME": "/srv/a$b"}, folder).text())
+    assert f"WorkingDirectory={folder}\n" in path.read_text() and "Environment=SWARM_HOME=/srv/a$b\n" in path.read_text()
+    check(path)
     done = subprocess.run(["systemd-analyze", "verify", "--user", "--man=no", str(path)], capture_output=True, text=True)
     assert "swarm.service" not in done.stderr
 
@@ -90,6 +95,10 @@ def test_a_service_that_could_not_be_asked_for_its_key_is_not_installed(config: 
     settings.remember("10.0.0.2:7700", "s3cret")
     assert swarm("service", "install", "join", "10.0.0.2", "--device", "cpu=1GiB").code == 0
     assert "s3cret" not in config.read_text()
+    ran = swarm("service", "install", "join", "10.0.0.3", "--key-file=/srv/key")
+    assert ran.code == 0 and "--key-file=/srv/key" in config.read_text()
+    ran = swarm("service", "install", "join", "--device", "cpu", "10.0.0.3")
+    assert ran.code == 2 and is_one_sentence(ran.err) and "the address comes first" in ran.err
 
 
 def test_without_systemd_the_unit_is_written_and_what_is_left_to_do_is_said(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,17 @@ class Typist:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.kill()
         self._process.wait()
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def hang_up(self) -> None:
+        """Close the terminal, as a window or a lost connection does."""
         os.close(self._fd)
+        self._fd = -1
+
+    def wait(self) -> None:
+        """Until the process has ended."""
+        self._process.wait(LIMIT_S)
 
     def type(self, text: str) -> None:
         """Press these keys."""

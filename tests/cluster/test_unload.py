@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
+from fake_worker import FakeWorker
 from memory_swarm import NEED, TARGET, Swarm, offer
 
 from cluster.target import Target
@@ -53,6 +55,26 @@ async def test_a_question_brings_it_back_once(swarm: Swarm) -> None:
     now = swarm.plan.epoch
     swarm.coordinator.wake()
     assert swarm.plan.epoch == now
+
+
+async def test_a_question_that_comes_while_it_is_being_unloaded_brings_it_back(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await loaded(swarm)
+    real, going, go_on = FakeWorker.drain, asyncio.Event(), asyncio.Event()
+
+    async def drain(self: FakeWorker, epoch: int, deadline_s: float) -> None:
+        going.set()
+        await go_on.wait()
+        await real(self, epoch, deadline_s)
+
+    monkeypatch.setattr(FakeWorker, "drain", drain)
+    unloading = asyncio.create_task(swarm.coordinator.unload())
+    await going.wait()
+    swarm.coordinator.wake()
+    go_on.set()
+    await unloading
+    await swarm.until(lambda p: p.plan is not None)
 
 
 async def test_a_load_brings_another_model_instead(swarm: Swarm) -> None:

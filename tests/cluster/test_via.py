@@ -26,7 +26,7 @@ from swarm.client.messages import Message
 from swarm.client.plan_source import SwarmPlan
 from swarm.client.roving_talk import RovingTalk
 from swarm.client.talk import Talk, Wishes
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import SwarmError, TooLong, UsageError
 from swarm.wire import invitation
 from swarm.wire.authority import Authority
 from swarm.wire.credentials import Credentials
@@ -125,6 +125,10 @@ async def test_a_chat_via_a_rig_says_the_same_stops_where_it_is_told_and_leaves_
                 with pytest.raises(UsageError, match="1 results answer 0 tool calls"):
                     [_ async for _ in talk.tell(["sunny"])]
                 assert await said(talk, "What is the capital of France?")
+                with pytest.raises(TooLong, match="the chat is longer than the 512 positions"):
+                    [_ async for _ in talk.go_on([1] * 600, [3])]
+                with pytest.raises(TooLong, match="the chat is longer than the 512 positions"):
+                    await said(talk, "word " * 50_000)
             with pytest.raises(SwarmError, match="the list of tools"):
                 wishes_of(pb.Options(tools="["))
 
