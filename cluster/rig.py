@@ -40,6 +40,8 @@ _LOG = logging.getLogger(__name__)
 RAY_AGAIN_S = 2.0
 RAY_AGAIN_MOST_S = 60.0
 """The pause before Ray is started again doubles up to this."""
+SETTLE_S = 180.0
+"""How long the key before is worth something where nobody says that all have the new one."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class Rig:
     def _take_key(self, key: str) -> None:
         """From now on this is the swarm's; empty: the one before is worth nothing any more."""
         if not key:
-            self.credentials.settle()
+            self._settle(self.settings.key)
         elif (before := self.settings.key) != key:
             self.settings = replace(self.settings, key=key)
             self.credentials.use(key)
@@ -195,12 +197,20 @@ class Rig:
                 worker.order = replace(worker.order, key=key)
             if self._spare:
                 self._spare.rekey(key)
+            asyncio.get_running_loop().call_later(SETTLE_S, self._settle, key)
             self.membership.redial()
             self.settings.notify("the swarm has another key now: chats go on, and this rig uses it from now on")
             try:
                 self.rekeyed(before, key)
             except (SwarmError, OSError) as error:
                 self.settings.notify(f"this rig could not keep the new key ({error}): give it with --key when it is started again")
+
+    def _settle(self, key: str) -> None:
+        """The key before this one is worth nothing any more."""
+        if key == self.settings.key:
+            self.credentials.settle()
+            for worker in self.workers:
+                worker.settle()
 
     async def _restarted(self, address: str) -> None:
         await self.membership.restarted(address)

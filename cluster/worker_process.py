@@ -79,6 +79,7 @@ class WorkerProcess:
         self.order, self._spare, self._on_key = order, spare, on_key
         self._restarted, self._notify = restarted, notify
         self._process: asyncio.subprocess.Process | None = None
+        self._key = ""  # which the one that runs was told last
         self._served = True  # whose log is there now; at first that of an earlier run
 
     @property
@@ -129,8 +130,15 @@ class WorkerProcess:
         assert process.stdout
         async for line in process.stdout:
             word, _, key = line.decode(errors="replace").strip().partition(" ")
+            if word == KEY:
+                self._key = key
             if word in (KEY, SETTLED):
                 self._on_key(key)
+
+    def settle(self) -> None:
+        """The key before is over: a process that never heard of the order's is ended, so that it is started with that one."""
+        if self._process and self._process.returncode is None and self._key != self.order.key:
+            self._process.kill()
 
     async def stop(self) -> None:
         """End it; returns when it is gone."""
@@ -141,6 +149,7 @@ class WorkerProcess:
     async def _begin(self) -> Process:
         """A process that was told all, out of the warm one where there is one."""
         order, options = self.order, self.order.options()
+        self._key = order.key
         if (warm := self._spare.take() if self._spare else None) is not None:
             told, process = json.dumps({"options": options, "log": str(order.log)}), warm
         else:

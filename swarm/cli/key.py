@@ -12,7 +12,8 @@
   given it with `--key` end with a sentence. Ray cannot change its key, and is started again, which chats do not notice. Rigs that
   do not answer are named: they join with the line that is printed. `--without RIG` leaves a rig out, whose owner shall not have
   the new key; it is of the swarm no more ([security](security.md#another-key)). With `--json`: `{"key", "join": the line, "rigs":
-  [names], "without": [those that do not have it], "missing": [those that are not in again]}`.
+  [names], "without": [those that do not have it], "missing": [those that are not in again],
+  "later": [those that refuse the old key within three minutes only]}`.
 """
 
 from __future__ import annotations
@@ -160,6 +161,8 @@ def _change_running(address: str, old: str, without: Sequence[str], json: bool) 
         return
     output.stdout().print(f"the new key is  {fresh}\njoin line:      {line}", soft_wrap=True, highlight=False)
     _tell_person(f"{', '.join(rotated.rigs)} use it; the old key and its invitations are refused from now on")
+    if rotated.later:
+        _tell_person(f"but not yet by {', '.join(rotated.later)}, which did not answer: there within three minutes")
     if rotated.missing:
         _tell_person(f"not in again yet: {', '.join(rotated.missing)}; look at `swarm status`")
     if rotated.without:

@@ -32,11 +32,14 @@ POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Rotated:
-    """Which rigs use the new key, which are here and were left out or did not answer, and which are not in again yet."""
+    """By name: rigs that use the new key, those that are here and were left out or did not answer, and of the first, those that are
+    not in again yet, and those that did not hear that the old key is over: they refuse it by themselves, within `BACK_S`.
+    """
 
     rigs: list[str]
     without: list[str]
     missing: list[str]
+    later: list[str]
 
 
 class Rotation:
@@ -59,19 +62,22 @@ class Rotation:
         document = await self._status(self._before)
         rigs, head = rigs_of(document), _head(document)
         _check_names(without, rigs, head)
+        told = await self._tell_rigs([rig for rig in rigs if rig.name not in without], pb.REKEY_ACCEPT)
+        if head not in {rig.name for rig in told}:
+            raise SwarmError(f"no worker of the head {head} answers, so that nothing was changed: look at `swarm status`")
         for rig in document["rigs"]:
             if rig["name"] in without:
                 await self._leave(rig["id"])
-        told = await self._tell_rigs([rig for rig in rigs if rig.name not in without], pb.REKEY_ACCEPT)
         using = await self._tell_rigs([rig for rig in told if rig.name == head], pb.REKEY_USE)
         if not using:
-            raise SwarmError(f"no worker of the head {head} answers, so that nothing was changed: look at `swarm status`")
+            left = f"; {', '.join(without)} left the swarm all the same" if without else ""
+            raise SwarmError(f"no worker of the head {head} answers any more, so that the key was not changed{left}: try again")
         using += await self._tell_rigs([rig for rig in told if rig.name != head], pb.REKEY_USE)
         self._tell("Ray is started again, since it cannot change its key: chats go on; joining and new chats wait for it")
         missing = await self._until_back({rig.name for rig in using})
-        await self._tell_rigs(using, pb.REKEY_SETTLE)
+        settled = {rig.name for rig in await self._tell_rigs(using, pb.REKEY_SETTLE)}
         names = [rig.name for rig in using]
-        return Rotated(names, [rig.name for rig in rigs if rig.name not in names], missing)
+        return Rotated(names, [rig.name for rig in rigs if rig.name not in names], missing, [n for n in names if n not in settled])
 
     async def _leave(self, rig_id: str) -> None:
         """Have a rig's Blocks moved to the others: it shall not be talked to any more."""

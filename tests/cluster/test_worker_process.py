@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import AsyncMock
 
@@ -112,3 +113,32 @@ async def test_where_no_process_can_be_started_there_is_no_warm_one_and_the_rig_
     order = WorkerOrder(nowhere, "w", "cpu", 1, 1, "127.0.0.1:1", "127.0.0.1:1", "k", tmp_path / "worker-cpu.log", os.environ)
     with pytest.raises(DeviceError, match="the worker of cpu cannot be started: "):
         await WorkerProcess(order, AsyncMock(), print).start()
+
+
+SAYS_ITS_KEY = """
+import sys
+key = sys.stdin.readline().strip()
+open(sys.argv[1], "a").write(key + " ")
+print("ready here", flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_a_worker_that_never_heard_of_another_key_is_started_with_it_once_the_old_one_is_over(tmp_path: Path) -> None:
+    heard, back = tmp_path / "heard", asyncio.Event()
+
+    async def restarted(address: str) -> None:
+        back.set()
+
+    command = (sys.executable, "-c", SAYS_ITS_KEY, str(heard))
+    order = WorkerOrder(command, "w", "cpu", 1, 1, "", "", "old", tmp_path / "worker-cpu.log", os.environ)
+    worker = WorkerProcess(order, restarted, print)
+    await worker.start()
+    watching = asyncio.create_task(worker.watch())
+    worker.settle()  # it has the key there is
+    worker.order = replace(order, key="new")
+    worker.settle()
+    await asyncio.wait_for(back.wait(), DEADLINE_S)
+    watching.cancel()
+    await worker.stop()
+    assert heard.read_text() == "old new "
