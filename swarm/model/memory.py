@@ -7,8 +7,11 @@ import sys
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+TOGETHER = 16
+"""Rows of a tile of the CPU's matrix unit."""
 ALIGNMENT = 64
 """Bytes; what torch's own CPU allocations are aligned to."""
 
@@ -21,6 +24,18 @@ def aligned(x: Tensor) -> Tensor:
     if x.is_contiguous() and x.data_ptr() % ALIGNMENT == 0:
         return x
     return x.clone(memory_format=torch.contiguous_format)
+
+
+def evened(x: Tensor) -> Tensor:
+    """Rows `x` [n, K], and rows of zeros up to a multiple of `TOGETHER` where bf16 meets a CPU.
+
+    oneDNN compiles a kernel for each shape that a product has: an expert is given any number of rows, and each would cost 2 ms
+    and 0.6 MB once (see docs/performance.md). Up to `TOGETHER` rows no prompt is waiting, so that these stay as they are.
+    """
+    missing = -x.shape[0] % TOGETHER
+    if not missing or x.shape[0] < TOGETHER or x.dtype is not torch.bfloat16 or x.device.type != "cpu":
+        return x
+    return F.pad(x, (0, 0, 0, missing))
 
 
 def gather(x: Tensor, index: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swarm.model.memory import evened
 from swarm.model.quant.ordered import Ordered, Quantized
 from swarm.model.quant.stacked import Stacked
 
@@ -28,4 +29,4 @@ def product(x: Tensor, w: Weight) -> Tensor:
         return F.linear(x, w)
     if x.shape[0] == 1:
         return torch.mv(w, x[0]).unsqueeze(0)
-    return torch.mm(w, x.t()).t()
+    return torch.mm(w, evened(x).t()).t()[: x.shape[0]]

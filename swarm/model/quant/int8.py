@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.kernels.card_matrix import CardMatrix
-from swarm.model.memory import num_bytes
+from swarm.model.memory import evened, num_bytes
 from swarm.model.quant import on_card
 from swarm.weights.codes import Codes
 
@@ -62,11 +62,12 @@ class Int8Matrix:
         x = F.pad(x, (0, wider)) if wider else x
         if x.shape[0] <= FEW_ROWS and x.device.type == "cpu":
             return torch._weight_int8pack_mm(x.contiguous(), self.q, self.scale)
+        num_rows, x = x.shape[0], evened(x)
         out = x.new_empty(self.q.shape[0], x.shape[0])  # the weight is the left factor, as in `swarm.model.product`
         for at in range(0, self.q.shape[0], TILE_ROWS):
             part = slice(at, at + TILE_ROWS)
             torch.mm(self._unpacked(part), x.t(), out=out[part])
-        return out.t() if x.dtype is torch.float16 else out.mul_(self.scale.unsqueeze(1)).t()
+        return (out if x.dtype is torch.float16 else out.mul_(self.scale.unsqueeze(1))).t()[:num_rows]
 
     def dense(self) -> Tensor:
         """The matrix [N, K] in the dtype of its scales."""

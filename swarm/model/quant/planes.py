@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swarm.model.memory import evened
 from swarm.model.quant import int4_layout
 from swarm.model.quant.compiled import compiled
 from swarm.model.quant.int4_layout import Tile
@@ -82,6 +83,7 @@ def many(x: Tensor, planes: Sequence[Tensor], scales: Tensor) -> Tensor:
         planes: uint8 [N, K / 2] each, the high one first.
         scales: [S, G / S, N, 2]: scale and zero of each group.
     """
+    num_rows, x = x.shape[0], evened(x)
     out = x.new_empty(x.shape[0], planes[0].shape[0])
     tiles, inference = int4_layout.tiles(out.shape[1]), torch.is_inference_mode_enabled()
 
@@ -96,7 +98,7 @@ def many(x: Tensor, planes: Sequence[Tensor], scales: Tensor) -> Tensor:
         multiply(slice(None))
     else:
         spread_out(multiply, len(tiles), math.ceil(len(tiles) / threads))
-    return out
+    return out[:num_rows]
 
 
 def dense(planes: Sequence[Tensor], scales: Tensor) -> Tensor:
