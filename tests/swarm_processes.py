@@ -165,7 +165,7 @@ def wait_until_serving(address: str, alive: Callable[[], bool]) -> None:
 def status_at(address: str) -> pb.WorkerStatus | None:
     with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]) as channel:
         try:
-            status: pb.WorkerStatus = WorkerServiceStub(channel).Status(pb.WorkerStatusRequest(), timeout=5)
+            status: pb.WorkerStatus = WorkerServiceStub(channel).Status(pb.WorkerStatusRequest(), timeout=30)
         except grpc.RpcError:
             return None
         return status

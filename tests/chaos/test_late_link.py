@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-
+from claimed_ports import HOST, claimed_port
 from relay_process import Relay, Weather
 
 from swarm.wire.credentials import Credentials
@@ -25,8 +24,7 @@ async def test_a_server_that_is_a_fifth_of_a_second_away_is_reached_at_the_first
     swarm_pb2_grpc.add_SwarmServiceServicer_to_server(Door(), server)
     port = credentials.bind(server, "127.0.0.1:0")
     await server.start()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        shown = f"127.0.0.1:{free.getsockname()[1]}"
+    shown = f"{HOST}:{claimed_port()}"
     await relay.obey({"group": "far", "listen": shown, "to": f"127.0.0.1:{port}"})
     await relay.obey({"group": "far", "weather": Weather(delay_s=LATE_S).__dict__})
     channel = credentials.channel(shown)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from pathlib import Path
 
 import pytest
+from claimed_ports import HOST, claimed_port
 from commands import Ran, is_one_sentence, swarm
 from fake_swarm import Door, OneWorker, listening, plan_for
 
@@ -18,8 +18,7 @@ KEY = ("--key", "k")
 
 def nobody() -> str:
     """An address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
+    return f"{HOST}:{claimed_port()}"
 
 
 @pytest.fixture(autouse=True)

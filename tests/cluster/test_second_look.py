@@ -44,7 +44,9 @@ async def look(swarm: Swarm, worker: FakeWorker) -> None:
 
 async def test_the_expert_that_is_chosen_most_comes_home_once_nobody_talks(swarm: Swarm, owner: FakeWorker) -> None:
     before = swarm.plan
-    owner.choices, owner.sessions = {BLOCK: HOT_AWAY}, 1
+    owner.sessions = 1
+    await look(swarm, owner)
+    owner.choices = {BLOCK: HOT_AWAY}
     for _ in range(3):
         swarm.now += measuring.IDLE_S
         await look(swarm, owner)

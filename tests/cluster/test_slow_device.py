@@ -22,13 +22,13 @@ from swarm.client.plan_source import SwarmPlan
 
 pytest.importorskip("torch")
 
-STOPPED_S, RUNNING_S = 0.06, 0.02
-DEADLINE_S = 60.0
+STOPPED_S, RUNNING_S = 0.09, 0.01
+DEADLINE_S = 120.0
 
 
 @asynccontextmanager
 async def somebody_else_uses_it(pid: int) -> AsyncIterator[None]:
-    """Three quarters of the time the process does not get to run."""
+    """Nine tenths of the time the process does not get to run."""
 
     async def take_turns() -> None:
         while True:
@@ -59,8 +59,8 @@ def slowed(swarm: RealSwarm) -> float:
     return float(swarm.coordinator.status()["workers"][0]["measured"]["slowed"])
 
 
-@pytest.mark.timeout(150)
-async def test_a_worker_that_gets_a_quarter_of_its_time_is_named_while_it_answers(
+@pytest.mark.timeout(300)
+async def test_a_worker_that_gets_a_tenth_of_its_time_is_named_while_it_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(agents, "MEASURE_S", 0.2)

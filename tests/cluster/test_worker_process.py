@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import AsyncMock
 
 import pytest
+from claimed_ports import HOST, claimed_port
 from own_rig import FAKE
 
 from cluster.spare import Spare
@@ -73,8 +73,7 @@ async def test_a_killed_worker_is_replaced_by_the_warm_one_which_was_there_befor
     async def restarted(address: str) -> None:
         back.set()
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        where = f"127.0.0.1:{free.getsockname()[1]}"
+    where = f"{HOST}:{claimed_port()}"
     order = WorkerOrder(command, "w", "cpu", 1, 1, where, where, "k", log, os.environ)
     worker = WorkerProcess(order, restarted, print, spare)
     await worker.start()

@@ -48,7 +48,15 @@ class Guest:
 
 @asynccontextmanager
 async def door(workers: list[str], path: Path) -> AsyncIterator[str]:
-    """Where the list is kept; it tells these Workers."""
+    """Where the list is kept; it tells these Workers, and waits for a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cluster.revocations.ANSWER_S", 15.0)
+        async with _door(workers, path) as address:
+            yield address
+
+
+@asynccontextmanager
+async def _door(workers: list[str], path: Path) -> AsyncIterator[str]:
     admission = Admission()
     server = MEMBER.server(admission)
     revocations = Revocations(admission, MEMBER, path, lambda: workers)
