@@ -12,6 +12,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -33,6 +34,23 @@ def give_up_stdout() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
+
+
+@contextlib.contextmanager
+def only_ours() -> Iterator[None]:
+    """What libraries write to standard output by themselves, below Python, goes to standard error meanwhile."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed: nothing can get into it
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def stdout() -> Console:

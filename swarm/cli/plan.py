@@ -72,7 +72,8 @@ def plan(
     from swarm.cli import planned
 
     load = planned.Load(sessions, context, spread, objective, standby)
-    made = planned.of_file(rigs, shape, dtype, load) if rigs else planned.of_here(found, parse_ports(ports), shape, dtype, load)
+    with output.only_ours():  # HiGHS says a word at times, which would stand in the JSON
+        made = planned.of_file(rigs, shape, dtype, load) if rigs else planned.of_here(found, parse_ports(ports), shape, dtype, load)
     if out is not None:
         write_plan(out, made.plan)
     if as_json:

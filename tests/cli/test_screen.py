@@ -34,3 +34,14 @@ def test_the_bottom_line_gets_into_no_other_and_is_gone_at_the_end() -> None:
 def test_without_a_terminal_there_is_no_bottom_line_and_the_two_streams_stay_apart() -> None:
     ran = python(CODE)
     assert (ran.code, ran.out, ran.err) == (0, f"a fact\n{LONG}\n", "news\n")
+
+
+def test_what_a_library_writes_below_python_is_kept_out_of_what_was_asked_for() -> None:
+    ran = python("""
+import os
+from swarm.cli import output
+with output.only_ours():
+    os.write(1, b"a word of a library\\n")
+print("a fact")
+""")
+    assert (ran.code, ran.out, ran.err) == (0, "a fact\n", "a word of a library\n")
