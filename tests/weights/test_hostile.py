@@ -6,7 +6,7 @@ import random
 import shutil
 import struct
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,17 @@ MODEL: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Callable[[], None]]:
-    """Says whether memory stayed small since the test began."""
-    tracemalloc.start()
-
-    def check() -> None:
-        peak = tracemalloc.get_traced_memory()[1]
-        assert peak < MOST_BYTES, f"{peak} bytes"
-
-    yield check
-    tracemalloc.stop()
+def costs_little(do: Callable[[], object]) -> None:
+    """Assert that it takes little memory; it may try again, since threads of tests before it may take some meanwhile."""
+    peaks = []
+    while not peaks or (peaks[-1] >= MOST_BYTES and len(peaks) < 4):
+        tracemalloc.start()
+        try:
+            do()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[-1] < MOST_BYTES, f"{peaks} bytes"
 
 
 def sound_gguf(path: Path) -> bytes:
@@ -80,21 +80,25 @@ def test_the_corpus_is_what_makes_it() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*.gguf")), ids=lambda path: path.stem)
-def test_a_hostile_gguf_is_refused_in_little_memory(path: Path, small: Callable[[], None]) -> None:
-    with pytest.raises(ModelError) as caught:
-        Checkpoint.open(path)
-    assert path.name in str(caught.value)
-    assert str(caught.value).isprintable()
-    small()
+def test_a_hostile_gguf_is_refused_in_little_memory(path: Path) -> None:
+    def refused() -> None:
+        with pytest.raises(ModelError) as caught:
+            Checkpoint.open(path)
+        assert path.name in str(caught.value)
+        assert str(caught.value).isprintable()
+
+    costs_little(refused)
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*.safetensors")), ids=lambda path: path.stem)
-def test_a_hostile_safetensors_is_refused_in_little_memory(path: Path, small: Callable[[], None]) -> None:
-    with pytest.raises(ModelError) as caught:
-        read_header(path)
-    assert path.name in str(caught.value)
-    assert str(caught.value).isprintable()
-    small()
+def test_a_hostile_safetensors_is_refused_in_little_memory(path: Path) -> None:
+    def refused() -> None:
+        with pytest.raises(ModelError) as caught:
+            read_header(path)
+        assert path.name in str(caught.value)
+        assert str(caught.value).isprintable()
+
+    costs_little(refused)
 
 
 def test_a_header_that_is_all_there_and_far_too_long_costs_no_more_than_its_bytes(tmp_path: Path) -> None:
@@ -133,17 +137,20 @@ def mutated(raw: bytes, seed: int) -> bytes:
     return bytes(made)
 
 
-def test_a_sound_file_that_was_damaged_anywhere_is_opened_or_refused(tmp_path: Path, small: Callable[[], None]) -> None:
+def test_a_sound_file_that_was_damaged_anywhere_is_opened_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     raw = sound_gguf(path)
     assert open_or_refuse(path)
     table = raw.index(b"blk.0.ffn_gate_inp.weight") + 64
-    refused = 0
-    for seed in range(800):
-        path.write_bytes(mutated(raw[:table], seed) + raw[table:])
-        refused += not open_or_refuse(path)
-    assert 300 < refused < 800  # most damage shows; some is in a template's text
-    small()
+
+    def all_of_them() -> None:
+        refused = 0
+        for seed in range(800):
+            path.write_bytes(mutated(raw[:table], seed) + raw[table:])
+            refused += not open_or_refuse(path)
+        assert 300 < refused < 800  # most damage shows; some is in a template's text
+
+    costs_little(all_of_them)
 
 
 @given(st.integers(0, 2**32))
