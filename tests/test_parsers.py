@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import signal
-import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from little_memory import costs_little
 from parsers import CORPUS, PARSERS, refused
 
 settings.register_profile("long", max_examples=20_000, deadline=None, derandomize=False)
@@ -48,15 +48,12 @@ def bounded() -> Iterator[None]:
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_what_is_kept_is_read_where_it_is_sound_and_else_refused_in_little_memory(path: Path) -> None:
-    tracemalloc.start()
-    try:
+    def read() -> None:
         with bounded():
             error = refused(PARSERS[path.parent.name], path.read_bytes())
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < MOST_BYTES
-    assert error is None or not path.name.startswith("sound"), error
+        assert error is None or not path.name.startswith("sound"), error
+
+    costs_little(read, MOST_BYTES)
 
 
 def test_every_parser_has_something_that_it_reads() -> None:

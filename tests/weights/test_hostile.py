@@ -6,7 +6,6 @@ import random
 import shutil
 import struct
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from gguf_files import write_gguf
 from hostile import CORPUS, GGUF, SAFETENSORS, array, header, key, safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from little_memory import costs_little
 
 from swarm.errors import ModelError
 from swarm.shapes import known_shape
@@ -34,19 +34,6 @@ MODEL: dict[str, Any] = {
     "llama.expert_used_count": 1, "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "a"],
     "tokenizer.ggml.scores": [0.0, 0.0, 0.0, -1.0], "tokenizer.ggml.token_type": [2, 3, 3, 1], "tokenizer.chat_template": "{{ x }}",
 }  # fmt: skip
-
-
-def costs_little(do: Callable[[], object]) -> None:
-    """Assert that it takes little memory; it may try again, since threads of tests before it may take some meanwhile."""
-    peaks = []
-    while not peaks or (peaks[-1] >= MOST_BYTES and len(peaks) < 4):
-        tracemalloc.start()
-        try:
-            do()
-            peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
-    assert peaks[-1] < MOST_BYTES, f"{peaks} bytes"
 
 
 def sound_gguf(path: Path) -> bytes:
@@ -87,7 +74,7 @@ def test_a_hostile_gguf_is_refused_in_little_memory(path: Path) -> None:
         assert path.name in str(caught.value)
         assert str(caught.value).isprintable()
 
-    costs_little(refused)
+    costs_little(refused, MOST_BYTES)
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.glob("*.safetensors")), ids=lambda path: path.stem)
@@ -98,7 +85,7 @@ def test_a_hostile_safetensors_is_refused_in_little_memory(path: Path) -> None:
         assert path.name in str(caught.value)
         assert str(caught.value).isprintable()
 
-    costs_little(refused)
+    costs_little(refused, MOST_BYTES)
 
 
 def test_a_header_that_is_all_there_and_far_too_long_costs_no_more_than_its_bytes(tmp_path: Path) -> None:
@@ -150,7 +137,7 @@ def test_a_sound_file_that_was_damaged_anywhere_is_opened_or_refused(tmp_path: P
             refused += not open_or_refuse(path)
         assert 300 < refused < 800  # most damage shows; some is in a template's text
 
-    costs_little(all_of_them)
+    costs_little(all_of_them, MOST_BYTES)
 
 
 @given(st.integers(0, 2**32))
