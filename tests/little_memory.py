@@ -9,7 +9,7 @@ TRIES = 4
 
 
 def costs_little(do: Callable[[], object], most_bytes: int) -> None:
-    """Assert that it takes less than so much; where it took more it is done again, since threads of earlier tests take some, too."""
+    """Assert that it takes less than so much; where it took more it is done again, threads of earlier tests may take some."""
     peaks: list[int] = []
     while not peaks or (peaks[-1] >= most_bytes and len(peaks) < TRIES):
         tracemalloc.start()
