@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.checkpoint import ensure
-from benchmarks.processes import BareClient, described, even_plan, percentile, workers
+from benchmarks.processes import BareClient, described, even_plan, percentile, unseen, workers
 from swarm.client.session import Session
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
@@ -48,7 +48,7 @@ class Swarm:
         """A new Session that has all positions and a prompt which no Stage has seen."""
         session = Session(self.client)
         await session.reserve(self.plan.context)
-        session.replace([1 + (7 * i) % 31000 for i in range(prompt)])
+        session.replace(unseen(prompt))
         return session
 
     async def worked(self) -> dict[str, tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import sys
 import tempfile
@@ -130,6 +131,11 @@ class BareClient:
 def described(folder: Path, dtype: str = "auto") -> Model:
     """The model in a folder."""
     return describe(str(folder), dtype)
+
+
+def unseen(length: int) -> list[int]:
+    """A prompt of random ids, so that no Stage holds the pages of another Session that began alike."""
+    return [random.randrange(1, 31000) for _ in range(length)]
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.checkpoint import ensure
 from benchmarks.plain_loop import WARM_UP
-from benchmarks.processes import BareClient, described, even_plan, workers
+from benchmarks.processes import BareClient, described, even_plan, unseen, workers
 from swarm.client.session import Session
 from swarm.wire.v1 import stage_pb2 as pb
 
@@ -48,7 +48,7 @@ async def measure(folder: Path, stages: int, threads: int, prompt: int, new: int
         for _ in range(WARM_UP + 3):
             session = Session(client)
             await session.reserve(prompt + new + 1)
-            session.replace([1 + (7 * i) % 31000 for i in range(prompt)])
+            session.replace(unseen(prompt))
             prefills.append(prompt / await _traverse(session))
             started = time.monotonic()
             for number in range(new):
