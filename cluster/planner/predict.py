@@ -11,7 +11,10 @@ from cluster.planner.budget import Load, Prices
 from cluster.planner.costs import Away, Costs
 from cluster.planner.counted import Counted
 from cluster.planner.hardware import Hardware, Measured
-from swarm.plan import CHUNK_ROWS, Plan, Prediction, Route
+from swarm.plan import Plan, Prediction, Route
+
+PROMPT_ROWS = 256
+"""Of the prompt whose first token is predicted."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def predict(plan: Plan, hardware: Hardware, load: Load, counts: Mapping[int, Seq
     alone = min(alone_s(plan, r, costs, counted) for r in range(len(plan.routes)))
     in_flight = plan.in_flight or best_in_flight(plan, costs)
     many = [_rate(plan, r, costs, in_flight, counted) for r in range(len(plan.routes))]
-    first = min(going_round(plan, r, costs, CHUNK_ROWS, False, counted, prompt=True).around_s for r in range(len(plan.routes)))
+    first = min(going_round(plan, r, costs, PROMPT_ROWS, False, counted, prompt=True).around_s for r in range(len(plan.routes)))
     slowest = min(range(len(many)), key=lambda r: many[r])
     return Prediction(first, 1 / alone, sum(many), _bottleneck(plan, slowest, costs, in_flight, counted))
 

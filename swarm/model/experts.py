@@ -15,7 +15,7 @@ from torch import Tensor
 from swarm.config import Activation
 from swarm.model.kernels.chosen import ChosenExperts
 from swarm.model.kernels.port import FEW_ROWS, Kernels
-from swarm.model.memory import gather, num_bytes
+from swarm.model.memory import evened, gather, num_bytes
 from swarm.model.product import Weight, product
 
 SILU = Activation()
@@ -33,12 +33,13 @@ class ExpertWeights:
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [n, H], contiguous and aligned (see `swarm.model.memory`), to the unweighted output [n, H]."""
+        n, x = x.shape[0], evened(x)  # once for both products, and what is between them has no gaps
         both = product(x, self.w13)  # [n, 2F]
         if self.b13 is not None:
             both = both + self.b13
         gate, up = both.chunk(2, -1)  # [n, F] each
         y = product(gated(gate, up, self.activation), self.w2)
-        return (y if self.b2 is None else y + self.b2).contiguous()
+        return (y if self.b2 is None else y + self.b2)[:n].contiguous()
 
     @property
     def num_bytes(self) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from json_vocabularies import NAMES, PAGE, assets_of, library, ours
 from vocabularies import mistral_bytes
@@ -32,7 +32,8 @@ def streamed(name: str, ids: list[int]) -> list[str]:
 @settings(max_examples=60, deadline=None)
 def test_tokens_are_the_librarys_own(name: str, text: str) -> None:
     reference = library(name)
-    ids = ours(name).encode(text)
+    assume(not any(token.special and token.content in text for token in reference.get_added_tokens_decoder().values()))
+    ids = ours(name).encode(text)  # in which a special token is text like any other
     assert ids == reference.encode(text, add_special_tokens=False).ids
     assert ours(name).decode(ids) == reference.decode(ids)
     opened = [*ours(name).opening, *ids]
