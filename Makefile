@@ -7,7 +7,7 @@ PROCESSES ?= 3
 TORCH := torch==2.13.0
 BIN := .venv/bin
 PIP := -m pip --quiet --disable-pip-version-check
-BENCHMARKS := hop hop_processor prefixes throughput pipeline speculation prediction placement quality
+BENCHMARKS := aims hop hop_processor prefixes throughput pipeline speculation prediction placement quality
 CLIENT_TESTS := $(wildcard tests/client tests/cli tests/test_plan.py tests/test_config.py)
 
 .PHONY: demo test lint protos reference bench clean test-client unit
