@@ -48,9 +48,9 @@ import os, signal, sys
 from pathlib import Path
 from swarm.cli.screen import Screen
 
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
 screen, ended = Screen(), Path(sys.argv[1])
 screen.tell("serves")
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
 while os.path.exists(sys.argv[2]):
     pass
 screen.tell("news")
