@@ -69,15 +69,15 @@ def raylet_is_back(person: Person) -> bool:
 
 
 def first_status(person: Person) -> dict[str, Any]:
-    """The first of a Coordinator that has a Plan."""
-    found: dict[str, Any] = wait_for(lambda: _planned(person), "status with a plan", BACK_S)
+    """The first of a Coordinator that has a Plan, and has heard of both rigs: one may join a moment after the other."""
+    found: dict[str, Any] = wait_for(lambda: _planned(person), "status with a plan and both rigs' workers", BACK_S)
     return found
 
 
 def _planned(person: Person) -> Any:
     ran = person.run("status", "--json")
     document: dict[str, Any] = json.loads(ran.out) if ran.code == 0 else {}
-    return document if document.get("epoch") else None
+    return document if document.get("epoch") and len(document["workers"]) == 2 else None
 
 
 def _without_coordinator(person: Person) -> Any:
