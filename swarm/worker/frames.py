@@ -95,7 +95,10 @@ class Outcome:
 
 
 def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], None]) -> Outcome:
-    """Compute a micro-batch on the compute thread. Every Step ends as done or failed; nothing is raised."""
+    """Compute a micro-batch on the compute thread. Every Step ends as done or failed.
+
+    Nothing is raised but by the copying of pages: with those half done no Step can be trusted, and the Worker ends.
+    """
     started = time.monotonic()
     outcome = Outcome()
     waited = batch.epoch.shard_wait_s

@@ -24,16 +24,16 @@ HEIGHTS = (32, 64)
 class Compiled:
     """Each tile in one pass, into bf16."""
 
-    library: ctypes.CDLL
+    functions: ctypes.CDLL
 
     @classmethod
     def at(cls, path: Path) -> Compiled:
-        """The library in a file. Raises OSError where it does not fit this machine."""
-        library = ctypes.CDLL(str(path))
+        """The functions of a shared object in a file. Raises OSError where it does not fit this machine."""
+        functions = ctypes.CDLL(str(path))
         pointer = ctypes.c_void_p
-        library.swarm_grouped.argtypes = [pointer, pointer, pointer, pointer, pointer]
-        library.swarm_grouped.restype = None
-        return cls(library)
+        functions.swarm_grouped.argtypes = [pointer, pointer, pointer, pointer, pointer]
+        functions.swarm_grouped.restype = None
+        return cls(functions)
 
     def takes(self, height: int, out: Tensor) -> bool:
         """Whether blocks so high can be unpacked to where `out` is."""
@@ -56,7 +56,7 @@ class Compiled:
         assert inputs == out.shape[0] and inputs % (shares * groups) == 0
         sizes = (ctypes.c_int64 * 6)(blocks, inputs, 2 * half, shares * groups, shares, stride)
         second = planes[1].data_ptr() if len(planes) == 2 else None
-        self.library.swarm_grouped(planes[0].data_ptr(), second, lines.data_ptr(), out.data_ptr(), sizes)
+        self.functions.swarm_grouped(planes[0].data_ptr(), second, lines.data_ptr(), out.data_ptr(), sizes)
 
 
 @lru_cache
