@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from chats import Chats
@@ -45,7 +46,7 @@ async def broken_swarm(shape: Shape, seed: int, folder: Path) -> AsyncIterator[R
     try:
         await swarm.start()
         source = SwarmPlan(swarm.address, swarm.credentials)
-        async with open_client(source, swarm.credentials, notes.append) as client:
+        async with open_client(source, swarm.credentials, lambda note: notes.append(f"{datetime.now(UTC)} {note}")) as client:
             chats = Chats([client], clear_questions(shape.margin), CHATS, seed)
             try:
                 await _answers_undisturbed(chats)
@@ -80,7 +81,9 @@ async def _on_one_swarm(left: list[Blow], folder: Path, until: float) -> None:
     async with broken_swarm(SHAPES[shape], left[0].seed, logs.absolute()) as swarm:
         try:
             while True:
-                _note(folder, await swarm.of(left.pop(0)))
+                _note(folder, result := await swarm.of(left.pop(0)))
+                if result.worth_its_logs:
+                    _keep(logs, folder / "kept" / f"{result.seed}-{result.number}")
                 if not left or left[0].shape != shape or time.monotonic() > until:
                     break
         except Hung as hung:
@@ -93,9 +96,17 @@ def _note(folder: Path, result: Result) -> None:
     wrong = "; ".join([*result.lost, *result.left_over, *([f"{result.changed} answers changed"] if result.changed else [])])
     print(
         f"{result.number:5} {result.shape:8} {result.kind:20} pause {result.pause_s:5.1f} s, took {result.took_s:5.1f} s, "
-        f"{result.answers} answers  {wrong or 'as it was'}",
+        f"whole {result.whole_s:.1f} s, settled {result.settled_s:.1f} s, {result.answers} answers  {wrong or 'as it was'}",
         flush=True,
     )
+
+
+def _keep(logs: Path, kept: Path) -> None:
+    """What all said until now; not what they have in their caches."""
+    for file in [f for f in logs.rglob("*") if f.is_file() and f.suffix != ".safetensors"]:
+        place = kept / file.relative_to(logs)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ python control_process.py < settings.json        CoordinatorSettings; prints `re
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from pathlib import Path
@@ -37,4 +38,6 @@ async def main(settings: CoordinatorSettings) -> None:
 
 
 if __name__ == "__main__":
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     asyncio.run(main(CoordinatorSettings.from_json(sys.stdin.read())))

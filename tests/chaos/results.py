@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 
 FILE = "faults.jsonl"
+LONG_PAUSE_S = 10.0
+"""So much longer than the fault itself that it wants to be explained."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Result:
         pause_s: the longest time between two tokens of an answer, from the fault on.
         held_s: how long the fault itself lasted.
         took_s: until all answered anew.
+        whole_s, settled_s: how long it took from there until the swarm was whole, and from there until nothing was left over.
+        at_s: when it struck, in Unix time: the logs have that, too. 0 where an older run did not write it down.
     """
 
     seed: int
@@ -38,10 +42,18 @@ class Result:
     pause_s: float
     held_s: float
     took_s: float
+    whole_s: float = 0.0
+    settled_s: float = 0.0
+    at_s: float = 0.0
 
     @property
     def recovered(self) -> bool:
         return not (self.changed or self.lost or self.left_over)
+
+    @property
+    def worth_its_logs(self) -> bool:
+        """Whether somebody will ask why."""
+        return not self.recovered or self.pause_s > self.held_s + LONG_PAUSE_S
 
 
 def read(folder: Path) -> list[Result]:

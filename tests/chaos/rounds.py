@@ -61,6 +61,7 @@ class Round:
         times.append(time.monotonic())
         await self._chats.rest()  # first: a Worker that serves without a pause is not measured
         await self._swarm.whole()
+        times.append(time.monotonic())
 
     async def _settled(self) -> list[str]:
         """What is left over, once that no longer changes for the better."""
@@ -73,7 +74,8 @@ class Round:
 
     @staticmethod
     def _result(blow: Blow, told: list[Told], times: list[float], hung: list[str], left: list[str]) -> Result:
-        since, healed, answered = [*times, *[time.monotonic()] * 3][:3]
+        now = time.monotonic()
+        since, healed, answered, whole = [*times, *[now] * 4][:4]
         return Result(
             blow.seed, blow.number, blow.shape, blow.kind,
             answers=sum(t.over for t in told),
@@ -82,4 +84,5 @@ class Round:
             left_over=tuple(left),
             pause_s=round(max((t.longest_pause(since) for t in told), default=0.0), 3),
             held_s=round(healed - since, 3), took_s=round(answered - since, 3),
+            whole_s=round(whole - answered, 3), settled_s=round(now - whole, 3), at_s=round(time.time() - now + since, 3),
         )  # fmt: skip
