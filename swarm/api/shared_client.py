@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from swarm.client.client import Client, open_client
-from swarm.client.plan_source import SwarmPlan
+from swarm.client.plan_source import Known, SwarmPlan
 from swarm.wire.credentials import Credentials
 
 
@@ -26,10 +26,13 @@ class SharedClient:
     Args:
         address: host:port of the swarm's door now; it may come back elsewhere.
         notify: told what concerns all conversations: queues, losses, recoveries.
+        known: the swarm's last Plan, for when its door is silent.
     """
 
-    def __init__(self, address: Callable[[], str], credentials: Credentials, notify: Callable[[str], None]) -> None:
-        self._address, self._credentials, self._notify = address, credentials, notify
+    def __init__(
+        self, address: Callable[[], str], credentials: Credentials, notify: Callable[[str], None], known: Callable[[], Known | None]
+    ) -> None:
+        self._address, self._credentials, self._notify, self._known = address, credentials, notify, known
         self._opened: _Opened | None = None
         self._changing = asyncio.Lock()
 
@@ -50,7 +53,7 @@ class SharedClient:
         async with self._changing:
             address, opened = self._address(), self._opened
             if opened is None or opened.address != address or not await _is_current(opened.client) or self._opened is not opened:
-                stack, source = AsyncExitStack(), SwarmPlan(address, self._credentials, self._notify)
+                stack, source = AsyncExitStack(), SwarmPlan(address, self._credentials, self._notify, self._known)
                 client = await stack.enter_async_context(open_client(source, self._credentials, self._notify))
                 opened = _Opened(address, client, stack)
                 self._opened = opened

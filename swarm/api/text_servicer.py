@@ -10,7 +10,9 @@ from typing import Any
 import grpc.aio
 
 from swarm.api.conversing import WAITING, converse
+from swarm.api.last_plan import following
 from swarm.api.shared_client import SharedClient
+from swarm.client.plan_source import Known
 from swarm.errors import SwarmError
 from swarm.wire.admission import Admission
 from swarm.wire.credentials import Credentials
@@ -29,11 +31,12 @@ class TextServicer(TextServiceServicer):
 
     Args:
         address: host:port of the swarm's door now.
+        known: the swarm's last Plan, for when its door is silent.
     """
 
-    def __init__(self, address: Callable[[], str], credentials: Credentials) -> None:
+    def __init__(self, address: Callable[[], str], credentials: Credentials, known: Callable[[], Known | None]) -> None:
         self._open: set[asyncio.Queue[pb.Said]] = set()
-        self._client = SharedClient(address, credentials, self._tell)
+        self._client = SharedClient(address, credentials, self._tell, known)
 
     async def Converse(self, turns: AsyncIterator[pb.Turn], context: Context) -> AsyncIterator[pb.Said]:
         said: asyncio.Queue[pb.Said] = asyncio.Queue(WAITING)
@@ -85,10 +88,11 @@ async def serving_text(listen: str, address: Callable[[], str], credentials: Cre
     admission = Admission()
     server = credentials.server(admission)
     port = credentials.bind(server, listen)
-    add_TextServiceServicer_to_server(TextServicer(address, credentials), server)
-    add_KeyServiceServicer_to_server(Revoking(admission), server)
-    await server.start()
-    try:
-        yield f"{listen.rpartition(':')[0]}:{port}"
-    finally:
-        await server.stop(GRACE_S)
+    async with following(address, credentials) as last:
+        add_TextServiceServicer_to_server(TextServicer(address, credentials, last.known), server)
+        add_KeyServiceServicer_to_server(Revoking(admission), server)
+        await server.start()
+        try:
+            yield f"{listen.rpartition(':')[0]}:{port}"
+        finally:
+            await server.stop(GRACE_S)

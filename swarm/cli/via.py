@@ -30,18 +30,18 @@ class Places:
 
     async def first(self, rig: str) -> FarTalk:
         """The chat over the rig that was named. Raises UsageError for one that is none, and what `FarTalk.open` raises."""
-        self._here, self._rigs = rig, await text_addresses(self._target)
-        address = text_address(rig, self._rigs, self._target)
-        self._rigs = {name: at for name, at in self._rigs.items() if at and name != rig}
+        rigs = await text_addresses(self._target)
+        address = text_address(rig, rigs, self._target)
+        self._here, self._rigs = rig, {name: at for name, at in rigs.items() if at}
         return await self._over(rig, address)
 
     async def next(self, why: SwarmError) -> Talk | FarTalk:
         """Another one, now that the last is gone. Raises what `open_client` raises."""
         gone = self._here
-        while self._rigs:
-            rig = next(iter(self._rigs))
+        self._rigs |= {gone: self._rigs.pop(gone)}  # to the end: it may be back when the others are gone, too
+        for rig, address in list(self._rigs.items())[:-1]:
             try:
-                talk = await self._over(rig, self._rigs.pop(rig))
+                talk = await self._over(rig, address)
             except SwarmError:
                 continue
             self._here = rig

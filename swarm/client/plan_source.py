@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import grpc.aio
 
-from swarm.errors import PlacementError, SwarmError, WrongKey
+from swarm.errors import Expired, NoSwarm, PlacementError, SwarmError, WrongKey
 from swarm.plan import Model, Plan
 from swarm.weights.describe import assets as assets_of_folder
 from swarm.weights.source import small_files
@@ -22,6 +23,14 @@ from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
 
 CALL_S = 10.0
 RECONNECT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Known:
+    """A Plan, and the small files of its model by name."""
+
+    plan: Plan
+    assets: dict[str, bytes]
 
 
 class PlanSource(Protocol):
@@ -92,12 +101,19 @@ class SwarmPlan:
 
     Args:
         notify: told why the Plan takes a while: what was unloaded is brought back.
+        known: what to begin with where the Coordinator is away from the start; its Workers may serve on.
     """
 
     patience_s = 3600.0
 
-    def __init__(self, address: str, credentials: Credentials, notify: Callable[[str], None] = lambda message: None) -> None:
-        self._notify = notify
+    def __init__(
+        self,
+        address: str,
+        credentials: Credentials,
+        notify: Callable[[str], None] = lambda message: None,
+        known: Callable[[], Known | None] = lambda: None,
+    ) -> None:
+        self._notify, self._known = notify, known
         self._unloaded = self._coming = False
         self._address, self._what = address, f"the swarm at {address}"
         self._credentials = credentials
@@ -117,7 +133,7 @@ class SwarmPlan:
     async def plan(self) -> Plan:
         """See `PlanSource.plan`. Raises NoSwarm, WrongKey, or PlacementError with what the swarm waits for."""
         if self._latest is None:
-            await self._ask()
+            await self._ask_or_recall()
         if self._watcher is None:
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
         if self._latest is None and self._coming:
@@ -140,6 +156,8 @@ class SwarmPlan:
 
     async def assets(self, model: Model) -> dict[str, bytes]:
         """See `PlanSource.assets`."""
+        if (known := self._known()) and known.plan.model.model_id == model.model_id:
+            return known.assets
         try:
             reply = await self._stub.GetAssets(pb.AssetsRequest(model_id=model.model_id), timeout=CALL_S)
         except grpc.aio.AioRpcError as error:
@@ -180,6 +198,15 @@ class SwarmPlan:
             await asyncio.sleep(max(0.0, RECONNECT_S - (time.monotonic() - started)))
             if self._key != self._credentials.key:
                 self._dial()
+
+    async def _ask_or_recall(self) -> None:
+        """Raises SwarmError where the swarm does not answer and nothing is known of it."""
+        try:
+            await self._ask()
+        except (NoSwarm, Expired):
+            if (known := self._known()) is None:
+                raise
+            self._latest = known.plan
 
     async def _ask(self) -> None:
         """Have a question. Raises SwarmError where the swarm does not answer."""

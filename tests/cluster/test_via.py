@@ -18,6 +18,7 @@ from cluster.target import Target
 
 pytest.importorskip("torch")
 
+from swarm.api.last_plan import LastPlan
 from swarm.api.text_servicer import serving_text
 from swarm.api.turns import wishes_of
 from swarm.client.client import open_client
@@ -42,6 +43,25 @@ DEADLINE_S = 60.0
 @asynccontextmanager
 async def text_of(swarm: RealSwarm) -> AsyncIterator[str]:
     async with serving_text("127.0.0.1:0", lambda: swarm.address, CREDENTIALS) as address:
+        yield address
+
+
+@asynccontextmanager
+async def text_without_a_door(swarm: RealSwarm, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """The Decoder of a rig that nobody talked to before the swarm's door was gone for good."""
+    heard, hear = asyncio.Event(), LastPlan._with_assets
+
+    async def hearing(last: LastPlan, stub: Any, raw: str) -> Any:
+        known = await hear(last, stub, raw)
+        asyncio.get_running_loop().call_soon(heard.set)  # when it is kept
+        return known
+
+    monkeypatch.setattr(LastPlan, "_with_assets", hearing)
+    door = Relay(swarm.address)
+    await door.open()
+    async with serving_text("127.0.0.1:0", lambda: door.address, CREDENTIALS) as address:
+        await asyncio.wait_for(heard.wait(), DEADLINE_S)
+        await door.die()
         yield address
 
 
@@ -205,15 +225,21 @@ async def reply(call: Any, chat: Sequence[Message]) -> str:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_chat_whose_rig_is_cut_off_goes_on_over_another_and_from_here_with_the_same_text(one: RealSwarm) -> None:
+async def test_a_chat_whose_rig_is_gone_with_the_door_goes_on_over_another_and_from_here_with_the_same_text(
+    one: RealSwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wishes = Wishes(system="Be brief.", seed=7, temperature=1.2, max_tokens=40)
-    async with text_of(one) as address, open_client(SwarmPlan(one.address, CREDENTIALS), CREDENTIALS) as client:
+    async with (
+        text_without_a_door(one, monkeypatch) as doorless,
+        text_of(one) as address,
+        open_client(SwarmPlan(one.address, CREDENTIALS), CREDENTIALS) as client,
+    ):
         near = Talk(client, wishes)
         here = []
         for question in THREE:
             here.append((await said(near, question), near.answer.tokens, near.answer.finish_reason, near.answer.logprobs))
         await near.close()
-        relays = [Relay(address), Relay(address)]
+        relays = [Relay(address), Relay(doorless)]
         for relay in relays:
             await relay.open()
         channels = [CREDENTIALS.channel(relay.address) for relay in relays]
