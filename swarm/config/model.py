@@ -82,14 +82,20 @@ class ModelConfig:
         """
         path = folder / "config.json"
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            return cls.from_bytes(path.read_bytes(), str(path))
         except FileNotFoundError:
             raise MissingWeights(f"{folder} has no config.json: give a folder in Hugging Face layout") from None
+
+    @classmethod
+    def from_bytes(cls, text: bytes, where: str = "config.json") -> ModelConfig:
+        """Read the bytes of a `config.json`; see `from_folder` for what it raises."""
+        try:
+            raw = json.loads(text.decode())
         except (ValueError, RecursionError) as error:
-            raise ModelError(f"{path} is not JSON ({error}): fetch it again") from None
+            raise ModelError(f"{where} is not JSON ({error}): fetch it again") from None
         if not isinstance(raw, dict):
-            raise ModelError(f"{path} is not a JSON object: fetch it again")
-        return cls.from_hf(raw, str(path))
+            raise ModelError(f"{where} is not a JSON object: fetch it again")
+        return cls.from_hf(raw, where)
 
     @classmethod
     def from_hf(cls, raw: dict[str, Any], where: str = "config.json") -> ModelConfig:

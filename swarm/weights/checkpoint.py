@@ -19,8 +19,9 @@ from swarm.weights.header import Entry, Header, header_of
 from swarm.weights.layouts import laid_out
 from swarm.weights.packed import packed_entries
 
+CONFIG = "config.json"
 ASSETS = (
-    "config.json",
+    CONFIG,
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -67,14 +68,14 @@ class Checkpoint:
         if is_gguf(where):
             return cls.of_gguf(where, GgufModel.of([LocalFile(path) for path in gguf_files(where)]))
         config = ModelConfig.from_folder(where)
-        return cls.of(where, config, _headers([LocalFile(where / name) for name in weight_files(where)]))
+        headers = _headers([LocalFile(where / name) for name in weight_files(where)])
+        return cls.of(where, config, headers, (where / CONFIG).read_bytes())
 
     @classmethod
-    def of(cls, folder: Path, config: ModelConfig, headers: Sequence[Header]) -> Checkpoint:
+    def of(cls, folder: Path, config: ModelConfig, headers: Sequence[Header], config_raw: bytes) -> Checkpoint:
         """From headers that were read, ascending by file name. Raises ModelError: see `open`."""
-        raw, config_path = {name: entry for header in headers for name, entry in header.entries.items()}, folder / "config.json"
-        config_raw = config_path.read_bytes()
-        entries = laid_out(folder, config, raw) | packed_entries(raw, config_raw, config_path)
+        raw = {name: entry for header in headers for name, entry in header.entries.items()}
+        entries = laid_out(folder, config, raw) | packed_entries(raw, config_raw, folder / CONFIG)
         _check_all(folder, config, entries)
         return cls(folder, config, tuple(headers), entries, config_raw)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from swarm.errors import CorruptWeights, MissingWeights, ModelError, UsageError
 from swarm.plan import Model
 from swarm.weights import hub
 from swarm.weights.chain_file import ChainFile
-from swarm.weights.checkpoint import INDEX, Checkpoint
+from swarm.weights.checkpoint import CONFIG, INDEX, Checkpoint
 from swarm.weights.far import far_checkpoint
 from swarm.weights.file import WeightFile
 from swarm.weights.hub_file import HubFile
@@ -23,7 +22,7 @@ from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import weights_pb2 as pb
 from swarm.worker.weights_peer import PeerFile, WeightsPeer
 
-SMALL = ("config.json", INDEX)
+SMALL = (CONFIG, INDEX)
 """What a checkpoint is opened with, beside its weight files."""
 MODELS = 2
 """How many are remembered: the one that serves, and the one that is about to."""
@@ -39,11 +38,14 @@ class Found:
     """By name, in order."""
     hub: HubId | None
     """Where it is on the Hub, with its commit."""
-    scratch: tempfile.TemporaryDirectory[str] | None = None
-    """Holds the small files that came from another Rig."""
+    told: Mapping[str, bytes] = field(default_factory=dict)
+    """The small files, where they came from another Rig."""
 
     @property
-    def small_files(self) -> dict[str, bytes]:
+    def small_files(self) -> Mapping[str, bytes]:
+        """By name."""
+        if self.told:
+            return self.told
         folder = self.checkpoint.folder
         return {name: (folder / name).read_bytes() for name in SMALL if (folder / name).is_file()}
 
@@ -153,22 +155,20 @@ class Stock:
         told, troubles = self._outline(model, peers)
         if told is None and of_hub is None:
             raise MissingWeights("; ".join(map(str, (trouble, *troubles)))) if troubles else trouble
-        scratch = tempfile.TemporaryDirectory(prefix="swarm-") if told else None
-        if told and scratch:
-            folder, names = Path(scratch.name), list(told.files)
-            for asset in told.small_files:
-                if asset.name in SMALL:
-                    (folder / asset.name).write_bytes(asset.data)
+        small: dict[str, bytes] = {}
+        if told:
+            folder, names = Path(model.source), list(told.files)
+            small = {asset.name: asset.data for asset in told.small_files if asset.name in SMALL}
         else:
             assert of_hub
             folder = hub.small(of_hub, None)
             names = hub.weight_names(of_hub, folder)
             of_hub = of_hub.at(folder.name)
         files = {name: self._chain(model, name, peers, of_hub) for name in names}
-        checkpoint = far_checkpoint(folder, list(files.values()))
+        checkpoint = far_checkpoint(folder, list(files.values()), small.get(CONFIG, b"") if told else None)
         if (other := checkpoint.model_id()) != model.model_id:
             raise CorruptWeights(f"what is found of {model.source} is another model ({other}) than the plan's ({model.model_id})")
-        return Found(checkpoint, files, of_hub, scratch)
+        return Found(checkpoint, files, of_hub, small)
 
     def _outline(self, model: Model, peers: Sequence[pb.Peer]) -> tuple[pb.OutlineReply | None, list[MissingWeights]]:
         """From the first that knows; and why others do not."""
