@@ -28,6 +28,8 @@ WAITING_BYTES = 64 * 2**20
 """What those Steps take, with all that they ask."""
 ABANDONED_S = 30.0
 """How long the Sessions of a client are kept that has no stream here: it may come back after its connection broke."""
+CROWDED_S = 3.0
+"""And how long those of them that are more than its share, where others wait for room."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

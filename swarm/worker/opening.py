@@ -25,8 +25,11 @@ from swarm.worker.turns import Turn, Turns
 
 RETRY_S = 1.0
 """How often the first in the queue asks again; pages given back here wake it at once."""
+TELL_S = 1.0
+"""How often the others look at their place: a thousand that were told at every change would be all that a Worker does."""
 CALL_S = 5.0
 MOST_LEASE_S = 3600.0
+MOST_SESSIONS = 2**31
 
 
 def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str, owner: Caller | None = None) -> pb.ReserveReply:
@@ -83,20 +86,22 @@ class Opening:
 
         Raises what `reserve_here` does, Full and Lost.
         """
-        with caller.session(request.session, self._opened(caller), epoch.plan.sessions if (epoch := self._epochs.current) else 0):
+        opened = self._opened(caller)
+        with caller.session(request.session, opened, epoch.plan.sessions if (epoch := self._epochs.current) else 0):
+            has = len((opened | caller.opening) - {request.session})
+            turn = self.turns.come(caller, has, request.open_in, self._epochs.get(request.epoch), time.monotonic())
             self._wanted[request.session] += 1
             try:
-                async with aclosing(self._open(request, caller)) as replies:
+                async with aclosing(self._open(request, turn)) as replies:
                     async for reply in replies:
                         yield reply
             finally:
                 self._wanted -= Counter((request.session,))
 
-    async def _open(self, request: pb.OpenRequest, caller: Caller) -> AsyncGenerator[pb.OpenReply, None]:
-        turn = self.turns.come(request.open_in, self._epochs.get(request.epoch), time.monotonic())
+    async def _open(self, request: pb.OpenRequest, turn: Turn) -> AsyncGenerator[pb.OpenReply, None]:
         # Nobody waits before it: there may be room for all who come now. Or back after a loss: those who wait want its pages, too.
         if self._is_next(turn) or self._is_open(request.session):
-            if (held := await self._reserve_all(request, caller)) is not None:
+            if (held := await self._reserve_all(request, turn)) is not None:
                 yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)
                 return
             self.freed()  # two who came together may have stood in each other's way
@@ -106,14 +111,14 @@ class Opening:
             if time.monotonic() < turn.earliest:
                 yield pb.OpenReply(state=pb.OpenReply.HELD_BACK)
             while True:
-                if self._is_next(turn) and (held := await self._reserve_all(request, caller)) is not None:
+                if self._is_next(turn) and (held := await self._reserve_all(request, turn)) is not None:
                     yield pb.OpenReply(state=pb.OpenReply.OPENED, held=held)
                     return
                 place, held_back_s = self.turns.place(turn), turn.earliest - time.monotonic()
                 if held_back_s <= 0 and place + 1 != told:
                     told = place + 1
                     yield pb.OpenReply(state=pb.OpenReply.QUEUED, place=told)
-                await self._wait(turn.woken, held_back_s if held_back_s > 0 else RETRY_S if place == 0 else None)
+                await self._wait(turn.woken, held_back_s if held_back_s > 0 else TELL_S if place else RETRY_S)
         finally:
             self.turns.leave(turn)
 
@@ -143,13 +148,21 @@ class Opening:
 
     def take_back(self, now: float) -> None:
         """Close the Sessions whose lease is over: on all Stages where they were opened here."""
+        share = self._share()
         for pool in self._epochs.pools():
-            pool.table.shorten(now)
+            pool.table.shorten(now, share)
             for session in pool.table.expired(now):
                 pool.close_session(session.id)
                 self.freed()
                 if session.owner is not None and (epoch := self._epochs.current) is not None:
                     self._close_soon(epoch, pb.CloseRequest(session=session.id, epoch=epoch.number, route=epoch.route))
+
+    def _share(self) -> int:
+        """How many Sessions a client that is gone keeps as long as may be: all where nobody waits, else its part of the Plan's."""
+        if not (waiting := self.turns.callers()) or (epoch := self._epochs.current) is None:
+            return MOST_SESSIONS
+        clients = waiting | {s.owner for pool in self._epochs.pools() for s in pool.table.all() if s.owner is not None}
+        return max(1, epoch.plan.sessions // len(clients))
 
     def release_here(self, request: pb.CloseRequest) -> None:
         """Give a Session's pages on this Stage back, under whichever epoch it was opened. Raises Refused."""
@@ -172,7 +185,7 @@ class Opening:
         return any(pool.table.get(session) is not None for pool in self._epochs.pools())
 
     @staticmethod
-    async def _wait(woken: asyncio.Event, most_s: float | None) -> None:
+    async def _wait(woken: asyncio.Event, most_s: float) -> None:
         try:
             async with asyncio.timeout(most_s):  # not wait_for: 3.11's swallows a cancellation that comes with the result
                 await woken.wait()
@@ -180,13 +193,15 @@ class Opening:
             return
         woken.clear()
 
-    async def _reserve_all(self, request: pb.OpenRequest, caller: Caller) -> int | None:
+    async def _reserve_all(self, request: pb.OpenRequest, turn: Turn) -> int | None:
         """Positions that every Stage holds already, or None where one has no room now.
 
         Who must wait holds nothing meanwhile, on any Stage: two that each wait for what the other holds would wait for ever.
         """
         try:
-            return await self._try_all(request, caller)
+            if (held := await self._try_all(request, turn.caller)) is not None:
+                self.turns.served(turn)
+            return held
         except asyncio.CancelledError:  # the client is gone: nobody will use what was reserved
             if (epoch := self._epochs.get(request.epoch) or self._epochs.current) is not None:
                 self._close_soon(epoch, _closing(request))

@@ -7,13 +7,14 @@ Step's position is forgotten.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from swarm.errors import Gap, Refused
 from swarm.prefix_hash import EMPTY_HASH, extend_hash
-from swarm.worker.callers import ABANDONED_S, Caller
+from swarm.worker.callers import ABANDONED_S, CROWDED_S, Caller
 
 
 class Verdict(Enum):
@@ -174,11 +175,19 @@ class SessionTable:
         """A client's Sessions."""
         return {s.id for s in self._sessions.values() if s.owner is owner}
 
-    def shorten(self, now: float) -> None:
-        """Shorten the leases of those whose client has no stream here: it is gone, or comes back soon."""
+    def shorten(self, now: float, share: int) -> None:
+        """Shorten the leases of those whose client has no stream here: it is gone, or comes back soon.
+
+        Args:
+            share: how many of a client's, those used last, are kept longest; the others make room soon.
+        """
+        gone: defaultdict[Caller, list[Session]] = defaultdict(list)
         for session in self._sessions.values():
             if session.owner is not None and not session.owner.streams:
-                session.expires_at = min(session.expires_at, now + ABANDONED_S)
+                gone[session.owner].append(session)
+        for sessions in gone.values():
+            for place, session in enumerate(sorted(sessions, key=lambda s: s.seen_at, reverse=True)):
+                session.expires_at = min(session.expires_at, now + (ABANDONED_S if place < share else CROWDED_S))
 
     def expired(self, now: float) -> list[Session]:
         """Sessions whose lease is over and that have nothing under way."""

@@ -208,3 +208,37 @@ async def test_no_memory_stays_of_a_thousand_clients_that_came_and_went() -> Non
         await until(closed, "sockets stay")
         assert process.num_threads() <= threads + 4
         assert not workers["w0"].status().sessions
+
+
+async def test_another_client_gets_the_next_room_whoever_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "CROWDED_S", 600.0)
+    plan = own_plan(sessions=1, context=32)
+    async with swarm(plan) as workers, raw(plan) as greedy, raw(plan) as modest:
+        first = await greedy.open(32)
+        waiting = [asyncio.create_task(outcome_of_all(greedy, number)) for number in range(20)]
+        await until(lambda: len(workers["w0"].opening.turns) == 20, "they do not wait")
+        late = asyncio.create_task(modest.open(32))
+        await until(lambda: len(workers["w0"].opening.turns) == 21, "another client does not wait")
+        await greedy.release(first)
+        await modest.release(await late)
+        assert sum(task.done() for task in waiting) <= 1
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_who_is_gone_with_more_than_its_share_makes_room_soon_for_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "ABANDONED_S", 600.0)
+    monkeypatch.setattr(sessions, "CROWDED_S", 0.2)
+    plan = own_plan(sessions=4, context=32)
+    async with swarm(plan) as workers, raw(plan) as client:
+        gone = RawClient(plan, Credentials())
+        await gone.start()
+        kept = [await gone.open(32, lease_s=3600.0) for _ in range(4)]
+        await gone.close()
+        session = await client.open(32)
+        table = workers["w0"].epochs.pools()[0].table
+        await until(lambda: [table.is_open(name) for name in kept] == [False, False, True, True], "not just its share is left")
+        await client.release(session)
+        for name in kept[2:]:
+            await client.release(name)

@@ -19,10 +19,12 @@ from swarm.client.client import open_client
 from swarm.plan import Plan
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker import turns
+from swarm.worker.callers import Caller
 from swarm.worker.epoch import Epoch
 from swarm.worker.turns import Turns
 
 PLAN = replace(plan_of([4, 8], sessions=2, context=64), epoch=2)
+ANYBODY = Caller("w0")
 
 
 @asynccontextmanager
@@ -99,15 +101,34 @@ async def test_new_sessions_are_opened_when_that_moment_is_over(monkeypatch: pyt
         assert time.monotonic() >= epoch.since + 0.5 and new.told == [(pb.OpenReply.HELD_BACK, 0), (pb.OpenReply.OPENED, 0)]
 
 
+def test_who_has_many_sessions_lets_those_in_first_who_have_fewer() -> None:
+    queue, greedy, modest = Turns("w0"), Caller("w0"), Caller("w0")
+    waiting = [queue.come(greedy, has, 0, None, 0.0) for has in range(4)]
+    for turn in waiting:
+        queue.enter(turn)
+    late = [queue.come(modest, has, 0, None, 0.0) for has in range(2)]
+    for turn in late:
+        queue.enter(turn)
+    assert [queue.place(turn) for turn in waiting] == [0, 2, 4, 5] and [queue.place(turn) for turn in late] == [1, 3]
+    for turn in (waiting[0], late[0], waiting[1]):
+        queue.leave(turn)
+        queue.served(turn)
+    queue.enter(other := queue.come(Caller("w0"), 0, 0, None, 0.0))
+    queue.enter(again := queue.come(modest, 0, 0, None, 0.0))
+    assert [queue.place(turn) for turn in (late[1], other, again, waiting[2])] == [0, 1, 2, 3]
+
+
 async def test_who_says_that_it_goes_on_gains_a_place_for_a_while_only_and_no_more_places_than_the_plan_has_sessions() -> None:
     async with changed() as (_, epoch):
         queue = Turns("w0")
-        assert queue.come(2, epoch, epoch.since).new and queue.come(3, epoch, epoch.since).new, "no earlier epoch"
-        assert queue.come(1, epoch, epoch.since + turns.AFTER_S).new
+        assert queue.come(ANYBODY, 0, 2, epoch, epoch.since).new and queue.come(ANYBODY, 0, 3, epoch, epoch.since).new, (
+            "no earlier epoch"
+        )
+        assert queue.come(ANYBODY, 0, 1, epoch, epoch.since + turns.AFTER_S).new
         for _ in range(PLAN.sessions):
-            queue.enter(turn := queue.come(1, epoch, epoch.since))
+            queue.enter(turn := queue.come(ANYBODY, 0, 1, epoch, epoch.since))
             assert not turn.new
-        assert queue.come(1, epoch, epoch.since).new
+        assert queue.come(ANYBODY, 0, 1, epoch, epoch.since).new
 
 
 async def test_nobody_is_held_back_under_the_first_epoch_nor_where_those_that_go_on_are_open_already() -> None:
@@ -117,4 +138,4 @@ async def test_nobody_is_held_back_under_the_first_epoch_nor_where_those_that_go
         workers["w0"].commit(PLAN.epoch)
         for number in (first.epoch, PLAN.epoch):
             epoch = workers["w0"].epochs.get(number)
-            assert epoch and Turns("w0").come(0, epoch, epoch.since).earliest == 0.0
+            assert epoch and Turns("w0").come(ANYBODY, 0, 0, epoch, epoch.since).earliest == 0.0
