@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from census import Snapshot
 from chats import Chats
 from clear_questions import clear_questions
 from faults.swarm_port import Swarm
@@ -25,7 +26,7 @@ from network import own_network
 from plain_swarm import PlainSwarm
 from ray_swarm import RaySwarm
 from results import Result, add, read, table
-from rounds import LEASE_S, RECOVER_S, Hung, Round
+from rounds import LEASE_S, POLL_S, RECOVER_S, Hung, Round
 from schedule import LONGEST_S, RUN, Blow, blow
 from shapes import NEEDS_ROOT, SHAPES, Shape
 
@@ -50,7 +51,7 @@ async def broken_swarm(shape: Shape, seed: int, folder: Path) -> AsyncIterator[R
             chats = Chats([client], clear_questions(shape.margin), CHATS, seed)
             try:
                 await _answers_undisturbed(chats)
-                yield Round(swarm, chats, await swarm.look())
+                yield Round(swarm, chats, await _complete(swarm))
             finally:
                 await chats.stop()
                 (folder / "told.txt").write_text("\n".join(notes))
@@ -66,6 +67,16 @@ async def _answers_undisturbed(chats: Chats) -> None:
         await chats.rest()
     wrong = [told for told in chats.take() if not told.as_it_should_be]
     assert not wrong, f"before anything happened an answer was wrong: {wrong[0].error or wrong[0].tokens}"
+
+
+async def _complete(swarm: Swarm) -> Snapshot:
+    """How it looks once each Rig has its warm spare Worker, which is started a little later than all the rest."""
+    async with asyncio.timeout(RECOVER_S):
+        while True:
+            seen = await swarm.look()
+            if sum(held.role == "worker" for held in seen.processes.values()) >= 2 * len(swarm.rigs):
+                return seen
+            await asyncio.sleep(POLL_S)
 
 
 async def run(blows: Sequence[Blow], folder: Path, until: float) -> None:

@@ -19,7 +19,8 @@ async def strike(swarm: DiskSwarm, blow: Blow) -> None:
     assert files, f"{rig} has nothing in its cache"
     chance = Random(f"{blow.seed}:{blow.number}")
     for file in chance.sample(files, max(1, int(len(files) * blow.amount))):
-        _damage(file, chance)
+        if file.stat().st_size:  # else an earlier fault emptied it, and nobody has read it since
+            _damage(file, chance)
     os.kill(pid, signal.SIGKILL)
 
 
