@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -82,6 +83,21 @@ def best_home(
         return here, why
     able = [d for d in devices if _runs(d, best.dtype)]
     return home(able or devices, ports, best, measure, host), why
+
+
+def crowded(devices: Sequence[Device], load: Callable[[], tuple[float, float, float]] = os.getloadavg) -> str:
+    """What is to be said where others compute here while a CPU is measured; empty where nobody does.
+
+    Args:
+        load: how many wanted a core, on average over a minute, as uptime(1) has it.
+    """
+    threads = max((d.threads for d in devices if d.torch_device == "cpu"), default=0)
+    cores, others = len(os.sched_getaffinity(0)), load()[0]
+    if not threads or others <= max(1, cores - threads + 1):
+        return ""
+    return (
+        f"others compute here now (load {others:.1f} on {cores} cores), so the CPU may measure slower than it is: plan again later"
+    )
 
 
 def _runs(device: Device, dtype: str) -> bool:

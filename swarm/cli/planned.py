@@ -16,7 +16,7 @@ from cluster.planner import Load, left_out, make_plan, needed_bytes, reads
 from cluster.rigs_file import RigDevice, read_rigs
 from swarm.cli import output
 from swarm.cli.plan_document import Unused, document
-from swarm.cli.plan_here import best_home, home
+from swarm.cli.plan_here import best_home, crowded, home
 from swarm.cli.plan_picture import rigs_picture
 from swarm.cli.silence import silence
 from swarm.cli.tables import parts_text
@@ -64,21 +64,22 @@ def of_file(path: Path, model: Model, dtype: str, load: Load) -> Planned:
 
 def of_here(devices: Sequence[Device], ports: range, model: Model, dtype: str, load: Load) -> Planned:
     """Plan on Devices of this machine; see `of_file`. Raises as `home` and `on_home`."""
+    busy = crowded(devices)
     with silence():
         here, why = best_home(devices, ports, model, load) if dtype == "auto" else (home(devices, ports, model), "")
-        return on_home(here, load, why)
+        return on_home(here, load, why, busy)
 
 
-def on_home(home: Home, load: Load, why: str = "") -> Planned:
+def on_home(home: Home, load: Load, *notes: str) -> Planned:
     """Plan, with advice. Raises PlacementError, which says what would help, where the model does not fit.
 
     Args:
-        why: why it is in a lesser dtype than its own; a note of the Plan.
+        notes: of the Plan, as why it is in a lesser dtype than its own; empty ones are left out.
     """
     adviser = Adviser(home, load)
     try:
         made = make_plan(home.model, home.hardware, load, epoch=1)
-        made = replace(made, notes=(*made.notes, *filter(None, (why, home.model.again))))
+        made = replace(made, notes=(*made.notes, *filter(None, (*notes, home.model.again))))
     except DoesNotFit as error:
         cure = adviser.cure()
         if not cure:

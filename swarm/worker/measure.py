@@ -1,8 +1,9 @@
 """How fast a Device computes, in at most a few seconds: `python -m swarm.worker.measure` prints it without a swarm.
 
 Measuring is a generator: each turn takes the thread that it runs on for about `JOB_S`, so that a Worker can do what is more
-urgent in between. The figure of a row count is the median of a few repeats, and a repeat is a mean over tens of
-milliseconds: long enough to hold the pauses of a CPU quota, which a median of single products would leave out.
+urgent in between. What is measured is so in pieces, well below a millisecond where it can be, in rounds that come back to each
+row count: a figure is the median of the pieces of its best round. Others who compute here meanwhile slow down most pieces of some
+rounds: two threads that wait for each other lose milliseconds at each wait while a third has a core of theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import fmean, median
 
 import torch
 
@@ -22,10 +23,11 @@ from swarm.model.product import Weight
 from swarm.worker.device_memory import free_bytes
 from swarm.worker.measure_parts import JOB_S, Products, SmallBlock
 from swarm.worker.measure_software import frames
+from swarm.worker.quota import pauses
 
 ROWS = (1, 2, 4, 8, 16, 64, 256)
 BUDGET_S = 3.0
-REPEATS = 3
+ROUNDS = 6
 GUESS_S = 1e-9
 """Seconds a byte at one row, before anything is known: a slow CPU's."""
 BF16_CAPABILITY = 8
@@ -95,22 +97,32 @@ def measuring(wanted: Wanted, device: torch.device, room_bytes: int, held: Seque
     yield
     known = yield from _warm_up(products, began + wanted.budget_s / 2)
     until = began + wanted.budget_s - JOB_S
-    repeat_s = max(JOB_S, (until - time.perf_counter()) / REPEATS / (len(known) + 1))
-    found: dict[int, list[float]] = {rows: [] for rows in known}
-    starts: list[float] = []
-    software: list[float] = []
-    while len(starts) < REPEATS and (not starts or time.perf_counter() < until):
-        taken = block.run(products.one, min(JOB_S, repeat_s))
-        starts.append(taken.seconds / taken.count)
+    repeat_s = max(JOB_S, (until - time.perf_counter()) / ROUNDS / (len(known) + 2))
+    found: dict[int, list[list[float]]] = {rows: [] for rows in known}
+    starts: list[list[float]] = []
+    software: list[list[float]] = []
+    paused = pauses()
+    while len(starts) < ROUNDS and (not starts or time.perf_counter() < until):
+        starts.append(block.run(products.one, repeat_s))
         yield
-        taken = frames(products.one, min(JOB_S, repeat_s))
-        software.append(taken.seconds / taken.count)
+        software.append(frames(products.one, JOB_S))
         yield
         for rows in known:
             if not found[rows] or time.perf_counter() < until:
                 found[rows].append((yield from _repeat(products, rows, known[rows], repeat_s)))
-    figures = tuple((rows, median(values)) for rows, values in found.items())
-    return Figures(figures, median(starts) / wanted.kernels, median(software), time.perf_counter() - began)
+    typical = _with_pauses if pauses() > paused else _without_others
+    figures = tuple((rows, typical(rounds)) for rows, rounds in found.items())
+    return Figures(figures, typical(starts) / wanted.kernels, typical(software), time.perf_counter() - began)
+
+
+def _without_others(rounds: Sequence[Sequence[float]]) -> float:
+    """What most pieces of the best round took."""
+    return min(median(pieces) for pieces in rounds)
+
+
+def _with_pauses(rounds: Sequence[Sequence[float]]) -> float:
+    """With the pauses of a CPU quota, which most pieces know nothing of: they are part of what the Device gives."""
+    return median(fmean(pieces) for pieces in rounds)
 
 
 def _warm_up(products: Products, until: float) -> Generator[None, None, dict[int, float]]:
@@ -121,21 +133,20 @@ def _warm_up(products: Products, until: float) -> Generator[None, None, dict[int
         if known and time.perf_counter() > until:
             break
         for _ in range(2):  # the first includes what is set up once
-            taken = products.run(rows, last * rows / last_rows)
-            last_rows, last = rows, taken.seconds / taken.bytes
+            last_rows, last = rows, min(products.run(rows, last * rows / last_rows))
             yield
         known[rows] = last
     return known
 
 
-def _repeat(products: Products, rows: int, guess: float, seconds: float) -> Generator[None, None, float]:
-    """Seconds a byte, as a mean over about that many seconds."""
-    began, spent, read = time.perf_counter(), 0.0, 0
-    while not read or time.perf_counter() - began < seconds - JOB_S / 2:
-        taken = products.run(rows, guess)
-        spent, read = spent + taken.seconds, read + taken.bytes
+def _repeat(products: Products, rows: int, guess: float, seconds: float) -> Generator[None, None, list[float]]:
+    """Seconds a byte, of pieces over about that many seconds."""
+    began = time.perf_counter()
+    pieces: list[float] = []
+    while not pieces or time.perf_counter() - began < seconds - JOB_S / 2:
+        pieces += products.run(rows, guess)
         yield
-    return spent / read
+    return pieces
 
 
 def at_once(wanted: Wanted, device: torch.device, room_bytes: int) -> Figures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -41,15 +41,6 @@ MATRIX_BYTES = 64 * 2**20
 JOB_S = 0.03
 """What one turn on the compute thread aims to take."""
 NOISE = 1 << 18
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What some work took."""
-
-    seconds: float
-    bytes: int
-    count: int
 
 
 @dataclass(frozen=True)
@@ -92,21 +83,29 @@ class Products:
                     turn = time.perf_counter()
         return cls(tuple(weights), numbers_of(dtype), itertools.cycle(weights))
 
-    def run(self, rows: int, seconds_a_byte: float) -> Taken:
-        """As many products as take about `JOB_S` at that speed, or a part of one where that takes longer."""
+    def run(self, rows: int, seconds_a_byte: float) -> list[float]:
+        """Seconds a byte of each piece of about `JOB_S` at that speed, or of a part of one product where that takes longer.
+
+        A piece is an expert's two products; on a card, which hears of many at once, all of them.
+        """
         mean = num_bytes(*self.weights) / len(self.weights)
         count = int(JOB_S / (mean * seconds_a_byte))
         share = min(1.0, JOB_S / (mean * seconds_a_byte))
-        used = [_part(next(self._next), share) for _ in range(max(2 if share == 1.0 else 1, count))]
+        used = [_part(next(self._next), share) for _ in range(max(2 if share == 1.0 else 1, count // 2 * 2))]
         device = used[0].device
         inputs = {k: torch.ones(rows, k, dtype=self.inputs, device=device) for k in {w.shape[1] for w in used}}
-        taken = timed(device, lambda: [product(inputs[w.shape[1]], w) for w in used])
-        return Taken(taken, num_bytes(*used), len(used))
+        size = len(used) if device.type == "cuda" else 2
+        return [_seconds_a_byte(used[at : at + size], inputs) for at in range(0, len(used), size)]
 
     def one(self) -> None:
         """One product of one row: what a Block's Python and small kernels find in the caches afterwards is as in decode."""
         w = next(self._next)
         product(torch.ones(1, w.shape[1], dtype=self.inputs, device=w.device), w)
+
+
+def _seconds_a_byte(weights: Sequence[Weight], inputs: Mapping[int, Tensor]) -> float:
+    taken = timed(weights[0].device, lambda: [product(inputs[w.shape[1]], w) for w in weights])
+    return taken / num_bytes(*weights)
 
 
 def _part(w: Weight, share: float) -> Weight:
@@ -199,14 +198,14 @@ class SmallBlock:
         self._angles = Angles.of(self._rows.positions, c.head_dim, c.rope_theta)
         self._hidden = matrix(1, c.hidden)
 
-    def run(self, before_each: Callable[[], None], at_most_s: float) -> Taken:
-        """One row again and again, for about that long; `before_each` is not counted."""
-        device, began, seconds, count = self._hidden.device, time.perf_counter(), 0.0, 0
-        while not count or time.perf_counter() - began < at_most_s:
+    def run(self, before_each: Callable[[], None], at_most_s: float) -> list[float]:
+        """Seconds of each of many Blocks of one row, for about that long in all; `before_each` is not counted."""
+        device, began = self._hidden.device, time.perf_counter()
+        seconds: list[float] = []
+        while not seconds or time.perf_counter() - began < at_most_s:
             before_each()
-            seconds += timed(device, self._forward) / self._count
-            count += 1
-        return Taken(seconds, 0, count)
+            seconds.append(timed(device, self._forward) / self._count)
+        return seconds
 
     def _forward(self) -> Tensor:
         """One Block; several in one launch where they are recorded, since that is how a card is told."""

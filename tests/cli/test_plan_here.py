@@ -14,7 +14,7 @@ from cluster.hardware.known_cards import known_card
 from cluster.planner import Load
 from cluster.planner.hardware import Speed
 from swarm.cli import plan_here
-from swarm.cli.plan_here import best_home, home, speed_here
+from swarm.cli.plan_here import best_home, crowded, home, speed_here
 from swarm.cli.plan_model import model_to_plan
 from swarm.cli.planned import on_home
 from swarm.errors import DeviceError, PlacementError
@@ -73,6 +73,15 @@ def test_auto_on_cards_without_bf16_is_fp16() -> None:
         best_home(old, range(7700, 7720), model_to_plan("mixtral-8x7b", "auto"), Load(1, 2048), Stopwatch(), host)[0].model.dtype
         == "fp16"
     )
+
+
+def test_who_computes_here_while_a_cpu_is_measured_is_named_with_what_to_do() -> None:
+    one, card = Device("cpu", "cpu", 1 << 30, 1, "some CPU"), cards(1)
+    assert "(load 999.0 on " in crowded([one], lambda: (999.0, 0.0, 0.0)) and "plan again" in crowded(
+        [one], lambda: (999.0, 0.0, 0.0)
+    )
+    assert not crowded([one], lambda: (0.5, 999.0, 999.0))
+    assert not crowded(card, lambda: (999.0, 0.0, 0.0))
 
 
 def test_each_kind_of_device_is_measured_once() -> None:

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import pytest
@@ -29,6 +30,7 @@ from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
 from swarm.worker import measure as measure_file
 from swarm.worker.measure import ROWS, Wanted, at_once, dtypes_of, measuring
 from swarm.worker.measure_turns import _held, measure
+from swarm.worker.quota import pauses
 from swarm.worker.worker import Worker
 
 CPU = torch.device("cpu")
@@ -157,6 +159,32 @@ def test_a_dtype_without_units_of_its_own_is_not_offered(monkeypatch: pytest.Mon
     assert set(dtypes_of(torch.device("cuda:0"))) == {"fp16", "fp32"}
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
     assert "bf16" in dtypes_of(torch.device("cuda:0"))
+
+
+def test_others_who_compute_here_meanwhile_do_not_count_and_a_quota_does() -> None:
+    calm, crowded = [1e-6, 1.1e-6, 1e-6], [9e-4, 8e-4, 1e-6, 9e-4]
+    assert measure_file._without_others([crowded, calm, crowded, crowded]) == pytest.approx(1e-6)
+    paused = [1e-6] * 9 + [11e-6]  # a pause in each round, which a quota makes
+    assert measure_file._without_others([paused] * 3) == pytest.approx(1e-6)
+    assert measure_file._with_pauses([paused] * 3) == pytest.approx(2e-6)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "found"),
+    [
+        ("0::/a/b\n", {"sys/fs/cgroup/a/cpu.stat": "nr_periods 9\nnr_throttled 4\n"}, 4),
+        ("4:memory:/x\n3:cpu,cpuacct:/x\n", {"sys/fs/cgroup/cpu,cpuacct/x/cpu.stat": "nr_periods 9\nnr_throttled 7\n"}, 7),
+        ("0::/\n", {"sys/fs/cgroup/cpu.stat": "usage_usec 12\n"}, 0),
+        ("", {}, 0),
+    ],
+)
+def test_pauses_of_a_cpu_quota_are_counted_as_the_kernel_tells_them(
+    groups: str, files: dict[str, str], found: int, tmp_path: Path
+) -> None:
+    for name, text in ({"proc/self/cgroup": groups} | files).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert pauses(tmp_path) == found
 
 
 def test_little_memory_makes_a_rough_measurement_and_no_failure() -> None:
