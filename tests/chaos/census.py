@@ -94,12 +94,13 @@ def _processes(before: Snapshot, after: Snapshot) -> list[str]:
 
 
 def _grown(before: Snapshot, after: Snapshot) -> list[str]:
-    """Beside the same process where it lives on, else beside the most that one of its role had."""
+    """Beside the same process where it lives on, else beside the most that one of its role had: so, too, a Worker that was warm."""
     found = []
     for pid, now in after.processes.items():
         if now.role in NOT_COUNTED:
             continue
-        same = [before.processes[pid]] if pid in before.processes else [p for p in before.processes.values() if p.role == now.role]
+        lived_on = pid in before.processes and now.role != "worker"
+        same = [before.processes[pid]] if lived_on else [p for p in before.processes.values() if p.role == now.role]
         limits = [(p.fds + MORE_FDS, p.threads + MORE_THREADS, p.resident_bytes + MORE_BYTES) for p in same]
         most = [max(each) for each in zip(*limits, strict=True)] or [0, 0, 0]
         have = (now.fds, now.threads, now.resident_bytes)

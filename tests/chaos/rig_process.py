@@ -1,4 +1,4 @@
-"""A Rig without Ray in a process of its own, with real Workers: prints `served` each time that it is in.
+"""A Rig without Ray in a process of its own, with real Workers and a warm one: prints `served` each time that it is in.
 
 python rig_process.py < order.json        see `RigOrder`; SIGTERM: it leaves, and ends
 """
@@ -45,7 +45,7 @@ async def main(order: RigOrder) -> None:
     settings = RigSettings(
         name=order.name, devices=(Device("cpu", "cpu", order.memory_bytes, 1, "a CPU"),), host=order.host, key=order.key,
         state_dir=Path(order.state_dir), environment=os.environ, ports=order.ports, spread=True,
-        cache=Path(order.cache) if order.cache else None, notify=lambda m: print(m, file=sys.stderr, flush=True),
+        spare=True, cache=Path(order.cache) if order.cache else None, notify=lambda m: print(m, file=sys.stderr, flush=True),
     )  # fmt: skip
     rig = JoinedRig(settings, order.swarm)
     rig.bind = order.bind or rig.bind
