@@ -129,6 +129,10 @@ class Standby:
         return range(self.first, self.end)
 
 
+WAY_ROUND = "the way round"
+"""What all Sessions wait for where no Worker and no link is busy all the time: the ways and works of a token, one after the other."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the planner expects of a Plan, at its context and for its Sessions."""
@@ -140,7 +144,7 @@ class Prediction:
     total_tokens_per_s: float
     """Of all Sessions together, when all of them answer."""
     bottleneck: str
-    """What all Sessions wait for: a Worker, a link, or the way round."""
+    """What all Sessions wait for: a Worker, `link A to B`, or `WAY_ROUND`."""
 
 
 @dataclass(frozen=True)

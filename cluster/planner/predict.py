@@ -11,7 +11,7 @@ from cluster.planner.budget import Load, Prices
 from cluster.planner.costs import Away, Costs
 from cluster.planner.counted import Counted
 from cluster.planner.hardware import Hardware, Measured
-from swarm.plan import Plan, Prediction, Route
+from swarm.plan import WAY_ROUND, Plan, Prediction, Route
 
 PROMPT_ROWS = 256
 """Of the prompt whose first token is predicted."""
@@ -118,7 +118,7 @@ def _bottleneck(plan: Plan, route: int, costs: Costs, in_flight: int, counted: C
     sessions = plan.sessions / len(plan.routes)
     round_ = going_round(plan, route, costs, sessions / in_flight, True, counted)
     full = in_flight * round_.busy_s[round_.slowest] >= round_.around_s
-    return round_.slowest if full else "the way round"
+    return round_.slowest if full else WAY_ROUND
 
 
 def _away(plan: Plan, owner: str, block: int, devices: Mapping[str, Measured], many: bool) -> list[Away]:

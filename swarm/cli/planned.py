@@ -19,6 +19,7 @@ from swarm.cli.plan_document import Unused, document
 from swarm.cli.plan_here import best_home, crowded, home
 from swarm.cli.plan_picture import rigs_picture
 from swarm.cli.silence import silence
+from swarm.cli.status_measured import limit_text
 from swarm.cli.tables import parts_text
 from swarm.errors import DoesNotFit, PlacementError, gib
 from swarm.plan import Model, Plan
@@ -119,7 +120,7 @@ def _expected(made: Plan) -> Sequence[str]:
     p = made.predicted
     many = f", {p.total_tokens_per_s:.1f} tok/s for {made.sessions} sessions" if made.sessions > 1 else ""
     first = f"first token after {p.ttft_s:.2f} s (a prompt of {made.chunk_rows} tokens)"
-    return (f"predicted: {p.tokens_per_s:.1f} tok/s for one stream{many}; {first}", f"bottleneck: {p.bottleneck}")
+    return (f"predicted: {p.tokens_per_s:.1f} tok/s for one stream{many}; {first}", f"bottleneck: {limit_text(p.bottleneck)}")
 
 
 def _sums(made: Plan, load: Load) -> str:

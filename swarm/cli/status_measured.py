@@ -10,6 +10,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from swarm.plan import WAY_ROUND
+
 
 def measured(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Speeds of the Devices, links between Rigs, prediction beside what is measured now; each only where it is known."""
@@ -48,11 +50,20 @@ def expected(document: Mapping[str, Any]) -> Iterator[Text]:
     if predicted := document.get("predicted"):
         one, all_, first = (float(predicted[k]) for k in ("tokens_per_s", "total_tokens_per_s", "ttft_s"))
         now = float(document.get("tokens_per_s") or 0)
-        yield Text(f"planned for {document.get('objective', 'balanced')}; all wait for {document.get('bottleneck') or 'nobody'}")
+        yield Text(f"planned for {document.get('objective', 'balanced')}")
+        yield Text(f"bottleneck: {limit_text(document.get('bottleneck') or WAY_ROUND)}")
         yield Text(f"predicted: one stream {one:.1f} tok/s, all {all_:.1f}, first token {first:.2f} s; now: {now:.1f} tok/s")
     for copy in document.get("standbys") or ():
         first_block, end = copy["blocks"]
         yield Text(f"standby copy of blocks {first_block}-{end - 1} on {copy['worker']}")
+
+
+def limit_text(bottleneck: str) -> str:
+    """What keeps all Sessions together from being quicker, as a Prediction has it, and what would help."""
+    if bottleneck == WAY_ROUND:
+        return "no device is full: more chats at once bring more tok/s in all"
+    what = "link" if bottleneck.startswith("link ") else "device there"
+    return f"{bottleneck}, full when all chat at once: a faster {what} brings most"
 
 
 def columns(*names: str) -> Table:

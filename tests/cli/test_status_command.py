@@ -14,8 +14,10 @@ from fake_swarm import GIB, Door, OneWorker, listening, plan_for
 from rich.console import Console
 from typist import CTRL_C, Typist
 
+from swarm.cli.status_measured import limit_text
 from swarm.cli.status_table import Rates, picture
 from swarm.errors import DoesNotFit
+from swarm.plan import WAY_ROUND
 from swarm.wire.overview import overview
 from swarm.wire.v1 import worker_pb2 as pb
 
@@ -221,7 +223,11 @@ def test_what_was_measured_and_what_was_predicted_is_shown_beside_what_is_so_now
     assert any(row.startswith("attic - gaming-pc 0.61 0.94 ") for row in rows)
     assert any(row.startswith("inside attic 0.31 7.90 ") for row in rows) and "cellar does not answer" in text
     joined = " ".join(text.split())
-    assert "planned for latency; all wait for attic/cuda:1" in joined
+    assert (
+        "planned for latency bottleneck: attic/cuda:1, full when all chat at once: a faster device there brings most" in joined
+    )
+    assert limit_text("link a/cpu to b/cpu").endswith("a faster link brings most")
+    assert limit_text(WAY_ROUND) == "no device is full: more chats at once bring more tok/s in all"
     assert "one stream 6.1 tok/s, all 18.3, first token 0.82 s; now: 5.9 tok/s" in joined
     assert "standby copy of blocks 0-11 on attic/cuda:1" in joined
 
