@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from swarm.wire.credentials import Credentials
 from swarm.worker.orphan import go_on_without_owner
@@ -52,5 +54,13 @@ def _serve(options: Sequence[str], read_key: Callable[[], str]) -> int:
     return run_owned(WorkerSettings(*where, given.threads, size, Credentials(key, given.name), given.cache, given.logs))
 
 
+def _end(code: int) -> NoReturn:
+    """At once: taking torch and all other modules down takes a second or three, for which the owner would wait."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())
