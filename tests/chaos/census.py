@@ -12,6 +12,8 @@ from typing import Any
 
 MARK = "SWARM_CHAOS"
 """In the environment of all processes of one swarm."""
+LINE = 100
+"""So much of a command line tells processes apart."""
 MORE_FDS = 24
 MORE_THREADS = 24
 """A process may have so many more than at first: channels to Rigs that came since, threads that gRPC and torch keep."""
@@ -36,12 +38,13 @@ ROLES |= {
 
 @dataclass(frozen=True)
 class Held:
-    """What one process holds. A role is what it does in the swarm."""
+    """What one process holds. A role is what it does in the swarm; `line` is its command line, or what it calls itself."""
 
     role: str
     fds: int
     threads: int
     resident_bytes: int
+    line: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def _held(pid: int, sought: bytes) -> Held | None:
     if not line:
         return None  # a zombie: its parent has not looked yet
     role = next((role for word, role in ROLES.items() if word in line), "other")
-    return Held(role, fds, threads, pages * os.sysconf("SC_PAGE_SIZE"))
+    return Held(role, fds, threads, pages * os.sysconf("SC_PAGE_SIZE"), line.strip()[:LINE])
 
 
 def left_over(before: Snapshot, after: Snapshot) -> list[str]:
@@ -87,10 +90,15 @@ def left_over(before: Snapshot, after: Snapshot) -> list[str]:
 def _processes(before: Snapshot, after: Snapshot) -> list[str]:
     there, here = (Counter(p.role for p in s.processes.values()) for s in (before, after))
     return [
-        f"{here[role]} {role} processes, {there[role]} at first"
+        f"{here[role]} {role} processes, {there[role]} at first" + _lines(after, role)
         for role in sorted((there | here).keys() - set(NOT_COUNTED))
         if here[role] > there[role] or (here[role] < there[role] and role != MAY_BE_FEWER)
     ]
+
+
+def _lines(after: Snapshot, role: str) -> str:
+    lines = sorted(held.line for held in after.processes.values() if held.role == role and held.line)
+    return f" ({'; '.join(lines)})" if lines else ""
 
 
 def _grown(before: Snapshot, after: Snapshot) -> list[str]:
