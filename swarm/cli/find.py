@@ -49,9 +49,14 @@ def check_fingerprint(swarm: Announcement, key: str) -> None:
 
 
 def _of_key(found: Sequence[Announcement], key: str) -> Announcement:
-    """The one whose key it is; the first, where it is nobody's: checking it says so."""
+    """The one whose key it is; where it is nobody's, the only one: checking it says so. Raises WrongKey."""
     fingerprint = Credentials(key).fingerprint
-    chosen = next((each for each in found if each.fingerprint == fingerprint), found[0])
+    chosen = next((each for each in found if each.fingerprint == fingerprint), None if len(found) > 1 else found[0])
+    if chosen is None:
+        raise WrongKey(
+            f"this is the key of none of the {len(found)} swarms that announce themselves here ({', '.join(map(_line, found))}; the "
+            f"key's own fingerprint is {short(fingerprint)}): give the one that `swarm up` printed there with --key"
+        )
     output.stderr().print(f"found {_line(chosen)}")
     return chosen
 

@@ -79,6 +79,13 @@ def test_a_key_of_another_swarm_is_refused_with_both_fingerprints(network: list[
     assert short(ATTIC.fingerprint) in str(caught.value) and short(CLOSET.fingerprint) in str(caught.value)
 
 
+def test_a_key_of_none_of_several_swarms_is_refused_with_all_of_them(network: list[Announcement]) -> None:
+    network += [ATTIC, CLOSET]
+    with pytest.raises(WrongKey, match="the key of none of the 2 swarms") as caught:
+        finding.find_swarm("somebody's", None)
+    assert all(short(swarm.fingerprint) in str(caught.value) for swarm in (ATTIC, CLOSET))
+
+
 def test_several_swarms_and_nobody_to_choose_are_listed(network: list[Announcement]) -> None:
     network += [ATTIC, CLOSET]
     with pytest.raises(UsageError, match=r"192\.168\.1\.20:7700, 192\.168\.1\.40:7700"):
