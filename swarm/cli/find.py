@@ -54,8 +54,8 @@ def _of_key(found: Sequence[Announcement], key: str) -> Announcement:
     chosen = next((each for each in found if each.fingerprint == fingerprint), None if len(found) > 1 else found[0])
     if chosen is None:
         raise WrongKey(
-            f"this is the key of none of the {len(found)} swarms that announce themselves here ({', '.join(map(_line, found))}; the "
-            f"key's own fingerprint is {short(fingerprint)}): give the one that `swarm up` printed there with --key"
+            f"this is the key of none of the {len(found)} swarms that announce themselves here ({', '.join(map(_line, found))}; "
+            f"the key's own fingerprint is {short(fingerprint)}): give the one that `swarm up` printed there with --key"
         )
     output.stderr().print(f"found {_line(chosen)}")
     return chosen

@@ -10,8 +10,9 @@ Variables that say where things lie (`SWARM_HOME`, `SWARM_CACHE`, `HF_HOME` and 
 is installed. Where no systemd runs, the unit is written and the sentence says what is left to do.
 
 In WSL2, systemd runs where `/etc/wsl.conf` has `systemd=true` under `[boot]` (then `wsl --shutdown`, once). Windows starts a
-distribution only when something asks for it: have the task scheduler run `wsl.exe -d NAME --exec dbus-launch true` at log on, so
-that the rig is there after a reboot. Other rigs reach it with `networkingMode=mirrored` under `[wsl2]` in `.wslconfig`.
+distribution only when something asks for it, and ends it seconds after the last program that was started from Windows, whatever
+systemd runs in it: have the task scheduler run `wsl.exe -d NAME --exec sleep infinity` at log on, so that the rig is there after a
+reboot and stays. How other rigs reach it is told [here](troubleshooting.md#wsl2).
 
 With `--json`: `{"unit", "installed", "enabled", "active", "linger", "command"}`; `null` is what cannot be known without systemd.
 """
