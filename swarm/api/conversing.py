@@ -25,7 +25,8 @@ async def converse(client: Client, turns: AsyncIterator[pb.Turn], said: asyncio.
 
     `heard` has the token ids that the client knows, as `Began` says.
     """
-    model, plain = client.plan.model, isinstance(client.chat_format, PlainFormat)
+    model, form = client.plan.model, await asyncio.to_thread(lambda: client.chat_format)  # which reads the tokenizer first
+    plain = isinstance(form, PlainFormat)
     await said.put(pb.Said(hello=pb.Hello(model=model.name, plain=plain, model_id=model.model_id)))
     talk: Talk | None = None
     heard: list[int] = []

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any
-
-import grpc.aio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from swarm.api.conversing import WAITING, converse
 from swarm.api.last_plan import following
+from swarm.api.open_conversations import OpenConversations
 from swarm.api.shared_client import SharedClient
 from swarm.client.plan_source import Known
 from swarm.errors import SwarmError
@@ -21,9 +19,9 @@ from swarm.wire.status import to_rpc
 from swarm.wire.v1 import text_pb2 as pb
 from swarm.wire.v1.key_pb2_grpc import add_KeyServiceServicer_to_server
 from swarm.wire.v1.text_pb2_grpc import TextServiceServicer, add_TextServiceServicer_to_server
+from swarm.wire.whose import Context, whose
 
 GRACE_S = 1.0
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class TextServicer(TextServiceServicer):
@@ -36,17 +34,26 @@ class TextServicer(TextServiceServicer):
 
     def __init__(self, address: Callable[[], str], credentials: Credentials, known: Callable[[], Known | None]) -> None:
         self._open: set[asyncio.Queue[pb.Said]] = set()
+        self._conversations = OpenConversations()
         self._client = SharedClient(address, credentials, self._tell, known)
 
     async def Converse(self, turns: AsyncIterator[pb.Turn], context: Context) -> AsyncIterator[pb.Said]:
+        try:
+            with self._conversations.one_more(whose(context)):
+                async with aclosing(self._said(turns)) as all_said:
+                    async for each in all_said:
+                        yield each
+        except SwarmError as error:
+            await context.abort(*to_rpc(error))
+
+    async def _said(self, turns: AsyncIterator[pb.Turn]) -> AsyncGenerator[pb.Said]:
+        """What one conversation says, from its beginning to its end. Raises SwarmError."""
         said: asyncio.Queue[pb.Said] = asyncio.Queue(WAITING)
         self._open.add(said)
         talking = asyncio.create_task(self._talk(turns, said))
         try:
             async for each in _all_said(said, talking):
                 yield each
-        except SwarmError as error:
-            await context.abort(*to_rpc(error))
         finally:
             self._open.discard(said)
             talking.cancel()

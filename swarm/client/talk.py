@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -120,7 +121,7 @@ class Talk:
     async def _answer(self, prompt: Callable[[], list[int]], begun: Sequence[int] = ()) -> AsyncGenerator[Piece]:
         """Pieces of an answer, without the text of calls, which `calls` has when they ended."""
         self.calls = []
-        self.prompt = prompt()
+        self.prompt = await asyncio.to_thread(prompt)  # a long chat takes a while, and others may talk on this loop
         wishes = self._wishes
         held = HeldCalls(self._format.call_form if wishes.tools else None, self._client.tokenizer)
         pieces = self._conversation.generate(self.prompt, self._sampling, wishes.max_tokens, wishes.stops, begun)

@@ -6,16 +6,13 @@ that belongs to it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 from weakref import WeakValueDictionary
 
-import grpc.aio
-
 from swarm.errors import Full
+from swarm.wire.whose import Context, whose
 from swarm.worker.outbox import Pile
 
 STREAMS = 32
@@ -30,8 +27,6 @@ ABANDONED_S = 30.0
 """How long the Sessions of a client are kept that has no stream here: it may come back after its connection broke."""
 CROWDED_S = 3.0
 """And how long those of them that are more than its share, where others wait for room."""
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(eq=False)
@@ -101,16 +96,10 @@ class Callers:
 
     def of(self, context: Context) -> Caller:
         """Whose call it is."""
-        return self.named(_name(context))
+        return self.named(whose(context))
 
     def named(self, name: str) -> Caller:
         """The client of that name; a new one where it has nothing here."""
         if (caller := self._known.get(name)) is None:
             caller = self._known[name] = Caller(self._where)
         return caller
-
-
-def _name(context: Context) -> str:
-    for pem in context.auth_context().get("x509_pem_cert", ()):
-        return hashlib.sha256(pem).hexdigest()
-    return str(context.peer())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cluster.target import Target
 
 pytest.importorskip("torch")
 
+from swarm.api import open_conversations
 from swarm.api.last_plan import LastPlan
 from swarm.api.text_servicer import serving_text
 from swarm.api.turns import wishes_of
@@ -27,7 +29,7 @@ from swarm.client.messages import Message
 from swarm.client.plan_source import SwarmPlan
 from swarm.client.roving_talk import RovingTalk
 from swarm.client.talk import Talk, Wishes
-from swarm.errors import SwarmError, TooLong, UsageError
+from swarm.errors import Full, SwarmError, TooLong, UsageError
 from swarm.wire import invitation
 from swarm.wire.authority import Authority
 from swarm.wire.credentials import Credentials
@@ -269,6 +271,49 @@ async def test_a_chat_whose_rig_is_gone_with_the_door_goes_on_over_another_and_f
         assert (await said(roving, THREE[2]), roving.answer.tokens, roving.answer.finish_reason) == here[2][:3]
         assert roving.moves == 2
         await asyncio.gather(*(place.close() for place in places), *(channel.close(None) for channel in channels))
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_client_has_so_many_conversations_with_a_rig_and_is_told_when_it_wants_more(
+    one: RealSwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_conversations, "OF_ONE", 2)
+    monkeypatch.setattr(open_conversations, "OF_ALL", 3)
+    async with text_of(one) as address, AsyncExitStack() as rest:
+        async with far(address, Wishes()) as first:
+            await rest.enter_async_context(far(address, Wishes()))
+            with pytest.raises(Full, match="you have 2 conversations with this rig and may have no more: end some"):
+                await rest.enter_async_context(far(address, Wishes()))
+            await rest.enter_async_context(far(address, Wishes(), Credentials(invite())))
+            with pytest.raises(Full, match="3 conversations go over this rig already"):
+                await rest.enter_async_context(far(address, Wishes(), Credentials(invite())))
+            assert first.model == "nano"
+        async with asyncio.timeout(DEADLINE_S):  # until the rig has seen that the first one ended
+            while True:
+                with suppress(Full):
+                    await rest.enter_async_context(far(address, Wishes()))
+                    break
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_a_turn_says_becomes_tokens_in_a_thread_and_the_rig_goes_on_meanwhile(
+    one: RealSwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on = threading.Event()
+
+    class Slow(Talk):
+        def _prompt(self, question: Message) -> list[int]:
+            assert going_on.wait(DEADLINE_S), "the loop stands still"
+            return super()._prompt(question)
+
+    monkeypatch.setattr("swarm.api.conversing.Talk", Slow)
+    async with text_of(one) as address, far(address, Wishes(max_tokens=4)) as talk:
+        answering = asyncio.create_task(said(talk, QUESTIONS[0]))
+        async with far(address, Wishes()) as other:  # said hello on the same loop
+            assert other.model == "nano"
+        going_on.set()
+        assert await answering
 
 
 class Moving(RovingTalk):
