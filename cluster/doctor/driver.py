@@ -28,13 +28,20 @@ class Use:
 
 @dataclass(frozen=True)
 class DriverCard:
-    """A card as its driver knows it."""
+    """A card as its driver knows it.
+
+    Args:
+        uuid: without the `GPU-` before it.
+        mig: whether it is cut into instances, of which programs see one at a time and never the whole card.
+    """
 
     name: str
     total_bytes: int
     used_bytes: int
     uses: tuple[Use, ...] = ()
     capability: tuple[int, int] | None = None
+    uuid: str = ""
+    mig: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,13 +66,13 @@ def read_driver(root: Path = Path("/"), ask: Callable[[Sequence[str]], tuple[int
     """Ask nvidia-smi, and look at the PCI bus.
 
     Args:
-        ask: runs a command; its exit code and what it printed. Raises FileNotFoundError where it is not installed.
+        ask: runs a command; its exit code and what it printed. Raises OSError where it is not installed.
     """
     bus = tuple(_display_vendors(root))
     for command in (NVIDIA_SMI, (WSL_NVIDIA_SMI, *NVIDIA_SMI[1:])):
         try:
             code, said = (ask or _run)(command)
-        except FileNotFoundError:
+        except OSError:  # it is not there, or nothing that runs
             continue
         if code:
             return Driver(trouble=" ".join(said.split()) or f"exit code {code}", on_the_bus=bus)
@@ -92,11 +99,13 @@ def parse(text: str, on_the_bus: tuple[str, ...] = (), capabilities: Sequence[tu
 def _card(gpu: ElementTree.Element) -> DriverCard:
     processes = gpu.findall("processes/process_info")
     uses = tuple(
-        Use(int(p.findtext("pid", "0")), p.findtext("process_name", "?"), _bytes(p.findtext("used_memory", ""))) for p in processes
+        Use(_number(p.findtext("pid", "")), p.findtext("process_name", "?"), _bytes(p.findtext("used_memory", "")))
+        for p in processes
     )
     memory = gpu.find("fb_memory_usage")
     total, used = (_bytes(memory.findtext(name, "")) for name in ("total", "used")) if memory is not None else (0, 0)
-    return DriverCard(gpu.findtext("product_name", "?"), total, used, uses)
+    uuid, mig = gpu.findtext("uuid", "").removeprefix("GPU-"), gpu.findtext("mig_mode/current_mig") == "Enabled"
+    return DriverCard(gpu.findtext("product_name", "?"), total, used, uses, None, uuid, mig)
 
 
 def _capabilities(answer: tuple[int, str]) -> list[tuple[int, int] | None]:
@@ -108,7 +117,11 @@ def _capabilities(answer: tuple[int, str]) -> list[tuple[int, int] | None]:
 def _bytes(text: str) -> int:
     """Of `812 MiB`."""
     number, _, unit = text.partition(" ")
-    return int(number) * _MIB if number.isdigit() and unit == "MiB" else 0
+    return _number(number) * _MIB if unit == "MiB" else 0
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _run(command: Sequence[str]) -> tuple[int, str]:

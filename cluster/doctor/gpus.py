@@ -57,16 +57,21 @@ def gpu_findings(facts: GpuFacts) -> Iterator[Finding]:
     seen = facts.cards.cards if facts.cards else ()
     if facts.trouble:
         yield stopped(ABOUT, facts.trouble)
-    yield from _of_the_driver(facts.driver)
+    yield from _of_the_driver(facts.driver, bool(seen))
     if facts.cards is not None:
         for card in seen:
-            yield _of_a_card(card, facts.cards, _same(card, facts.driver))
+            yield _of_a_card(card, facts.cards, facts.driver)
         if len(facts.driver.cards) > len(seen):
             yield _unused(facts, facts.cards)
 
 
-def _of_the_driver(driver: Driver) -> Iterator[Finding]:
-    if driver.trouble:
+def _of_the_driver(driver: Driver, seen: bool) -> Iterator[Finding]:
+    """Args: `seen`: whether torch sees a card, so that there is a driver, whatever nvidia-smi says."""
+    if seen and not driver.cards:
+        said = f"does not answer ({driver.trouble})" if driver.trouble else "is missing"
+        remedy = "restart the machine" if driver.trouble else "start a container with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+        yield note(ABOUT, f"nvidia-smi {said}: what uses the cards, how warm they are and what they draw is not known", remedy)
+    elif driver.trouble:
         remedy = "restart the machine, so that the driver that was installed is the one that runs"
         if "mismatch" not in driver.trouble:
             remedy = "install NVIDIA's driver again (on Ubuntu: sudo ubuntu-drivers install), and restart the machine"
@@ -82,8 +87,11 @@ def _of_the_driver(driver: Driver) -> Iterator[Finding]:
         yield fine(ABOUT, "no NVIDIA card: this rig gives RAM")
 
 
-def _of_a_card(card: Card, cards: Cards, known: DriverCard | None) -> Finding:
-    name = f"cuda:{card.index} ({card.name}, sm_{card.capability[0]}{card.capability[1]})"
+def _of_a_card(card: Card, cards: Cards, driver: Driver) -> Finding:
+    place = _place(card, driver)
+    known = None if place is None else driver.cards[place]
+    there = "" if place in (None, card.index) else f", {place} in nvidia-smi"
+    name = f"cuda:{card.index} ({card.name}, sm_{card.capability[0]}{card.capability[1]}{there})"
     if card.free_bytes is None:
         return stop(
             ABOUT, lacks_code(card, cards), f"{build_with_code(card, cards)}, or leave it out with --exclude cuda:{card.index}"
@@ -104,8 +112,6 @@ def _unused(facts: GpuFacts, cards: Cards) -> Finding:
     """Cards that the driver sees and torch does not."""
     driver, there = facts.driver, facts.driver.cards
     what = f"the driver sees {_count(len(there))} and torch {_count(len(cards.cards))}"
-    if facts.hidden_by is not None:
-        return note(ABOUT, f"{what}: CUDA_VISIBLE_DEVICES={facts.hidden_by} hides the others", "unset CUDA_VISIBLE_DEVICES")
     if not cards.cuda:
         build = _build(driver, there)
         return note(ABOUT, f"{what}: torch {cards.torch} is a build without CUDA, so that no card is used", f"install {build}")
@@ -115,6 +121,11 @@ def _unused(facts: GpuFacts, cards: Cards) -> Finding:
         what = f"{built}, and driver {driver.version} runs CUDA up to {driver.cuda}, so that no card is used"
         newer = f"update the driver to {OLDEST_DRIVER[needs]} or newer" if needs in OLDEST_DRIVER else "update the driver"
         return note(ABOUT, what, newer + (f", or install {HAS_OLD_CARDS}" if runs == 12 else ""))
+    if facts.hidden_by is not None:
+        return note(ABOUT, f"{what}: CUDA_VISIBLE_DEVICES={facts.hidden_by} hides the others", "unset CUDA_VISIBLE_DEVICES")
+    if any(card.mig for card in there):
+        remedy = "give the whole card back with `sudo nvidia-smi -mig 0`, or make an instance and name it in CUDA_VISIBLE_DEVICES"
+        return note(ABOUT, f"{what}: a card is cut into instances (MIG), of which programs see one at most", remedy)
     return note(ABOUT, what, "look at what `python -c 'import torch; torch.cuda.init()'` says")
 
 
@@ -129,10 +140,12 @@ def _uses(card: DriverCard) -> str:
     return ", ".join(f"{u.name.rpartition('/')[2]} (pid {u.pid})" + (f" {gib(u.num_bytes)}" if u.num_bytes else "") for u in most)
 
 
-def _same(card: Card, driver: Driver) -> DriverCard | None:
-    """By place where both see as many, since the driver does not say torch's numbers."""
+def _place(card: Card, driver: Driver) -> int | None:
+    """Which of the driver's cards it is: torch counts the fastest first, and only those of CUDA_VISIBLE_DEVICES."""
     there = driver.cards
-    return there[card.index] if card.index < len(there) and there[card.index].name == card.name else None
+    if card.uuid and any(known.uuid for known in there):
+        return next((at for at, known in enumerate(there) if known.uuid == card.uuid), None)
+    return card.index if card.index < len(there) and there[card.index].name == card.name else None
 
 
 def _count(number: int) -> str:

@@ -26,13 +26,18 @@ _ARCH = re.compile(r"(sm|compute)_(\d+)(\d)([a-z]?)")
 
 @dataclass(frozen=True)
 class Card:
-    """One GPU; `free_bytes` is measured with a context on it, None where this torch has no code for it."""
+    """One GPU; `free_bytes` is measured with a context on it, None where this torch has no code for it.
+
+    Args:
+        uuid: its driver's name for it, without the `GPU-` or `MIG-` before it; empty where torch does not say.
+    """
 
     index: int
     name: str
     capability: tuple[int, int]
     total_bytes: int
     free_bytes: int | None
+    uuid: str = ""
 
 
 @dataclass(frozen=True)

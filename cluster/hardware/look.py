@@ -25,7 +25,7 @@ def _card(index: int, archs: tuple[str, ...]) -> Card:
     if has_code(capability, archs):
         torch.zeros(1, device=f"cuda:{index}")
         free = torch.cuda.mem_get_info(index)[0]
-    return Card(index, properties.name, capability, properties.total_memory, free)
+    return Card(index, properties.name, capability, properties.total_memory, free, str(properties.uuid))
 
 
 if __name__ == "__main__":

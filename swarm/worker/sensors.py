@@ -16,6 +16,8 @@ from swarm.wire.v1 import worker_pb2 as pb
 AGAIN_S = 2.0
 """The driver is asked no more often: each time costs a process of some 50 ms."""
 ANSWER_S = 5.0
+PROGRAM, WSL_PROGRAM = "nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi"
+"""The second is where WSL2 has it, which a service does not look into."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,10 @@ class Sensors:
             self._task = asyncio.get_running_loop().create_task(self._read())
 
     async def _read(self) -> None:
-        query = (
-            "nvidia-smi",
-            "-i",
-            self._card(self._device),
-            "--query-gpu=temperature.gpu,power.draw",
-            "--format=csv,noheader,nounits",
-        )
+        query = ("-i", self._card(self._device), "--query-gpu=temperature.gpu,power.draw", "--format=csv,noheader,nounits")
         try:
-            self._reading = Reading.of(await self._ask(query))
+            said = await self._ask((PROGRAM, *query)) or await self._ask((WSL_PROGRAM, *query))
+            self._reading = Reading.of(said)
         finally:
             self._task, self._read_at = None, time.monotonic()
 
