@@ -109,10 +109,10 @@ class Agent(Protocol):
 
     async def status(self, timeout_s: float) -> pb.WorkerStatus: ...
 
-    async def measure(self, shape: Shape) -> Figures:
+    async def measure(self, shape: Shape, beside: bool = False) -> Figures:
         """How fast the Device computes, in at most `MEASURE_S`; in its own first dtype where it does not do the one asked for.
 
-        Raises Full where its Worker serves.
+        Raises Full where its Worker serves, unless it may be measured beside that.
         """
         ...
 
@@ -181,16 +181,16 @@ class WorkerAgent:
     async def status(self, timeout_s: float) -> pb.WorkerStatus:
         return await self._ask(lambda: self._stub.Status(pb.WorkerStatusRequest(), timeout=timeout_s))
 
-    async def measure(self, shape: Shape) -> Figures:
-        reply = await self._measure(shape)
+    async def measure(self, shape: Shape, beside: bool = False) -> Figures:
+        reply = await self._measure(shape, beside)
         if not reply.products and reply.dtypes and Bits.of(shape.dtype).numbers not in reply.dtypes:
-            return read_figures(await self._measure(replace(shape, dtype=reply.dtypes[0])))  # in what it does compute
+            return read_figures(await self._measure(replace(shape, dtype=reply.dtypes[0]), beside))  # in what it does compute
         return read_figures(reply)
 
-    async def _measure(self, shape: Shape) -> pb.MeasureReply:
+    async def _measure(self, shape: Shape, beside: bool) -> pb.MeasureReply:
         request = pb.MeasureRequest(
             dtype=shape.dtype, hidden=shape.hidden, ffn=shape.ffn, budget_s=MEASURE_S, patience_s=PATIENCE_S,
-            kernels_core=KERNELS_CORE, kernels_expert=KERNELS_EXPERT,
+            kernels_core=KERNELS_CORE, kernels_expert=KERNELS_EXPERT, beside=beside,
         )  # fmt: skip
         return await self._ask(lambda: self._stub.Measure(request, timeout=ORDER_S))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -21,6 +22,8 @@ LINKS_S = 3.0
 """How long all links of a Rig that joins may take together; in a large swarm each takes less."""
 LINK_LEAST_S = 0.1
 LOOK_S = 1.0
+REFUSALS = 3
+"""After so many it is measured beside what it serves: a swarm that is never idle would never plan on it."""
 IDLE_S = 60.0
 """Nobody talks when no Worker has had a Session or a row for so long."""
 AGAIN_S = 600.0
@@ -55,6 +58,7 @@ class Measuring:
         self._computing: set[str] = set()  # of those, the Rigs whose links have not begun
         self._locks: dict[str, asyncio.Lock] = {}  # by Rig: two measurements would share its cores and its cable
         self._busy_at, self._rows = clock(), 0
+        self._refused: Counter[str] = Counter()  # how often in a row a Device of which nothing is known served
         self._due: dict[Key, float] = {}  # when what could not be measured, or is slow, was tried last
 
     def begin(self, model: Model) -> None:
@@ -162,9 +166,11 @@ class Measuring:
         self._say(f"measuring {device.name}")
         agent = self._agents.plain(device)  # of its own: naming the Device's own Agent anew must not cut this short
         try:
-            figures = replace(await agent.measure(shape), at=self._clock())
-        except Full:
-            return self.book.recall(device.key)  # it serves, and is asked again when nobody talks
+            beside = self._refused[device.key] >= REFUSALS
+            figures = replace(await agent.measure(shape, beside), at=self._clock())
+        except Full:  # it serves, and is asked again when nobody talks
+            self._refused[device.key] += self.book.figures(device.key, shape) is None
+            return self.book.recall(device.key)
         except (NoSwarm, Expired):
             return False  # the patrol sees that, and looks whether it is back
         except SwarmError as error:
@@ -172,6 +178,7 @@ class Measuring:
             return True
         finally:
             await agent.close()
+        del self._refused[device.key]
         room = device.spec.memory_bytes
         device.found_free(figures.free_bytes)
         return self._took(device, shape, figures) or device.spec.memory_bytes != room

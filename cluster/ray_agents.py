@@ -173,8 +173,8 @@ class RayAgent:
         async for progress in self._direct.fetch(order):
             yield progress
 
-    async def measure(self, shape: Shape) -> Figures:
-        return await self._direct.measure(shape)
+    async def measure(self, shape: Shape, beside: bool = False) -> Figures:
+        return await self._direct.measure(shape, beside)
 
     async def measure_link(self, order: LinkOrder) -> Link:
         return await self._direct.measure_link(order)

@@ -1,4 +1,8 @@
-"""A Worker measures its own Device: in its compute thread, a turn at a time, and never beside the work that it serves."""
+"""A Worker measures its own Device: in its compute thread, a turn at a time.
+
+Never beside the work that it serves, unless nobody knows anything of it and it serves without a pause: then a turn comes
+between two micro-batches, and who chats waits a little longer for some tokens.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,7 @@ MOST_PATIENCE_S = 600.0
 MOST_WIDTH = 1 << 17
 """The widest expert that is measured: what comes over the wire must not decide how much memory is taken."""
 POLL_S = 0.05
+SERVES = "serves sessions"
 LAST_TURN_S = 5.0
 """How long whoever gives up waits for a turn that has begun."""
 
@@ -34,17 +39,18 @@ async def measure(worker: Worker, request: pb.MeasureRequest) -> pb.MeasureReply
     Raises:
         Refused: no such dtype or width.
         Full: it serves, loads or is being measured, and goes on so for `patience_s`; or it began to while being measured.
+            Serving is no reason where it is to be measured beside that.
         DeviceError: the Device's memory was used up.
     """
     wanted = _wanted(worker, request)
     began = time.monotonic()
-    await _idle(worker, began + min(request.patience_s, MOST_PATIENCE_S))
+    await _idle(worker, began + min(request.patience_s, MOST_PATIENCE_S), request.beside)
     async with worker.ordering:
         dtypes = dtypes_of(worker.device)
         reply = pb.MeasureReply(dtypes=dtypes)
         if Bits.of(wanted.dtype).numbers in dtypes:
             try:
-                figures = await _in_turns(worker, wanted)
+                figures = await _in_turns(worker, wanted, request.beside)
             finally:
                 release_memory()
             reply.start_s, reply.software_s = figures.start_s, figures.software_s
@@ -73,10 +79,12 @@ def _wanted(worker: Worker, request: pb.MeasureRequest) -> Wanted:
     )
 
 
-async def _idle(worker: Worker, until: float) -> None:
+async def _idle(worker: Worker, until: float, beside: bool) -> None:
     """Return when a Worker has nothing to do; raise Full when it still has at that moment of the monotonic clock."""
     while what := _busy(worker):
         if time.monotonic() >= until:
+            if beside and what == SERVES:
+                return
             raise Full(f"it {what}, and is not measured meanwhile: ask again when it is idle", worker.name)
         await asyncio.sleep(POLL_S)
 
@@ -86,7 +94,7 @@ def _busy(worker: Worker) -> str:
         return "loads weights, gives some back or is being measured"
     flow = worker.flow
     if flow.started > flow.micro_batches or time.monotonic() - flow.rates.worked_at < QUIET_S:
-        return "serves sessions"
+        return SERVES
     return ""
 
 
@@ -94,15 +102,17 @@ def _free_bytes(worker: Worker) -> int:
     return free_bytes(worker.device) if worker.device.type == "cuda" else worker.memory_bytes
 
 
-async def _in_turns(worker: Worker, wanted: Wanted) -> Figures:
-    """Measure, while nobody asks for anything else."""
+async def _in_turns(worker: Worker, wanted: Wanted, beside: bool) -> Figures:
+    """Measure, while nobody asks for anything else, or between what is asked."""
     status, begun = worker.status(), worker.flow.rates.requests
     free = await asyncio.to_thread(free_bytes, worker.device)  # makes a card's context where there is none
     room = min(worker.memory_bytes - status.weights_bytes - status.kv_bytes, free)
     turns = measuring(wanted, worker.device, max(room, 0), _held(worker, wanted))
     try:
         while (figures := await _turn(worker, turns)) is None:
-            if worker.flow.rates.requests != begun:
+            if beside:
+                await asyncio.sleep(POLL_S)
+            elif worker.flow.rates.requests != begun:
                 raise Full("it began to serve while it was measured: ask again when it is idle", worker.name)
     finally:
         turns.close()  # gives its weights back now, also where an error that is under way would keep them

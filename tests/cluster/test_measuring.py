@@ -114,7 +114,10 @@ async def test_a_device_that_cannot_be_measured_is_left_out_and_says_why(swarm: 
     assert "cannot be measured: CUDA error" in str(entry(swarm, "b/cpu")["out"])
 
 
-async def test_a_worker_that_serves_is_measured_as_soon_as_it_has_time_and_keeps_its_plan_until_then(swarm: Swarm) -> None:
+async def test_a_worker_that_serves_is_measured_as_soon_as_it_has_time_and_keeps_its_plan_until_then(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "REFUSALS", 2**31)
     await swarm.coordinator.join(offer("a", NEED + MIB))
     before = swarm.plan
     worker(swarm, "a").fail_measure = Full("a/cpu serves")
@@ -140,6 +143,16 @@ async def test_a_head_that_is_started_anew_plans_on_what_serves_without_a_pause_
     await swarm.coordinator.join(offer("b", NEED + MIB))
     await swarm.coordinator.join(offer("a", NEED + MIB))
     await swarm.until(lambda published: published.plan is not None and len(published.plan.workers) == 2)
+
+
+async def test_a_worker_that_serves_without_a_pause_and_was_never_measured_is_measured_beside_that(swarm: Swarm) -> None:
+    await swarm.coordinator.join(offer("a", NEED + MIB))
+    worker(swarm, "a").fail_measure = Full("a/cpu serves")
+    await swarm.again(replace(TARGET, spread=True), restarted=True)
+    await swarm.coordinator.join(offer("a", NEED + MIB))
+    await swarm.coordinator.join(offer("b", NEED + MIB))
+    await swarm.until(lambda published: published.plan is not None and len(published.plan.workers) == 2)
+    assert worker(swarm, "a").measured.count("fp32") > measuring.REFUSALS
 
 
 async def test_links_between_rigs_and_inside_them_are_measured_and_shown(swarm: Swarm) -> None:

@@ -89,6 +89,18 @@ async def test_a_worker_that_serves_is_not_measured_unless_it_falls_idle_in_time
             assert (await stub.Measure(pb.MeasureRequest(**SMALL, patience_s=10))).products
 
 
+async def test_a_worker_that_serves_all_the_time_is_measured_between_its_steps_where_that_is_asked() -> None:
+    async with one_worker() as (worker, stub):
+        plan = worker.epochs.current.plan  # type: ignore[union-attr]
+        async with raw(plan) as client:
+            session = await client.open(64)
+            await client.ask(step(session, [5, 6, 7], 0, 1))
+            asked = asyncio.ensure_future(stub.Measure(pb.MeasureRequest(**SMALL, beside=True)))
+            await until(worker.ordering.locked, "measuring does not start")
+            assert await client.ask(step(session, [5, 6, 7], 1, 3))
+            assert (await asked).products
+
+
 async def test_measuring_ends_when_somebody_asks_for_a_step_and_the_step_is_served() -> None:
     async with one_worker() as (worker, _):
         plan = worker.epochs.current.plan  # type: ignore[union-attr]

@@ -146,7 +146,7 @@ class BlockChoices(_message.Message):
     def __init__(self, block: _Optional[int] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class MeasureRequest(_message.Message):
-    __slots__ = ("dtype", "budget_s", "hidden", "ffn", "kernels_core", "kernels_expert", "patience_s")
+    __slots__ = ("dtype", "budget_s", "hidden", "ffn", "kernels_core", "kernels_expert", "patience_s", "beside")
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     BUDGET_S_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +154,7 @@ class MeasureRequest(_message.Message):
     KERNELS_CORE_FIELD_NUMBER: _ClassVar[int]
     KERNELS_EXPERT_FIELD_NUMBER: _ClassVar[int]
     PATIENCE_S_FIELD_NUMBER: _ClassVar[int]
+    BESIDE_FIELD_NUMBER: _ClassVar[int]
     dtype: str
     budget_s: float
     hidden: int
@@ -161,7 +162,8 @@ class MeasureRequest(_message.Message):
     kernels_core: int
     kernels_expert: int
     patience_s: float
-    def __init__(self, dtype: _Optional[str] = ..., budget_s: _Optional[float] = ..., hidden: _Optional[int] = ..., ffn: _Optional[int] = ..., kernels_core: _Optional[int] = ..., kernels_expert: _Optional[int] = ..., patience_s: _Optional[float] = ...) -> None: ...
+    beside: bool
+    def __init__(self, dtype: _Optional[str] = ..., budget_s: _Optional[float] = ..., hidden: _Optional[int] = ..., ffn: _Optional[int] = ..., kernels_core: _Optional[int] = ..., kernels_expert: _Optional[int] = ..., patience_s: _Optional[float] = ..., beside: bool = ...) -> None: ...
 
 class Product(_message.Message):
     __slots__ = ("rows", "seconds_a_byte")
