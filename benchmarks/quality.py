@@ -80,7 +80,7 @@ class Way:
     def loader(self) -> Iterator[Loader]:
         checkpoint, bits = Checkpoint.open(self.where), Bits.of(self.dtype)
         loader = Loader(checkpoint, numbers_of(self.dtype), bits=bits)
-        with patch.object(matrices, "quantize", lambda w, form, *_: rounded(w, form)) if self.rounded else nullcontext():
+        with patch.object(matrices, "in_pieces", lambda w, form, *_: iter([rounded(w, form)])) if self.rounded else nullcontext():
             yield loader
 
 

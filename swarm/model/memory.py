@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
+import mmap
 import sys
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -55,6 +58,19 @@ class Sized(Protocol):
 def num_bytes(*weights: Tensor | Sized | None) -> int:
     """What the weights weigh, in bytes; those that are not there weigh nothing."""
     return sum(w.numel() * w.element_size() if isinstance(w, Tensor) else w.num_bytes for w in weights if w is not None)
+
+
+def scratch(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory for what is large and soon done with: straight from the system, which has it back with the last use of it.
+
+    malloc takes the size of whatever large is freed for one that it should rather keep, and has holes of that size from then on.
+    """
+    count = math.prod(shape)
+    return (
+        torch.frombuffer(mmap.mmap(-1, max(1, count * dtype.itemsize)), dtype=dtype, count=count).view(*shape)
+        if count
+        else torch.empty(shape, dtype=dtype)
+    )
 
 
 def trim() -> None:

@@ -9,12 +9,14 @@ N: outputs   K: inputs   G: groups of a row   s: inputs of a span   g: inputs of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from swarm.bits import Form
+from swarm.model.memory import scratch
 from swarm.weights.codes import MIDDLE, Codes
 from swarm.weights.inputs import Inputs
 from swarm.weights.spread_out import spread_out
@@ -30,7 +32,7 @@ OUTPUTS = 2048
 
 
 @dataclass(frozen=True)
-class _Span:
+class Span:
     """Some inputs: how errors go on between them.
 
     Args:
@@ -44,21 +46,27 @@ class _Span:
     importance: Tensor
 
 
-def with_feedback(w: Tensor, form: Form, inputs: Inputs, dtype: torch.dtype) -> tuple[Codes, float]:
-    """Codes for `w` [N, K], any float dtype, on a CPU; and their squared error. The same whatever the number of threads.
+def spans_of(inputs: Inputs, columns: int) -> list[Span]:
+    """What a matrix of so many columns needs to know of the inputs that it is taken to meet: less than they take themselves."""
+    return spread_out(lambda at: _span(inputs, at), columns, SPAN)
+
+
+def with_feedback(w: Tensor, form: Form, spans: Sequence[Span], dtype: torch.dtype) -> tuple[Codes, float, float]:
+    """Codes for `w` [N, K], any float dtype, on a CPU; their squared error, and the weights' squares.
+
+    They are the same whatever the number of threads, and in pieces of a multiple of `OUTPUTS` the same as all at once.
 
     Args:
         form: of kind int4.
-        inputs: what it is taken to meet.
+        spans: all of the inputs, in order.
         dtype: that scales and zeros will be rounded to: codes are chosen for the rounded ones.
     """
     rows, columns = w.shape
-    spans = spread_out(lambda at: _span(inputs, at), columns, SPAN)
-    q, lines = torch.empty(w.shape, dtype=torch.uint8), torch.empty(2, rows, -(-columns // form.group))
+    q, lines = scratch(w.shape, torch.uint8), torch.empty(2, rows, -(-columns // form.group))
     firsts = range(0, rows, OUTPUTS)
 
-    def code(number: slice) -> float:
-        """Find the codes of some outputs for one span: their squared error."""
+    def code(number: slice) -> tuple[float, float]:
+        """Find the codes of some outputs for one span: their squared error, and the squares."""
         at, which = divmod(number.start, len(spans))
         span, outputs = spans[which], slice(firsts[at], firsts[at] + OUTPUTS)
         inputs = slice(span.first, span.first + len(span.importance))
@@ -68,19 +76,19 @@ def with_feedback(w: Tensor, form: Form, inputs: Inputs, dtype: torch.dtype) -> 
         groups = slice(inputs.start // form.group, -(-inputs.stop // form.group))
         lines[:, outputs, groups] = _code(x, span, form.group, dtype, codes)
         q[outputs, inputs] = codes.t().contiguous()
-        return float(x.sub_(own).square_().sum())
+        return float(x.sub_(own).square_().sum()), float(own.square().sum())
 
-    lost = sum(spread_out(code, len(firsts) * len(spans), 1))
-    return Codes(q, lines[0], lines[1], form), lost
+    found = spread_out(code, len(firsts) * len(spans), 1)
+    return Codes(q, lines[0], lines[1], form), sum(lost for lost, _ in found), sum(squares for _, squares in found)
 
 
-def _span(inputs: Inputs, at: slice) -> _Span:
+def _span(inputs: Inputs, at: slice) -> Span:
     h = inputs.moments(at)
     upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
-    return _Span(at.start, (upper / upper.diagonal().unsqueeze(1)).float(), h.diagonal().float())
+    return Span(at.start, (upper / upper.diagonal().unsqueeze(1)).float(), h.diagonal().float())
 
 
-def _code(x: Tensor, span: _Span, group: int, dtype: torch.dtype, codes: Tensor) -> Tensor:
+def _code(x: Tensor, span: Span, group: int, dtype: torch.dtype, codes: Tensor) -> Tensor:
     """Codes [s, r] of a span's weights `x` [s, r], which become what those say: scales and zeros [2, r, groups]."""
     lines, room = [], torch.empty(2, min(group, len(x)), x.shape[1])
     for first in range(0, len(x), group):

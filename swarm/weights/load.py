@@ -16,6 +16,7 @@ from swarm.model.product import Weight
 from swarm.model.stage import Head
 from swarm.weights import names
 from swarm.weights.checkpoint import Checkpoint
+from swarm.weights.feedback import spans_of
 from swarm.weights.losses import Loss
 from swarm.weights.matrices import Matrices, Part
 
@@ -91,17 +92,19 @@ class Loader:
         return ExpertWeights(w13, down, self.checkpoint.config.activation)
 
     def _gate_up_down(self, w13: Sequence[Part], w2: Part) -> tuple[Weight, Weight]:
-        rehearsal = self._matrices.rehearsal("down")
+        rehearsal = self._matrices.rehearsal("down", self.checkpoint.config.activation)
         first = self._matrices.read("experts", *w13, rehearsal=rehearsal)
-        inputs = rehearsal.gated(self.checkpoint.config.activation) if rehearsal else None
-        return first, self._matrices.read("down", w2, inputs=inputs)
+        inputs = rehearsal.gated() if rehearsal else None
+        met, inputs = spans_of(inputs, w2.shape[1]) if inputs else None, None
+        return first, self._matrices.read("down", w2, met=met)
 
     def _attention(self, part: Mapping[str, str]) -> tuple[Weight, Weight]:
         entries, config = self.checkpoint.entries, self.checkpoint.config
         rehearsal = self._matrices.rehearsal("attention")
         wqkv = self._matrices.read("attention", *(Part(entries[part[letter]]) for letter in "qkv"), rehearsal=rehearsal)
         inputs = rehearsal.attended(config.num_heads, config.head_dim) if rehearsal else None
-        return wqkv, self._matrices.read("attention", Part(entries[part["o"]]), inputs=inputs)
+        o = Part(entries[part["o"]])
+        return wqkv, self._matrices.read("attention", o, met=spans_of(inputs, o.shape[1]) if inputs else None)
 
     def _one(self, name: str, index: int | None = None) -> Tensor:
         return Part(self.checkpoint.entries[name], index).read(self.dtype, self.device)

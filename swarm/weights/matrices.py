@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from swarm.bits import Bits, Form
-from swarm.config import fits
-from swarm.model.memory import trim
+from swarm.config import Activation, fits
+from swarm.model.memory import scratch, trim
 from swarm.model.product import Weight
+from swarm.model.quant.filling import Filling, joined
 from swarm.model.quant.matrix import matrix_of
 from swarm.weights.codes import Codes
 from swarm.weights.entry import AnyEntry
+from swarm.weights.feedback import Span, spans_of
 from swarm.weights.inputs import Inputs, Rehearsal
 from swarm.weights.losses import Loss
-from swarm.weights.quantize import quantize
-from swarm.weights.read import form_of, read_codes, read_into
+from swarm.weights.quantize import Quantized, in_pieces
+from swarm.weights.read import floats_of, form_of, read_codes, read_into
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Part:
         read_into(out, self.entry, self.index)
         return out
 
+    def floats(self) -> Tensor:
+        """Its numbers as exactly as the file has them. Raises MissingWeights, CorruptWeights."""
+        out = scratch(self.shape, floats_of(self.entry))
+        read_into(out, self.entry, self.index)
+        return out
+
 
 @dataclass(frozen=True)
 class Matrices:
@@ -58,29 +66,23 @@ class Matrices:
     bits: Bits | None
     losses: list[Loss] = field(default_factory=list)
 
-    def rehearsal(self, role: str) -> Rehearsal | None:
+    def rehearsal(self, role: str, activation: Activation | None = None) -> Rehearsal | None:
         """For the matrices before one of that role, where knowing what it meets helps to quantize it."""
         form: Form | None = getattr(self.bits, role) if self.bits else None
-        return Rehearsal() if form is not None and form.kind == "int4" else None
+        return Rehearsal(activation) if form is not None and form.kind == "int4" else None
 
-    def read(self, role: str, *parts: Part, rehearsal: Rehearsal | None = None, inputs: Inputs | None = None) -> Weight:
+    def read(self, role: str, *parts: Part, rehearsal: Rehearsal | None = None, met: Sequence[Span] | None = None) -> Weight:
         """Matrices of one width, one above the other, in the form of their role.
 
         Args:
             rehearsal: sees those that are quantized, if all are.
-            inputs: what they are taken to meet, where that is known.
+            met: what they are taken to meet, where that is known.
 
         Raises MissingWeights, CorruptWeights.
         """
         form: Form | None = getattr(self.bits, role) if self.bits else None
         if form is not None and form.quantized:
-            own = [self._own(part, form) for part in parts]
-            if any(own):
-                codes = [mine or self._quantized(role, part, form) for part, mine in zip(parts, own, strict=True)]
-            else:
-                codes = self._all_quantized(role, parts, form, rehearsal, inputs)
-            matrix = matrix_of(codes, self.dtype).to(self.device)
-            del codes
+            matrix = self._in_few_bits(role, parts, form, rehearsal, met).to(self.device)
             trim()
             return matrix
         out = torch.empty((sum(p.shape[0] for p in parts), parts[0].shape[1]), dtype=self.dtype, device=self.device)
@@ -90,6 +92,22 @@ class Matrices:
             at += part.shape[0]
         return out
 
+    def _in_few_bits(
+        self, role: str, parts: Sequence[Part], form: Form, rehearsal: Rehearsal | None, met: Sequence[Span] | None
+    ) -> Weight:
+        own = [self._own(part, form) for part in parts]
+        if any(own):
+            return matrix_of([mine or self._codes(role, part, form) for part, mine in zip(parts, own, strict=True)], self.dtype)
+        filling = Filling(sum(part.shape[0] for part in parts), self.dtype)
+        for part, w, spans in self._with_what_they_meet(role, parts, form, met):
+            if rehearsal is not None:
+                rehearsal.see(w)
+            for made in self._counted(role, part, in_pieces(w, form, spans, self.dtype)):
+                filling.add(made.codes)
+            del w  # before the next is read
+            trim()
+        return filling.done()
+
     def _own(self, part: Part, form: Form) -> Codes | None:
         """The tensor's own codes, where they take no more than the form does."""
         own, (rows, columns) = form_of(part.entry), part.shape
@@ -97,23 +115,24 @@ class Matrices:
             return None
         return read_codes(part.entry, part.index)
 
-    def _all_quantized(
-        self, role: str, parts: Sequence[Part], form: Form, rehearsal: Rehearsal | None, inputs: Inputs | None
-    ) -> list[Codes]:
+    def _with_what_they_meet(
+        self, role: str, parts: Sequence[Part], form: Form, met: Sequence[Span] | None
+    ) -> Iterator[tuple[Part, Tensor, Sequence[Span] | None]]:
         # q, k and v meet the same inputs, which all three tell more of; together they take less than an expert's largest does.
-        pooled = role == "attention" and form.kind == "int4" and len(parts) > 1
-        read = [part.read(torch.float32) for part in parts] if pooled else []
-        inputs = Inputs.of(*read) if pooled else inputs
-        codes = []
-        for i, part in enumerate(parts):
-            w = read[i] if pooled else part.read(torch.float32)
-            if rehearsal is not None:
-                rehearsal.see(w)
-            codes.append(self._quantized(role, part, form, w, inputs))
-        return codes
+        if role == "attention" and form.kind == "int4" and len(parts) > 1:
+            read = [part.floats() for part in parts]
+            met = spans_of(Inputs.of(*read), parts[0].shape[1])
+            yield from ((part, read.pop(0), met) for part in parts)
+        else:
+            yield from ((part, part.floats(), met) for part in parts)
 
-    def _quantized(self, role: str, part: Part, form: Form, w: Tensor | None = None, inputs: Inputs | None = None) -> Codes:
-        made = quantize(w if w is not None else part.read(torch.float32), form, inputs, self.dtype)
-        self.losses.append(Loss(part.name, role, made.error, part.entry.auto_form is not None))
-        trim()
-        return made.codes
+    def _codes(self, role: str, part: Part, form: Form) -> Codes:
+        """Of one tensor, among others that have codes of their own."""
+        return joined([made.codes for made in self._counted(role, part, in_pieces(part.floats(), form, None, self.dtype))])
+
+    def _counted(self, role: str, part: Part, pieces: Iterable[Quantized]) -> Iterator[Quantized]:
+        lost = squares = 0.0
+        for made in pieces:
+            lost, squares = lost + made.lost, squares + made.squares
+            yield made
+        self.losses.append(Loss(part.name, role, lost / squares if squares else 0.0, part.entry.auto_form is not None))

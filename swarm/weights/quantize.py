@@ -9,7 +9,7 @@ N: outputs   K: inputs   G: groups of a row   g: weights of a group
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.bits import Form
+from swarm.model.memory import scratch
 from swarm.weights.codes import MIDDLE, Codes
-from swarm.weights.feedback import OUTPUTS, with_feedback
+from swarm.weights.feedback import OUTPUTS, Span, spans_of, with_feedback
 from swarm.weights.inputs import Inputs
 from swarm.weights.spread_out import spread_out
 
@@ -28,18 +29,27 @@ ROUNDS = 1
 """Turns of codes and line; more gain less than a fiftieth of the error."""
 CHUNK_WEIGHTS = 1 << 17
 """Weights worked on at once: what a core's own cache holds, since each is passed over some hundred times."""
+PIECE_WEIGHTS = 1 << 20
+"""For each thread, of a matrix that comes in pieces: enough to do for all, little beside the matrix."""
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What came of a matrix.
+    """What came of a matrix, or of some of its outputs.
 
     Args:
-        error: squared error of all weights together, beside their squares: 0 is none.
+        lost: squared error of all its weights together.
+        squares: those of the weights.
     """
 
     codes: Codes
-    error: float
+    lost: float
+    squares: float
+
+    @property
+    def error(self) -> float:
+        """What was lost, beside the squares: 0 is none."""
+        return self.lost / self.squares if self.squares else 0.0
 
 
 @dataclass(frozen=True)
@@ -58,13 +68,28 @@ def quantize(w: Tensor, form: Form, inputs: Inputs | None = None, dtype: torch.d
         inputs: what it is taken to meet; None: what its own rows say.
         dtype: what its scales and zeros will be rounded to.
     """
+    return _quantized(w, form, spans_of(inputs or Inputs.of(w), w.shape[1]) if form.kind == "int4" else (), dtype)
+
+
+def in_pieces(w: Tensor, form: Form, spans: Sequence[Span] | None, dtype: torch.dtype) -> Iterator[Quantized]:
+    """The same codes for some outputs after the others, so that those of all need not be there at once.
+
+    Args:
+        spans: of what it is taken to meet; None: of what its own rows say.
+    """
+    if form.kind == "int4" and spans is None:
+        spans = spans_of(Inputs.of(w), w.shape[1])
+    step = OUTPUTS * max(1, PIECE_WEIGHTS * torch.get_num_threads() // (OUTPUTS * w.shape[1]))
+    for at in range(0, len(w), step):
+        yield _quantized(w[at : at + step], form, spans or (), dtype)
+
+
+def _quantized(w: Tensor, form: Form, spans: Sequence[Span], dtype: torch.dtype) -> Quantized:
     if not form.group:
         return _symmetric(w)
     if form.kind == "int8":
         return _grouped(w, form, lambda x: _best(x, LEVELS[form.kind], ROUNDS))
-    codes, lost = with_feedback(w, form, inputs or Inputs.of(w), dtype)
-    squares = sum(spread_out(lambda rows: float(w[rows].float().square().sum()), len(w), OUTPUTS))
-    return Quantized(codes, lost / squares if squares else 0.0)
+    return Quantized(*with_feedback(w, form, spans, dtype))
 
 
 def rounded(w: Tensor, form: Form) -> Quantized:
@@ -79,7 +104,7 @@ def _grouped(w: Tensor, form: Form, best: Callable[[Tensor], _Part]) -> Quantize
     # A short group is filled up with what it has, which leaves its range as it is.
     short = -columns % form.group
     flat = (F.pad(w.float(), (0, short), mode="replicate") if short else w).reshape(-1, form.group)
-    q = torch.empty(flat.shape, dtype=torch.uint8 if form.kind == "int4" else torch.int8)
+    q = scratch(flat.shape, torch.uint8 if form.kind == "int4" else torch.int8)
     lines = torch.empty(2, len(flat))
     middle = MIDDLE[form.kind] if form.kind == "int4" else 128
 
@@ -96,12 +121,12 @@ def _grouped(w: Tensor, form: Form, best: Callable[[Tensor], _Part]) -> Quantize
     codes = Codes(q.view(rows, columns + short)[:, :columns], scale, zero, form)
     if short:  # what filled the last group up is no loss
         lost, all_of_it = float((codes.dense() - w.float()).square_().sum()), float(w.float().square().sum())
-    return Quantized(codes, lost / all_of_it if all_of_it else 0.0)
+    return Quantized(codes, lost, all_of_it)
 
 
 def _symmetric(w: Tensor) -> Quantized:
     """8 bits, a scale a row and no zero."""
-    q, scale = torch.empty(w.shape, dtype=torch.int8), torch.empty(w.shape[0], 1)
+    q, scale = scratch(w.shape, torch.int8), torch.empty(w.shape[0], 1)
 
     def codes_of(rows: slice) -> tuple[float, float]:
         """Squared error and squares of some rows."""
@@ -112,7 +137,7 @@ def _symmetric(w: Tensor) -> Quantized:
         return float(torch.addcmul(-x, codes, most).square_().sum()), float(x.square().sum())
 
     lost, all_of_it = _summed(spread_out(codes_of, w.shape[0], max(1, CHUNK_WEIGHTS // w.shape[1])))
-    return Quantized(Codes(q, scale, None, Form("int8")), lost / all_of_it if all_of_it else 0.0)
+    return Quantized(Codes(q, scale, None, Form("int8")), lost, all_of_it)
 
 
 def _summed(found: list[tuple[float, float]]) -> tuple[float, float]:

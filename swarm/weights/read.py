@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from swarm.bits import Form
+from swarm.model.memory import scratch
 from swarm.weights.codes import Codes
 from swarm.weights.entry import AnyEntry
 from swarm.weights.fill import fill
 from swarm.weights.gguf.entry import GgufEntry
+from swarm.weights.gguf.kinds import FLOATS
 from swarm.weights.gguf.read import read_gguf_codes, read_gguf_into
 from swarm.weights.header import Entry
 from swarm.weights.layouts import Mxfp4, Rearranged
@@ -28,6 +30,19 @@ from swarm.weights.unpack import read_packed_codes, read_packed_into
 def form_of(entry: AnyEntry) -> Form | None:
     """The form in which a tensor's own codes can be kept; None where it has none (see `AnyEntry.form`)."""
     return entry.form
+
+
+def floats_of(entry: AnyEntry) -> torch.dtype:
+    """The smallest dtype that has all numbers of a tensor: that of its floats, fp32 where it has codes."""
+    match entry:
+        case Entry():
+            return TORCH[entry.dtype]
+        case Rearranged():
+            return TORCH[entry.of.dtype]
+        case GgufEntry() if entry.kind.name in FLOATS:
+            return TORCH[entry.kind.name]
+        case _:
+            return torch.float32
 
 
 def read_into(out: Tensor, entry: AnyEntry, part: int | None = None) -> None:
@@ -76,6 +91,6 @@ def _read_floats_into(out: Tensor, entry: Entry, part: int | None) -> None:
     if out.dtype == dtype and out.device.type == "cpu" and out.is_contiguous():
         fill(out, entry.file, offset)
     else:
-        read = torch.empty(shape, dtype=dtype)
+        read = scratch(shape, dtype)
         fill(read, entry.file, offset)
         out.copy_(read)

@@ -90,25 +90,45 @@ def test_a_file_that_shrinks_or_goes_after_it_was_opened_is_refused(write: Write
 PEAK = """
 import sys, torch
 from pathlib import Path
+from swarm.bits import Bits, Form
+from swarm.weights.quantize import quantize
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.load import Loader
 def peak(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
-loader = Loader(Checkpoint.open(Path(sys.argv[1])), torch.float32)
+bits = Bits.of(sys.argv[3]) if sys.argv[3:] else None
+loader = Loader(Checkpoint.open(Path(sys.argv[1])), torch.bfloat16 if bits else torch.float32, bits=bits)
 torch.set_num_threads(1)
 torch.ones(1 << 16).to(torch.bfloat16).float()
+for form in ("int4", "int8/32"):  # what is imported and set up at the first use
+    quantize(torch.ones(64, 256), Form.of(form))
 before = peak()
-kept = [loader.expert(b, e) for b in range(2) for e in range(4)]
+kept = [loader.expert(0, e) for e in range(int(sys.argv[2]))]
 print(peak() - before, sum(k.num_bytes for k in kept))
 """
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_the_peak_is_what_is_kept_plus_one_tensor(write: Write, fused: bool) -> None:
-    folder = write(fused=fused, hidden_size=512, intermediate_size=1536, num_hidden_layers=2)
+def peak_over_kept(folder: Path, experts: int, dtype: str = "") -> tuple[int, int]:
+    """How much a process of one thread grew while it loaded some experts, and what of it is kept, in bytes."""
     # malloc else raises its threshold as it goes, and keeps holes in a heap of its own: 12 MB or none, from run to run.
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 17)}
-    run = subprocess.run([sys.executable, "-c", PEAK, str(folder)], env=env, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", PEAK, str(folder), str(experts), *filter(None, [dtype])]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     grown, kept = map(int, run.stdout.split())
+    return grown, kept
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_peak_is_what_is_kept_plus_one_tensor(write: Write, fused: bool) -> None:
+    folder = write(fused=fused, hidden_size=512, intermediate_size=1536, num_hidden_layers=1, num_local_experts=8)
+    grown, kept = peak_over_kept(folder, experts=8)
     one_tensor = 2 * 1536 * 512 * 2  # w13 in the file's bf16
     assert kept == 8 * 3 * 512 * 1536 * 4
     assert grown < kept + one_tensor + 2**20  # the whole file would be 38 MB
+
+
+def test_in_few_bits_too_the_peak_is_what_is_kept_plus_one_tensor(write: Write) -> None:
+    folder = write(hidden_size=2048, intermediate_size=5632, num_hidden_layers=1, num_local_experts=2)
+    grown, kept = peak_over_kept(folder, 1, "int4")
+    one_tensor = 5632 * 2048 * 4  # in fp32; it is held in the file's bf16, beside what tells how it is to be quantized
+    assert kept == Sizes(Checkpoint.open(folder).config, "int4").expert
+    assert grown < kept + one_tensor + 2**22  # what a thread works in

@@ -53,14 +53,13 @@ def test_rows_of_a_matrix_tell_what_it_meets() -> None:
 def test_a_matrix_behind_others_is_made_for_what_these_answer() -> None:
     sizes = torch.logspace(-1, 1, 512)[torch.randperm(512, generator=torch.Generator().manual_seed(2))]
     w1, w3, w2 = drawn(512, 256) / 16 * sizes[:, None], drawn(512, 256).flip(0) / 16, drawn(256, 512)
-    rehearsal = Rehearsal()
+    rehearsal = Rehearsal(Activation())
     rehearsal.see(w1)
     rehearsal.see(w3)
     x = drawn(1024, 256).flip(1)
     met = F.silu(x @ w1.t()) * (x @ w3.t())
     known, own = (
-        error(met @ quantize(w2, Form.of("int4"), inputs).codes.dense().t(), met @ w2.t())
-        for inputs in (rehearsal.gated(Activation()), None)
+        error(met @ quantize(w2, Form.of("int4"), inputs).codes.dense().t(), met @ w2.t()) for inputs in (rehearsal.gated(), None)
     )
     assert known < 0.9 * own
 
@@ -74,7 +73,8 @@ def test_codes_are_the_same_whatever_the_number_of_threads(form: str) -> None:
             torch.set_num_threads(threads)
             rehearsal = Rehearsal()
             rehearsal.see(w)
-            inputs = Inputs(torch.cat((rehearsal.answers[0], rehearsal.answers[0]), 1)[:, :300], 0.1)
+            assert rehearsal.answers is not None
+            inputs = Inputs(torch.cat((rehearsal.answers, rehearsal.answers), 1)[:, :300], 0.1)
             found.append(quantize(w, Form.of(form), inputs).codes)
     finally:
         torch.set_num_threads(before)

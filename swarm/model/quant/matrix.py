@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from swarm.model.quant.int4 import Int4Matrix
-from swarm.model.quant.int8 import Int8Matrix
-from swarm.model.quant.int8_groups import Int8Groups
+from swarm.model.quant.filling import Filling
 from swarm.model.quant.ordered import Ordered, Quantized
 from swarm.model.quant.stacked import Stacked
 from swarm.weights.codes import Codes
@@ -28,7 +25,7 @@ def matrix_of(codes: Sequence[Codes], dtype: torch.dtype) -> Quantized | Ordered
             runs[-1].append(each)
         else:
             runs.append([each])
-    parts = tuple(_one(_joined(run), dtype) for run in runs)
+    parts = tuple(_one(run, dtype) for run in runs)
     return parts[0] if len(parts) == 1 else Stacked(parts)
 
 
@@ -38,24 +35,8 @@ def _alike(one: Codes, other: Codes) -> bool:
     )
 
 
-def _joined(run: Sequence[Codes]) -> Codes:
-    if len(run) == 1:
-        return run[0]
-    zero = None if all(c.zero is None for c in run) else torch.cat([_zero(c) for c in run])
-    return replace(run[0], q=torch.cat([c.q for c in run]), scale=torch.cat([c.scale for c in run]), zero=zero)
-
-
-def _zero(codes: Codes) -> Tensor:
-    return codes.zero if codes.zero is not None else torch.zeros_like(codes.scale)
-
-
-def _one(codes: Codes, dtype: torch.dtype) -> Quantized | Ordered:
-    if codes.order is not None:
-        return Ordered(_plain(replace(codes, order=None), dtype), codes.order.to(torch.int32))
-    return _plain(codes, dtype)
-
-
-def _plain(codes: Codes, dtype: torch.dtype) -> Quantized:
-    if codes.form.kind == "int4":
-        return Int4Matrix.of(codes, dtype)
-    return Int8Groups.of(codes, dtype) if codes.form.group else Int8Matrix.of(codes, dtype)
+def _one(run: Sequence[Codes], dtype: torch.dtype) -> Quantized | Ordered:
+    order, filling = run[0].order, Filling(sum(len(codes.q) for codes in run), dtype)
+    for codes in run:
+        filling.add(replace(codes, order=None))
+    return filling.done() if order is None else Ordered(filling.done(), order.to(torch.int32))
