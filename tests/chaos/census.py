@@ -19,8 +19,9 @@ MORE_THREADS = 24
 """A process may have so many more than at first: channels to Rigs that came since, threads that gRPC and torch keep."""
 MORE_BYTES = 160 * 2**20
 """What the allocators of one process may keep: glibc's arenas, and torch's."""
-NOT_COUNTED = ("relay", "idle")
-"""The relay is ours, and has two descriptors for each connection of others; Ray keeps empty processes as it sees fit."""
+NOT_COUNTED = ("relay", "idle", "ray's")
+"""The relay is ours, and has two descriptors for each connection of others; Ray keeps empty processes as it sees fit, and its
+agents write their names over the environment by which they are found, or not."""
 MAY_BE_FEWER = "actor"
 """Ray ends an Agent that another one replaced in its own time: at first there may be both."""
 ROLES = {"swarm.worker": "worker", "rig_process": "rig", "control_process": "control", "relay_process": "relay"}
@@ -31,6 +32,8 @@ ROLES |= {
     "raylet/raylet": "raylet",
     "gcs_server": "gcs",
     "ray::IDLE": "idle",
+    "ray::DashboardAgent": "ray's",
+    "ray::RuntimeEnvAgent": "ray's",
     "ray::": "actor",
     "swarm.cli": "rig",
 }
