@@ -32,7 +32,8 @@ CPUS = os.cpu_count() or 1
 SHAPES = (
     Shape("2 and 1 threads", (2, 1), ((10, 16),), sessions=4 if CPUS > 2 else 1),  # else both could not compute at once
     Shape("1 and 1 thread, the second with half a CPU", (1, 1), ((10, 16),), shares=(1, 0.5)),
-    Shape("three Workers with 100%, 60% and 40% of a CPU", (1, 1, 1), ((8, 13, 16),), shares=(1, 0.6, 0.4)),
+    # not all of the machine: the client takes some of it too
+    Shape("three Workers with 100%, 50% and 30% of a CPU", (1, 1, 1), ((9, 13, 16),), shares=(1, 0.5, 0.3)),
     Shape(f"a way of {1e3 * DELAY_S:.0f} ms between two Workers", (1, 1), ((8, 16),), delay_s=DELAY_S),
     Shape("a link of 50 Mbit/s between two hosts", (1, 1), ((8, 16),), hosts=True),
     Shape("half the experts of six Blocks on another Worker", (1, 1), ((16,),), shards=tuple(("w1", b, HALF) for b in range(6))),
