@@ -261,6 +261,28 @@ def test_what_was_unloaded_comes_back_with_the_next_question(person: Person, up:
     assert (ran.code, ran.out) == (0, f"{ANSWER}\n") and "is bringing nano back" in ran.err
 
 
+@pytest.mark.timeout(300)
+def test_a_running_swarm_gets_another_key_and_ray_with_it_while_a_chat_goes_on_and_the_old_key_is_refused(
+    person: Person, up: Running, long_answer: str
+) -> None:
+    old, before, rays = join_words(up)[-1], person.status(), ray_processes(person)
+    chat = chat_long(person)
+    ran = person.start("key", "rotate").ended(240)  # it is Ray's start that takes so long
+    assert ran.code == 0 and "attic use it; the old key and its invitations are refused from now on" in ran.err, ran.err
+    assert chat.ended().out == long_answer
+    refused = person.run("chat", QUESTION, "--key", old)
+    assert refused.failed_in_one_sentence and "key" in refused.err
+    assert answers(person) and old not in ran.out
+    after = person.status()
+    assert [w["pid"] for w in after["workers"]] == [w["pid"] for w in before["workers"]] and after["epoch"] == before["epoch"]
+    assert rays and not rays & ray_processes(person)
+
+
+def ray_processes(person: Person) -> set[int]:
+    """What a token and certificates are read by once, at their start."""
+    return {pid for pid, line in person.processes().items() if "gcs_server" in line or "raylet/raylet" in line}
+
+
 def test_down_ends_everything_and_says_so(person: Person, up: Running) -> None:
     ran = person.run("down")
     assert (ran.code, ran.err) == (0, "") and person.address in ran.out

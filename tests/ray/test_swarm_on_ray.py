@@ -10,7 +10,6 @@ import sys
 import tempfile
 import urllib.error
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -85,18 +84,6 @@ async def test_a_killed_coordinator_comes_back_and_adopts_the_plan_of_the_last_l
     await channel.close(None)
 
 
-async def test_all_of_ray_can_die_and_comes_back_while_the_workers_serve_on(swarms: Swarms) -> None:
-    head = await swarms.start("head", "attic", free_range(), 1, 64 * MIB)
-    epoch, address = await head.says("epoch"), await head.says("address")
-    before = await _status(address)
-    os.kill(_pid(head, "gcs_server"), signal.SIGKILL)
-    await until(lambda: any("joined" in str(line.get("note", "")) for line in head.said))
-    after = await _status(address)
-    assert after["epoch"] == epoch
-    assert [w["pid"] for w in after["workers"]] == [w["pid"] for w in before["workers"]]
-    await expect_agents(await head.says("dashboard"), {"stage 0 · blocks 0-7 · attic cpu"})
-
-
 async def test_every_port_that_the_head_listens_on_is_in_its_range(swarms: Swarms) -> None:
     mine = claimed_range()
     head = await swarms.start("head", "attic", range_text(mine), 2, 64 * MIB)
@@ -138,11 +125,3 @@ async def _parts(address: str) -> set[str]:
     await channel.close(None)
     plan = Plan.from_json(reply.plan)
     return {holding(plan, w.name, w.name.replace("/", " ")) for w in plan.workers}
-
-
-async def _status(address: str) -> dict[str, Any]:
-    channel = Credentials("secret").channel(address)
-    reply = await swarm_pb2_grpc.SwarmServiceStub(channel).GetStatus(pb.StatusRequest(), wait_for_ready=True)
-    await channel.close(None)
-    found: dict[str, Any] = json.loads(reply.json)
-    return found
