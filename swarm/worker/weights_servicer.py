@@ -70,13 +70,27 @@ class WeightsServicer(WeightsServiceServicer):
             async with self._readers:
                 size = await asyncio.to_thread(file.size)
                 yield pb.Piece(file_bytes=size)
-                at, end = request.offset, min(request.offset + request.size, size)
-                while at < end:
-                    size = min(PIECE_BYTES, end - at)
-                    yield await asyncio.to_thread(_piece, file, at, size)
-                    at += size
+                async for piece in _pieces(file, request.offset, min(request.offset + request.size, size)):
+                    yield piece
         except SwarmError as error:
             await refuse(context, error)
+
+
+async def _pieces(file: WeightFile, offset: int, end: int) -> AsyncIterator[pb.Piece]:
+    """A range in order; each piece is read and summed up by a thread while the one before is on its way."""
+    reads = (
+        asyncio.ensure_future(asyncio.to_thread(_piece, file, at, min(PIECE_BYTES, end - at)))
+        for at in range(offset, end, PIECE_BYTES)
+    )
+    ahead = next(reads, None)
+    try:
+        while ahead is not None:
+            piece = await ahead
+            ahead = next(reads, None)
+            yield piece
+    finally:
+        if ahead is not None:  # the reader went: what became of it is nobody's trouble
+            ahead.add_done_callback(lambda read: read.cancelled() or read.exception())
 
 
 def _piece(file: WeightFile, offset: int, size: int) -> pb.Piece:
