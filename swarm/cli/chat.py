@@ -38,7 +38,7 @@ from swarm.cli.via import hint_at_via, talking_via
 from swarm.client.answer import Answer
 from swarm.client.chat_template import OWN_TEMPLATE
 from swarm.client.client import open_client
-from swarm.client.messages import ToolCall
+from swarm.client.messages import ToolCall, plain_text
 from swarm.client.roving_talk import RovingTalk
 from swarm.client.talk import Talk, Wishes
 from swarm.client.tools import read_tools
@@ -111,6 +111,7 @@ def chat(
         raise UsageError("--json is one document for one answer: give PROMPT, or text on standard input")
     known = read_tools(_text(tools), str(tools)) if tools else ()
     stops = tuple(stop or ())
+    plain_text(system or "")
     wishes = Wishes(system, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stops, raw, known, not no_speculate)
     own = {OWN_TEMPLATE: _text(template).encode()} if template else {}
     asked = Asked(options.target(swarm, key, key_file, plan_file), wishes, own, via, trace)
@@ -133,7 +134,7 @@ def _question(prompt: str | None) -> str | None:
             text = sys.stdin.read().rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise UsageError(f"standard input is no text in this locale's encoding ({error}): give it as UTF-8") from None
-    if not text.strip():
+    if not plain_text(text).strip():
         raise UsageError("nothing is asked: give PROMPT, or text on standard input")
     return text
 
@@ -176,6 +177,7 @@ async def _talking(asked: Asked) -> AsyncIterator[tuple[Talk | RovingTalk, Trace
         return
     target = asked.target
     async with open_client(target.source(_notify), target.credentials, _notify, asked.own) as client:
+        target.answered()
         talk = Talk(client, asked.wishes)
         _say_what_it_is(talk, asked.wishes)
         async with tracing(client, target, asked.trace) as tracer:

@@ -19,6 +19,7 @@ from swarm.errors import UsageError
 from swarm.plan import Plan
 from swarm.plan_check import OBJECTIVES
 from swarm.wire.credentials import Credentials
+from swarm.wire.invitation import is_invitation
 
 if TYPE_CHECKING:
     from swarm.client.plan_source import PlanSource
@@ -74,11 +75,18 @@ def check_objective(given: str) -> None:
 
 @dataclass(frozen=True)
 class Target:
-    """Whom a command talks to: a swarm by its address, or the Workers of a Plan file."""
+    """Whom a command talks to: a swarm by its address, or the Workers of a Plan file.
+
+    Args:
+        named: whether the address was given with --swarm.
+        typed: whether the key was, with --key or at a prompt.
+    """
 
     credentials: Credentials
     address: str = ""
     plan_file: Path | None = None
+    named: bool = False
+    typed: bool = False
 
     @property
     def what(self) -> str:
@@ -94,6 +102,12 @@ class Target:
             yield channel
         finally:
             await channel.close(None)
+
+    def answered(self) -> None:
+        """The swarm is there and takes the key: commands after this one find it without its name."""
+        if self.named:
+            key = self.credentials.key if self.typed else ""
+            settings.note_swarm(self.address, key, replaces=not is_invitation(key))
 
     def source(self, notify: Callable[[str], None] = lambda message: None) -> PlanSource:
         """Where a client gets the Plan from; `notify` is told why it takes a while."""
@@ -118,9 +132,11 @@ def target(swarm: str | None, key: str | None, key_file: Path | None, plan_file:
             raise UsageError("--swarm and --plan-file name two different swarms: give one of them")
         return Target(Credentials(settings.explicit_key(key, key_file)), plan_file=plan_file)
     address = settings.resolve_swarm(swarm)
+    given, remembered = settings.explicit_key(key, key_file), address in settings.recall().keys
     found = settings.resolve_key(key, key_file, address)
-    kept = None if settings.explicit_key(key, key_file) else lambda: settings.recall().keys.get(address, "")
-    return Target(Credentials(found, kept=kept), address=address)
+    kept = None if given else lambda: settings.recall().keys.get(address, "")
+    typed = key is not None or not (given or remembered)
+    return Target(Credentials(found, kept=kept), address=address, named=swarm is not None, typed=typed)
 
 
 def seconds(option: str, given: str) -> int:

@@ -21,6 +21,7 @@ import os
 import secrets
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -88,6 +89,22 @@ def remember(address: str, key: str) -> None:
     known = recall()
     document = asdict(Remembered(address, {**known.keys, address: key}))
     write_private(config_dir() / "swarms.json", json.dumps(document, indent=1))
+
+
+def note_swarm(address: str, key: str, replaces: bool = True) -> None:
+    """Keep a swarm that was named and answered, as the one that commands talk to from now on; best effort.
+
+    Args:
+        key: that was typed for it; empty: none was.
+        replaces: whether it takes the place of one that is kept.
+    """
+    with suppress(OSError, UsageError):
+        known = recall()
+        kept = known.keys.get(address, "")
+        own = key if key and (replaces or not kept) else kept
+        new = Remembered(address, {**known.keys, **({address: own} if own else {})})
+        if new != known:
+            write_private(config_dir() / "swarms.json", json.dumps(asdict(new), indent=1))
 
 
 def recall() -> Remembered:

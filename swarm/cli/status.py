@@ -83,6 +83,7 @@ async def ask(target: options.Target) -> dict[str, Any]:
             reply = await stub.GetStatus(swarm_pb2.StatusRequest(), timeout=ANSWER_S)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, target.what) from None
+    target.answered()
     return _document(reply.json, target)
 
 

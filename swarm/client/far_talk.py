@@ -12,7 +12,7 @@ import grpc.aio
 
 from swarm.client.answer import Answer
 from swarm.client.conversation import Piece
-from swarm.client.messages import ToolCall
+from swarm.client.messages import ToolCall, plain_text
 from swarm.client.talk import Wishes
 from swarm.errors import Lost, SwarmError
 from swarm.wire.status import from_details, from_rpc
@@ -65,7 +65,7 @@ class FarTalk:
 
     def ask(self, text: str) -> AsyncGenerator[Piece]:
         """The answer's pieces as they come. Raises SwarmError: whatever ends the answer before its end."""
-        return self._answer(pb.Turn(question=pb.Question(text=text)))
+        return self._answer(pb.Turn(question=pb.Question(text=plain_text(text))))
 
     def tell(self, results: Sequence[str]) -> AsyncGenerator[Piece]:
         """What the model answers to the results of its calls, given in the calls' order."""

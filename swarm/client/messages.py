@@ -35,6 +35,15 @@ class ToolCall:
         return values
 
 
+def plain_text(text: str) -> str:
+    """The same text. Raises UsageError where it has bytes that are none, as Python keeps them in some locales."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError("what is said has bytes that are no text: give it as UTF-8") from None
+    return text
+
+
 @dataclass(frozen=True)
 class Message:
     """One message: `role` is one of `ROLES`."""

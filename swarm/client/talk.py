@@ -11,7 +11,7 @@ from typing import TypeVar
 from swarm.client.answer import Answer
 from swarm.client.client import Client
 from swarm.client.conversation import Piece
-from swarm.client.messages import Message, ToolCall
+from swarm.client.messages import Message, ToolCall, plain_text
 from swarm.client.plain_format import PlainFormat
 from swarm.client.sampling import Sampling
 from swarm.client.spelling import HeldCalls
@@ -89,7 +89,7 @@ class Talk:
             UsageError: nothing is asked, or asked for what the model's format has no place for.
             SwarmError: whatever ends the answer before its end.
         """
-        return self._answer(lambda: self._prompt(Message("user", text)))
+        return self._answer(lambda: self._prompt(Message("user", plain_text(text))))
 
     def tell(self, results: Sequence[str]) -> AsyncGenerator[Piece]:
         """What the model answers to the results of its calls, given in the calls' order. Raises what `ask` raises."""

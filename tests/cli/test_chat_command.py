@@ -19,7 +19,7 @@ from swarm.client.messages import Message
 from swarm.client.sampling import Sampling
 from swarm.client.talk import Talk, Wishes
 from swarm.client.tools import read_tools
-from swarm.errors import Lost
+from swarm.errors import Lost, UsageError
 
 TWIN = "import fake_client; fake_client.install(); from swarm.cli.main import main; main()"
 SWARM = ("--swarm", "127.0.0.1:1", "--key", "k")
@@ -109,6 +109,15 @@ async def test_a_question_that_failed_is_forgotten_by_the_next() -> None:
     async for _ in talk.ask("One?"):
         pass
     assert client.conversations[0].prompts[1] == client.chat_format.prompt([Message("user", "One?")])
+
+
+async def test_bytes_that_are_no_text_are_refused_and_never_asked() -> None:
+    client = FakeClient(print)
+    talk = Talk(cast(Client, client), Wishes())
+    with pytest.raises(UsageError, match="no text: give it as UTF-8"):
+        async for _ in talk.ask("\udcff\udcfe"):
+            pass
+    assert not any(conversation.prompts for conversation in client.conversations)
 
 
 async def test_raw_is_the_text_behind_bos_and_nothing_else() -> None:

@@ -19,6 +19,17 @@ def test_what_is_remembered_is_recalled_and_the_latest_swarm_is_the_one_talked_t
     assert settings.resolve_key(None, None, "10.0.0.2:7700") == "second"
 
 
+def test_a_swarm_that_was_named_and_answered_is_the_one_talked_to_and_a_typed_key_is_kept() -> None:
+    settings.remember("10.0.0.1:7700", "own")
+    settings.note_swarm("10.0.0.2:7700", "typed")
+    settings.note_swarm("10.0.0.3:7700", "")  # its key came from a file, and stays there
+    assert settings.recall() == settings.Remembered("10.0.0.3:7700", {"10.0.0.1:7700": "own", "10.0.0.2:7700": "typed"})
+    settings.note_swarm("10.0.0.1:7700", "an invitation", replaces=False)
+    assert settings.recall() == settings.Remembered("10.0.0.1:7700", {"10.0.0.1:7700": "own", "10.0.0.2:7700": "typed"})
+    settings.note_swarm("10.0.0.1:7700", "another")
+    assert settings.recall().keys["10.0.0.1:7700"] == "another"
+
+
 def test_a_key_is_never_offered_to_another_swarm() -> None:
     settings.remember("10.0.0.1:7700", "secret")
     with pytest.raises(WrongKey):

@@ -36,6 +36,14 @@ def serving(name: str) -> pb.WorkerStatus:
     )  # fmt: skip
 
 
+async def test_a_swarm_that_answered_needs_no_name_from_then_on_and_one_that_did_not_is_not_remembered() -> None:
+    async with listening(Door({"workers": []}), "s3cret") as address:
+        wrong = await run("status", "--json", "--swarm", address, "--key", "an0ther")
+        assert (wrong.code, (await run("status", "--json")).code) == (1, 1)
+        assert (await run("status", "--json", "--swarm", address, "--key", "s3cret")).code == 0
+        assert (await run("status", "--json")).code == 0
+
+
 async def test_status_of_a_plan_file_asks_each_worker_and_has_the_documented_keys(tmp_path: Path) -> None:
     async with listening(OneWorker(serving("w1"))) as address:
         plan = plan_for({"w0": "127.0.0.1:1", "w1": address})
@@ -223,9 +231,7 @@ def test_what_was_measured_and_what_was_predicted_is_shown_beside_what_is_so_now
     assert any(row.startswith("attic - gaming-pc 0.61 0.94 ") for row in rows)
     assert any(row.startswith("inside attic 0.31 7.90 ") for row in rows) and "cellar does not answer" in text
     joined = " ".join(text.split())
-    assert (
-        "planned for latency bottleneck: attic/cuda:1, full when all chat at once: a faster device there brings most" in joined
-    )
+    assert "planned for latency bottleneck: attic/cuda:1, full when all chat at once: a faster device there brings most" in joined
     assert limit_text("link a/cpu to b/cpu").endswith("a faster link brings most")
     assert limit_text(WAY_ROUND) == "no device is full: more chats at once bring more tok/s in all"
     assert "one stream 6.1 tok/s, all 18.3, first token 0.82 s; now: 5.9 tok/s" in joined
