@@ -120,7 +120,7 @@ async def _watch(target: options.Target) -> None:
     rates, busy = Rates(), BusyShares()
     document = await ask_anybody(target)
     console = output.stdout()
-    with Live(_watched(document, rates, busy), console=console, auto_refresh=False) as live:
+    with Live(_watched(document, rates, busy, console.width), console=console, auto_refresh=False) as live:
         while True:
             await asyncio.sleep(WATCH_S)
             try:
@@ -128,9 +128,9 @@ async def _watch(target: options.Target) -> None:
             except SwarmError as error:
                 live.update(str(error), refresh=True)
                 continue
-            live.update(_watched(document, rates, busy), refresh=True)
+            live.update(_watched(document, rates, busy, console.width), refresh=True)
 
 
-def _watched(document: dict[str, Any], rates: Rates, busy: BusyShares) -> RenderableType:
-    live = watch_picture(document, rates.of(document, time.monotonic()), busy.of(document))
+def _watched(document: dict[str, Any], rates: Rates, busy: BusyShares, width: int) -> RenderableType:
+    live = watch_picture(document, rates.of(document, time.monotonic()), busy.of(document), width)
     return Group(live, document.get("silence", ""))

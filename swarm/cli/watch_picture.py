@@ -13,8 +13,10 @@ from swarm.cli.status_measured import expected
 from swarm.cli.status_table import blocks_of, experts_of, headline
 from swarm.errors import gib
 
-BAR = 24
-"""Cells of a bar."""
+BAR, LEAST_BAR = 24, 6
+"""Cells of a bar, and of one where there is little room."""
+BESIDE = 56
+"""Columns that the rest of a bar's line takes."""
 KINDS = (("weights_bytes", "green"), ("kv_used_bytes", "cyan"), ("kv_free_bytes", "blue"), ("workspace_bytes", "magenta"))
 """What a bar shows, from the left."""
 LEGEND = "weights", "caches in use", "caches free", "workspace"
@@ -38,8 +40,10 @@ class BusyShares:
         return shares
 
 
-def watch_picture(document: Mapping[str, Any], rates: Mapping[str, float], busy: Mapping[str, float]) -> RenderableType:
-    """The screen for one look.
+def watch_picture(
+    document: Mapping[str, Any], rates: Mapping[str, float], busy: Mapping[str, float], width: int = 80
+) -> RenderableType:
+    """The screen for one look, `width` columns wide.
 
     Args:
         document: see `swarm status --json`.
@@ -49,7 +53,7 @@ def watch_picture(document: Mapping[str, Any], rates: Mapping[str, float], busy:
     for rig, workers in groupby(document.get("workers", ()), lambda worker: str(worker["rig"])):
         parts.append(Text(rig, style="bold"))
         for worker in workers:
-            parts += _device(worker, rates, busy)
+            parts += _device(worker, rates, busy, max(LEAST_BAR, min(BAR, width - BESIDE)))
     if document.get("workers"):
         parts.append(_legend())
     parts += _links(document)
@@ -73,12 +77,12 @@ def bar(memory: Mapping[str, Any], cells: int = BAR) -> Text:
     return text.append("░" * left, style="dim")
 
 
-def _device(worker: Mapping[str, Any], rates: Mapping[str, float], busy: Mapping[str, float]) -> Iterator[Text]:
+def _device(worker: Mapping[str, Any], rates: Mapping[str, float], busy: Mapping[str, float], cells: int) -> Iterator[Text]:
     memory, name = worker["memory"], str(worker["name"])
     total, free = int(memory["total_bytes"]), int(memory["free_bytes"])
     rate = rates.get(name, worker.get("tokens_per_s"))
     place = name.removeprefix(f"{worker['rig']}/")
-    line = Text(f"  {place[:8]:8} ").append_text(bar(memory)).append(f" {_short(total - free)} of {_short(total)} GiB")
+    line = Text(f"  {place[:8]:8} ").append_text(bar(memory, cells)).append(f" {_short(total - free)} of {_short(total)} GiB")
     line.append(f"  {100 * busy.get(name, 0.0):3.0f}%" if name in busy else "      ")
     yield line.append("" if rate is None else f"  {float(rate):.1f} tok/s")
     yield Text("           ").append_text(_facts(worker))

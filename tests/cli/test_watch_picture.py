@@ -48,7 +48,7 @@ def document() -> dict[str, Any]:
 
 def shown(width: int = 80) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(watch_picture(document(), {"gaming-pc/cuda:0": 30.6}, {"gaming-pc/cuda:0": 0.83}))
+    console.print(watch_picture(document(), {"gaming-pc/cuda:0": 30.6}, {"gaming-pc/cuda:0": 0.83}, width))
     return console.export_text()
 
 
@@ -62,6 +62,12 @@ def test_the_screen_fits_80_columns_and_has_all_that_is_known() -> None:
     assert "predicted: one stream 30.2 tok/s" in text and "now: 31.0 tok/s" in text
     facts = [line for line in text.splitlines() if "sessions" in line or "session" in line]
     assert len(facts) == 4, "each device has two lines, however much it holds"
+
+
+def test_in_a_narrow_terminal_the_bars_are_short_and_each_device_keeps_its_two_lines() -> None:
+    lines = shown(66).splitlines()
+    (line,) = [line for line in lines if "30.6 tok/s" in line]
+    assert "18.0 of 24.0 GiB" in line and "83%" in line
 
 
 def test_a_bar_is_in_proportion_and_what_is_there_is_seen() -> None:
