@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from swarm.config import Sizes
 from swarm.errors import UsageError
@@ -124,19 +124,26 @@ class Prices:
 
 
 def budget_of(plan: Plan, name: str) -> Budget:
-    """What a Plan asks of one of its Workers; raises PlacementError where it has none of that name."""
-    prices = Prices(plan.model.sizes, plan.sessions_a_route, plan.context)
+    """What a Plan asks of one of its Workers; raises PlacementError where it has none of that name.
+
+    Weights are counted part by part: where Blocks are not alike it is less than what the Plan was decided with, never more.
+    """
+    sizes, prices = plan.model.sizes, Prices(plan.model.sizes, plan.sessions_a_route, plan.context)
     route = plan.route_of(plan.worker(name).name)
     stage = plan.stage_of(name, route) if route is not None else None
     blocks = stage.blocks if stage else range(0)
-    remote = sum(len(plan.remote_experts(name, b)) for b in blocks)
     standing_by = {b for s in plan.standbys if s.worker == name for b in s.blocks}
     copied = {b for s in plan.standbys if s.worker == name and s.ends for b in s.blocks}
-    held = {(s.block, e) for s in plan.shards_of(name) for e in s.experts if s.block not in standing_by}
-    return prices.budget(blocks, remote, len(held), len(standing_by), copied)
+    ends = (0 in blocks or 0 in copied) * sizes.embedding + (
+        (last := prices.num_blocks - 1) in blocks or last in copied
+    ) * sizes.head
+    cores = sum(sizes.core(b) for b in blocks) + sum(sizes.core(b) for b in standing_by)
+    experts = sum(len(plan.local_experts(name, b)) for b in range(prices.num_blocks))
+    counted = prices.budget(blocks, 0, 0, len(standing_by), copied)
+    return replace(counted, weights_bytes=ends + cores + experts * sizes.expert)
 
 
 def needed_bytes(model: Model, load: Load) -> int:
     """Weights, KV and workspace of the smallest Plan: everything on one Device."""
     prices = Prices.of(model, load)
-    return prices.budget(range(prices.num_blocks), 0, 0).total_bytes
+    return replace(prices.budget(range(prices.num_blocks), 0, 0), weights_bytes=model.sizes.weights).total_bytes

@@ -38,10 +38,11 @@ def number_bytes(dtype: str) -> int:
 class Sizes:
     """What the parts of a model weigh, in bytes, once converted to a dtype.
 
-    What the dtype means for each matrix, `swarm.bits` says. All Blocks count as equal, so that any of them may be anywhere.
-    Where only the first has a dense MLP instead of experts, what it has more than the others is counted beside the embedding,
-    which is always with it (`first_more`), and it counts as if it had experts too: for DeepSeek-MoE 16B 1.1 GB in bf16 beside
-    the 32.8 that it has. Where others are dense, every core counts as the larger kind.
+    What the dtype means for each matrix, `swarm.bits` says. `core`, `weights` and what a Plan writes down for a Worker are exact.
+    While a Plan is decided all Blocks count as equal, so that any of them may be anywhere: `block_core` and `block`. Where only
+    the first has a dense MLP instead of experts, what it has more than the others is counted beside the embedding, which is always
+    with it (`first_more`), and it counts as if it had experts too: for DeepSeek-MoE 16B 1.1 GB in bf16 beside the 32.8 that it
+    has. Where others are dense, every core counts as the larger kind. So what is decided never takes more than was counted.
 
     Args:
         kv_dtype: one of `KV_DTYPES`.
@@ -92,8 +93,10 @@ class Sizes:
         return max(0, self._mlp(self.config.experts.dense_ffn) - self._beside_experts) if self._dense_first else 0
 
     def core(self, block: int) -> int:
-        """That Block without its experts."""
-        return self.block_core + (self.first_more if block == 0 else 0)
+        """That Block without its experts, to the byte; its dense MLP where it has one instead."""
+        dense = block in self.config.experts.dense_blocks
+        beside = self._mlp(self.config.experts.dense_ffn) if dense else self._beside_experts
+        return self._attention + 2 * self.config.hidden * self.element + beside
 
     @property
     def _dense_first(self) -> bool:
@@ -128,8 +131,9 @@ class Sizes:
 
     @property
     def weights(self) -> int:
-        """The whole model; see above for those with dense Blocks."""
-        return self.embedding + self.first_more + self.config.num_blocks * self.block + self.head
+        """The whole model, to the byte."""
+        blocks = (self.core(b) + self.config.experts_in(b) * self.expert for b in range(self.config.num_blocks))
+        return self.embedding + sum(blocks) + self.head
 
     def kv(self, positions: int) -> int:
         """Keys and values of one Block for that many positions: also of those that a sliding window has left behind."""
