@@ -26,7 +26,7 @@ from cluster.planner.exact_whole import WholeBlocks
 
 SHORT, KINDS = 6, 400
 """Blocks of a model, and kinds of a Block, up to which Plans with ExpertShards are exact too."""
-EFFORT = Effort(columns=150_000, variables=3_000, nodes=30)
+EFFORT = Effort(columns=240_000, variables=3_000, nodes=30)
 """For more Blocks: counted, not timed, so that every machine ends at the same Plan."""
 
 

@@ -49,22 +49,24 @@ class Near:
         least: seconds that no solution betters; infinite where there is none.
         reduced: [V + Z + P] what one more of each variable adds to them.
         blocks: [O] how many each owner has.
+        values: [V + Z + P] the solution.
     """
 
     rooms: Rooms
     least: float
     reduced: Floats
     blocks: Floats
+    values: Floats
 
     @classmethod
     def of(cls, rooms: Rooms) -> Near:
         found = None if rooms.none else _linprog(rooms, rooms.cost)
         if found is None:
-            return cls(rooms, np.inf, np.zeros(rooms.size), np.zeros(len(rooms.program.owners)))
+            return cls(rooms, np.inf, np.zeros(rooms.size), np.zeros(len(rooms.program.owners)), np.zeros(rooms.size))
         upper, _, equal, _ = rooms.limits
         reduced = rooms.cost - upper.T @ np.minimum(found.ineqlin.marginals, 0) - equal.T @ found.eqlin.marginals
         scale, blocks = rooms.program.scale, rooms.shares[0] @ found.x[: len(rooms.kept)]
-        return cls(rooms, rooms.soonest + found.fun / scale, np.maximum(reduced, 0) / scale, blocks)
+        return cls(rooms, rooms.soonest + found.fun / scale, np.maximum(reduced, 0) / scale, blocks, found.x)
 
     def better(self, most: float) -> Rooms:
         """What a solution of at most so many seconds may have."""

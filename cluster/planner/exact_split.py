@@ -1,8 +1,9 @@
 """Experts elsewhere, or standby copies, for a model of many Blocks: the most promising owners first.
 
 Always the owners with the lowest bound are looked at further: a linear program, whose prices bound all others too (`exact_floor`);
-a nearer one (`exact_near`); an integer program over the likeliest kinds of Blocks, for a Plan; and one over all kinds, numbers and
-orders that a better Plan may have. What that ends for is optimal to `NEAR`; what is not ended is passed over with its bound.
+a nearer one (`exact_near`); an integer program over the likeliest kinds of Blocks, for a Plan; linear programs that branch over
+numbers of Blocks (`exact_branch`); an integer program over all kinds, numbers and orders that a better Plan may have. What that
+ends for is optimal to `NEAR`; what is not ended is passed over with its bound.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cluster.planner.exact_best import Best
+from cluster.planner.exact_branch import Branches
 from cluster.planner.exact_floor import Floor
 from cluster.planner.exact_ground import Ends, Flags, Ints
 from cluster.planner.exact_near import Near, solve
@@ -26,12 +28,12 @@ NEAR = 1e-3
 """Plans that differ by less than this share of the seconds are equal."""
 GAP, ROUGH = 2e-4, 1e-3
 """Relative difference from its optimum that ends an integer program: for the last one of some owners, and before."""
-FEW, FEW_WAYS, FEW_NODES = 250, 10, 40
+FEW, FEW_WAYS, FEW_NODES = 250, 10, 10
 """Kinds of Blocks, first and last Stages, and nodes of the first integer program of some owners."""
-MANY, PROOF_NODES = 4000, 10
-"""Variables up to which an integer program is solved; of more, only how many Blocks each owner has is whole, for a bound."""
-NEARER = 2
-"""Times that the linear program is made smaller by what the best Plan so far leaves of it."""
+PART = 25_000
+"""Columns of linear programs that branch, before other owners have their turn."""
+MANY = 2200
+"""Variables up to which an integer program is solved where branching did not do; of no more than are left of `Effort`."""
 IN_A_ROW = 8
 """Linear programs after which the most promising owners are tried, though others may be more promising still."""
 
@@ -62,6 +64,7 @@ class _Owners:
     prices: Relaxed
     near: Near | None = None
     tried: bool = False
+    branches: Branches | None = None
 
 
 @dataclass
@@ -94,12 +97,15 @@ class SplitSearch:
 
     def _next(self, best: Best) -> int | None:
         """The owners to look at further; None where no others may be better, or enough was done."""
-        searching = best.found is None and not np.isfinite(best.most)
+        searching = self._searching(best)
         known = np.array([i in self.known for i in range(len(self.least))], np.bool_)
         of = ~self.ended & np.isfinite(self.least) & (self.least <= best.below)
-        if (self.columns <= 0 and not searching) or (searching and self.priced >= IN_A_ROW and (of & known).any()):
+        if self.priced >= IN_A_ROW and (of & known).any():
             of &= known
-        return self._lowest(of) if of.any() and (self.variables > 0 or searching) else None
+        return self._lowest(of) if of.any() and (searching or min(self.columns, self.variables) > 0) else None
+
+    def _searching(self, best: Best) -> bool:
+        return best.found is None and not np.isfinite(best.most)
 
     def _lowest(self, of: Flags) -> int:
         return int(np.where(of, self.least, np.inf).argmin())
@@ -138,21 +144,34 @@ class SplitSearch:
         if not owners.tried:
             owners.tried = True
             few = near.likely(best.below, FEW, FEW_WAYS)
-            self._solve(owners, few, best, ROUGH, min(FEW_NODES, self.effort.nodes))
+            self._solve(owners, few, best.below, best, ROUGH, min(FEW_NODES, self.effort.nodes))
             return
-        self.ended[at] = True
-        for _ in range(NEARER if np.isfinite(best.below) else 0):
-            near = near.nearer(best.below)
-            self.least[at] = max(self.least[at], near.least)
-            if self.least[at] > best.below:
-                return
+        if owners.branches is None:
+            near = near if self._searching(best) else self._nearer(at, near, best)
+            owners.branches = Branches(near, best, lambda rooms: self._solve(owners, rooms, np.inf, best, GAP, self.effort.nodes))
+        if not self._searching(best):
+            self._branch(at, owners.branches)
+        rooms = owners.branches.start.better(best.below)
+        if self.least[at] <= best.below and (self._searching(best) or rooms.size <= min(MANY, self.variables)):
+            self.least[at] = max(self.least[at], self._solve(owners, rooms, np.inf, best, GAP, self.effort.nodes))
+            self.ended[at] = True
+
+    def _branch(self, at: int, branches: Branches) -> None:
+        before = branches.columns
+        branches.go_on(PART)
+        self.columns -= branches.columns - before
+        self.least[at] = max(self.least[at], branches.least)
+        self.ended[at] = branches.columns == before
+
+    def _nearer(self, at: int, near: Near, best: Best) -> Near:
+        """With fewer numbers of Blocks, where that is a small effort."""
         rooms = near.better(best.below)
         if rooms.size > MANY:
-            self.variables -= rooms.size
-            least = solve(rooms, best.below, ROUGH, PROOF_NODES, whole=False).least
-        else:
-            least = self._solve(owners, rooms, best, GAP, self.effort.nodes)
-        self.least[at] = max(self.least[at], least)
+            return near
+        self.columns -= rooms.size * 2 * len(rooms.program.owners)
+        near = near.nearer(best.below)
+        self.least[at] = max(self.least[at], near.least)
+        return near
 
     def _rooms(self, owners: _Owners, best: Best) -> Rooms:
         """Of the variables and ends that a better Plan may have, by the linear program."""
@@ -162,12 +181,12 @@ class SplitSearch:
         ways = [e for (_, _, e), b in zip(owners.every, prices.bounds, strict=True) if b <= best.below]
         return Rooms.of(program, ways, kept)
 
-    def _solve(self, owners: _Owners, rooms: Rooms, best: Best, gap: float, nodes: int) -> float:
+    def _solve(self, owners: _Owners, rooms: Rooms, most: float, best: Best, gap: float, nodes: int) -> float:
         """Offer what an integer program finds, over all orders between those ends; seconds that nothing of it betters."""
         ends = {id(e): (f, l, e) for f, l, e in owners.every}
         orders = [o for way in rooms.ways for o in self.sets.real(owners.counts, owners.row, *ends[id(way)])]
         self.variables -= rooms.size
-        tried = solve(replace(rooms, ways=[real for _, real in orders]), best.below, gap, nodes)
+        tried = solve(replace(rooms, ways=[real for _, real in orders]), most, gap, nodes)
         if tried.solved:
             path, real = orders[tried.way]
             alone, many = owners.program.seconds(real, tried.solved.blocks)
