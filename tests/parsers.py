@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from google.protobuf.message import DecodeError
 
+from cluster.announcement import Announcement
 from cluster.memo import Memo
 from cluster.rigs_file import read_rigs
 from swarm.cli import settings
@@ -22,14 +23,17 @@ from swarm.client.generation_config import GenerationConfig
 from swarm.client.messages import Message
 from swarm.client.plan_source import FilePlan
 from swarm.client.tokenizer import read_tokenizer
+from swarm.client.tools import read_tools
 from swarm.config import ModelConfig
 from swarm.errors import SwarmError
+from swarm.logs.record import read_line
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.describe import assets
 from swarm.weights.header import read_header
 from swarm.weights.packed import packed_entries
 from swarm.weights.source import resolve
 from swarm.wire.credentials import Credentials
+from swarm.wire.status import from_details
 from swarm.wire.tensors import from_wire
 from swarm.wire.v1.tensor_pb2 import Tensor
 
@@ -131,7 +135,31 @@ def _home(read: Parser) -> Parser:
     return parse
 
 
+def _announced(raw: bytes) -> None:
+    """The text record of an mDNS answer, its strings one after another behind their lengths."""
+    text: dict[bytes, bytes | None] = {}
+    while raw:
+        key, found, value = raw[1 : 1 + raw[0]].partition(b"=")
+        text[key], raw = value if found else None, raw[1 + raw[0] :]
+    announcement = Announcement.read(text)
+    assert announcement is None or announcement.name.isprintable()
+
+
+def _log_line(raw: bytes) -> None:
+    record = read_line(raw.decode(errors="replace"))
+    assert record is None or read_line(record.line())
+
+
+def _error(raw: bytes) -> None:
+    """What another one says went wrong; never silence, and nothing that a terminal obeys."""
+    assert str(from_details(raw.decode(errors="replace"))).isprintable()
+
+
 PARSERS: dict[str, Parser] = {
+    "announcement": _announced,
+    "log-line": _log_line,
+    "error-details": _error,
+    "tools": lambda raw: read_tools(raw.decode("utf-8", "replace"), "the list of tools") and None,
     "config.json": in_file("config.json", _checkpoint),
     "quantized-config.json": in_file("config.json", _packed),
     "model.safetensors.index.json": in_file("model.safetensors.index.json", _checkpoint),

@@ -109,6 +109,8 @@ class MistralFormat:
 
     def _between(self, begin: str, text: str, end: str) -> list[int]:
         specials = self._tokenizer.specials
+        if missing := [word for word in (begin, end) if word not in specials]:
+            raise UsageError(f"this model's vocabulary has no {missing[0]}, so that it knows no tools: ask it without")
         return [specials[begin], *self._tokenizer.encode(text), specials[end]]
 
     def _tools(self, tools: Sequence[Tool]) -> list[int]:

@@ -44,6 +44,6 @@ def read_line(line: str) -> Record | None:
         raw = json.loads(line)
         at = datetime.fromisoformat(raw["at"]).timestamp()
         texts = {name: str(raw.get(name, "")) for name in ("rig", "process", "level", "said", "where", "trace")}
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     return Record(at, **texts)

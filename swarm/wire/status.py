@@ -35,6 +35,15 @@ _CLASSES = {
 }  # fmt: skip
 
 
+UNREADABLE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What is raised where details are no JSON, or not what ours are."""
+
+
+def in_one_line(text: str) -> str:
+    """Without what a terminal would obey: whoever answers decides what it says, and not what it does here."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def to_rpc(error: SwarmError) -> tuple[grpc.StatusCode, str]:
     """The gRPC code for an error, and details from which `from_rpc` makes the same error again."""
     code = next(code for cls, code in _TO_RPC if isinstance(error, cls))
@@ -59,8 +68,8 @@ def from_rpc(error: grpc.RpcError, what: str) -> SwarmError:
     try:
         details = json.loads(text)
         return _rebuild(details["error"], details)
-    except (ValueError, KeyError, TypeError):
-        pass  # not one of ours: gRPC itself speaks
+    except UNREADABLE:
+        text = in_one_line(text)  # not one of ours: gRPC itself speaks
     if code == grpc.StatusCode.UNAVAILABLE:
         return _unavailable(text, what)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -75,8 +84,8 @@ def from_details(text: str) -> SwarmError:
     try:
         details = json.loads(text)
         return _rebuild(details["error"], details)
-    except (ValueError, KeyError, TypeError):
-        return SwarmError(f"what was answered is no error that this version reads: {text[:200]}")
+    except UNREADABLE:
+        return SwarmError(f"what was answered is no error that this version reads: {in_one_line(text[:200])}")
 
 
 def _unavailable(text: str, what: str) -> SwarmError:
@@ -93,7 +102,7 @@ def _unavailable(text: str, what: str) -> SwarmError:
 
 def silence(error: grpc.RpcError) -> str:
     """Why somebody could not be talked to, for inside a message; gRPC's own words where those say it."""
-    text = str(error.details() or error.code().name)
+    text = in_one_line(str(error.details() or error.code().name))
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return "it does not accept this key"
     return _at_the_handshake(text) or text
@@ -108,7 +117,7 @@ def _at_the_handshake(text: str) -> str:
 
 
 def _rebuild(name: str, details: dict[str, str | int]) -> SwarmError:
-    message = str(details["message"])
+    message = in_one_line(str(details["message"]))
     if name == "DoesNotFit":
         again = errors.DoesNotFit(int(details["needed"]), int(details["available"]), "")
         again.args = (message,)
@@ -119,7 +128,7 @@ def _rebuild(name: str, details: dict[str, str | int]) -> SwarmError:
         return step
     found = _CLASSES.get(name, SwarmError)(message)
     if isinstance(found, StepError):
-        found.where = str(details.get("where", ""))
+        found.where = in_one_line(str(details.get("where", "")))
     return found
 
 
@@ -148,4 +157,4 @@ def from_step(status: pb.StepStatus) -> StepError:
     if status.code == pb.MOVED:
         return Moved(status.epoch, status.worker)
     cls = next((c for c, code in _STEP_CODES.items() if code == status.code), Refused)
-    return cls(status.message, status.worker)
+    return cls(in_one_line(status.message), in_one_line(status.worker))

@@ -20,7 +20,7 @@ import grpc
 
 from swarm.errors import CorruptWeights, MissingWeights, WrongKey
 from swarm.wire.credentials import Credentials
-from swarm.wire.status import from_rpc, silence
+from swarm.wire.status import UNREADABLE, from_rpc, in_one_line, silence
 from swarm.wire.v1 import weights_pb2 as pb
 from swarm.wire.v1.weights_pb2_grpc import WeightsServiceStub
 
@@ -161,6 +161,6 @@ def _take(piece: pb.Piece, room: memoryview, what: str) -> int:
 def _why(error: grpc.RpcError) -> str:
     text = silence(error)
     try:
-        return str(json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError):
-        return text  # gRPC's own words
+        return in_one_line(str(json.loads(text)["message"]))
+    except UNREADABLE:
+        return in_one_line(text)  # gRPC's own words

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import pytest_asyncio
 import torch
+from damaged import all_of, as_it_is, damaged, drained
 from plans import plan_of
 from raw_client import RawClient, raw, step
 from swarm_processes import until, workers_here
@@ -67,16 +68,12 @@ async def refusal(address: str, method: str, many: bool, *messages: bytes) -> gr
     """How a call ends that sends these bytes."""
     options = [("grpc.max_send_message_length", 2**28), ("grpc.enable_http_proxy", 0)]
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        call: Any = (channel.stream_stream if many else channel.unary_stream)(method, _same, _same)
+        call: Any = (channel.stream_stream if many else channel.unary_stream)(method, as_it_is, as_it_is)
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             async with asyncio.timeout(60):
                 async for _ in call(_each(messages)) if many else call(messages[0]):
                     pass
     return raised.value
-
-
-def _same(raw: bytes) -> bytes:
-    return raw
 
 
 async def _each(messages: tuple[bytes, ...]) -> AsyncIterator[bytes]:
@@ -106,7 +103,7 @@ async def test_fields_of_a_later_version_are_passed_over(swarm: Swarm) -> None:
     session = await swarm.client.open(64)
     request = swarm.client.opening(session, 64).SerializeToString() + later
     async with Credentials().channel(swarm.channels["w0"]) as channel:
-        reply = await channel.unary_stream("/swarm.v1.StageService/Open", _same, pb.OpenReply.FromString)(request).read()
+        reply = await channel.unary_stream("/swarm.v1.StageService/Open", as_it_is, pb.OpenReply.FromString)(request).read()
     assert reply.state == pb.OpenReply.OPENED
     await swarm.client.release(session)
 
@@ -304,15 +301,6 @@ async def hung_up(reader: asyncio.StreamReader) -> None:
             pass
 
 
-def damaged(raw: bytes, rng: random.Random) -> bytes:
-    """Some bytes flipped, replaced, cut out or doubled."""
-    made = bytearray(raw)
-    for _ in range(rng.randint(1, 3)):
-        at, size = rng.randrange(len(made)), rng.randrange(1, 9)
-        made[at : at + rng.choice((0, size))] = rng.choice((b"", rng.randbytes(size), b"\xff" * size, made[at : at + size]))
-    return bytes(made)
-
-
 @pytest.mark.parametrize(("method", "worker"), [("Submit", "w0"), ("Hop", "w1"), ("Experts", "w1")])
 async def test_frames_that_are_damaged_anywhere_are_answered_or_refused(swarm: Swarm, method: str, worker: str) -> None:
     model, rng = swarm.plan.model.model_id, random.Random(7)
@@ -325,24 +313,9 @@ async def test_frames_that_are_damaged_anywhere_are_answered_or_refused(swarm: S
     }[method]
     async with Credentials().channel(swarm.channels[worker]) as channel:
         for _ in range(100):
-            call: Any = channel.stream_stream(f"/swarm.v1.StageService/{method}", _same, _same)
-            code = await drained(call(_all(damaged(sound.SerializeToString(), rng))))
+            call: Any = channel.stream_stream(f"/swarm.v1.StageService/{method}", as_it_is, as_it_is)
+            code = await drained(call(all_of(damaged(sound.SerializeToString(), rng))))
             assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
     session = await swarm.client.open(64)
     assert await swarm.client.ask(step(session, TEXT, 0, 10))
     await swarm.client.release(session)
-
-
-async def _all(*messages: bytes) -> AsyncIterator[bytes]:
-    for message in messages:
-        yield message
-
-
-async def drained(call: Any) -> grpc.StatusCode:
-    """How a stream ends that nothing more is written to."""
-    with contextlib.suppress(grpc.aio.AioRpcError):
-        async with asyncio.timeout(60):
-            async for _ in call:
-                pass
-    code: grpc.StatusCode = await call.code()
-    return code
