@@ -42,7 +42,7 @@ class Terminal:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (input() edits lines where it is loaded)
         loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, name="chat")
+        thread = threading.Thread(target=_run, args=(loop,), name="chat")
         thread.start()
         running = asyncio.run_coroutine_threadsafe(work, loop)
         running.add_done_callback(lambda _: self._wanted.put(None))
@@ -68,6 +68,20 @@ class Terminal:
                 if not _in_loop(loop, interrupt):
                     _in_loop(loop, running.cancel)
                     raise
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Until it is stopped; then what is still under way is cancelled and waited for, which leaves no word about it."""
+    loop.run_forever()
+    loop.run_until_complete(_end_all())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+async def _end_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _read(prompt: str) -> str | None:

@@ -56,6 +56,18 @@ def test_lines_reach_the_work_in_turn_until_ctrl_d(typist: Typist) -> None:
         assert typist.leave()[0] == 0
 
 
+def test_what_is_still_under_way_at_the_end_is_ended_without_a_word() -> None:
+    """A library's task, for one, that nobody waited for."""
+    left = "async def left():\n    try:\n        await asyncio.Event().wait()\n    finally:\n        print('left', flush=True)\n"
+    code = WORK.replace("async def work():\n", f"{left}\nasync def work():\n    lost.append(asyncio.create_task(left()))\n")
+    with Typist(code.replace("busy = Terminal(), []", "busy, lost = Terminal(), [], []")) as typist:
+        typist.see("ask> ")
+        typist.type(CTRL_D)
+        typist.see("left")
+        code, rest = typist.leave()
+        assert code == 0 and "destroyed" not in rest
+
+
 def test_ctrl_c_in_a_line_gives_the_line_up_and_nothing_else(typist: Typist) -> None:
     with typist:
         typist.see("ask> ")
