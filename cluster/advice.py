@@ -51,21 +51,32 @@ class Home:
 
 @dataclass(frozen=True)
 class Adviser:
-    """Plans again, with something more; nothing of what is in force counts."""
+    """Plans again, with something more; nothing of what is in force counts.
+
+    Args:
+        still: what is said of the dtype, where more memory would have another one chosen.
+    """
 
     home: Home
     load: Load
+    still: str = ""
 
     def gains(self, now: Prediction) -> Iterator[str]:
         """What one more card, a quicker switch, or RAM that is not offered would bring."""
-        yield self._compared(*self._best_card(), now)
+        card, foreseen = self._best_card()
+        yield self._compared(card + self.still, foreseen, now)
         switch = self._switch()
         if switch is not None:
             yield self._compared("a 2.5 GbE switch", self._foreseen(switch), now)
         for ram in self.home.spare:
             faster = self._foreseen(self.home.with_device(ram))
             if faster is not None and self._is_worth(faster, now):
-                yield self._compared(f"--ram {_whole(ram.spec.memory_bytes)} on {ram.rig}", faster, now)
+                yield self._compared(f"{self._ram(ram)} on {ram.rig}{self.still}", faster, now)
+
+    def _ram(self, ram: Measured) -> str:
+        size = _whole(ram.spec.memory_bytes)
+        offers = any(d.rig == ram.rig and d.spec.device.startswith("cpu") for d in self.home.hardware.devices)
+        return f"{size} more of the RAM" if offers else f"--ram {size}"
 
     def cure(self) -> str:
         """Where the model does not fit: the least RAM, or else one more card, with which it does; empty where neither helps."""

@@ -42,7 +42,10 @@ def dry_run(rigs: Rigs, model: Model, dtype: str, load: Load) -> DryRun:
     why = ""
     if dtype == "auto":
         all_have_bf16 = not any(d.card.why_not_in("bf16") for d in rigs.devices if not d.card.why_not())
-        model, why = chosen([(way, _hardware(rigs, way)) for way in ladder(model, own_dtype(model, all_have_bf16))], load)
+        ways = ladder(model, own_dtype(model, all_have_bf16))
+        model, why = chosen([(way, _hardware(rigs, way)) for way in ways], load)
+        if all(_why_not(d, model) for d in rigs.devices):  # cards without bf16 only: what lacks is memory for their fp16
+            model, why = ways[0], ""
     left = tuple((d, reason) for d in rigs.devices if (reason := _why_not(d, model)))
     if len(left) == len(rigs.devices):
         raise DeviceError(f"none of the devices can be used: {left[0][0].name} ({left[0][0].card.name}): {left[0][1]}")

@@ -3,9 +3,10 @@
 from cluster.planner.budget import Budget, Load, Prices, budget_of, needed_bytes
 from cluster.planner.hardware import Hardware, Link, Links, Measured, Speed
 from cluster.planner.make import make_plan, missing_bytes
-from cluster.planner.reasons import Reads, left_out, reads
+from cluster.planner.reasons import NOT_USED, Reads, left_out, reads
 
 __all__ = [
+    "NOT_USED",
     "Budget",
     "Hardware",
     "Link",

@@ -20,6 +20,7 @@ NOTHING = 0.05
 """Tokens/s that nobody notices."""
 SOME = 6
 """Blocks that are named one by one."""
+NOT_USED = " not used: "
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,7 @@ def left_out(plan: Plan, devices: Sequence[WorkerSpec], load: Load) -> tuple[tup
     said = dict(note.split(NOT_USED, 1) for note in plan.notes if NOT_USED in note)
     used = {w.name for w in plan.workers}
     unused = sorted((w for w in devices if w.name not in used), key=lambda w: (w.rig, w.name))
-    return tuple((w, said.get(_called(w), _why(w, load, prices))) for w in unused)
-
-
-NOT_USED = " not used: "
-
-
-def _called(worker: WorkerSpec) -> str:
-    return f"{worker.rig} {worker.device}"
+    return tuple((w, said.get(w.name, _why(w, load, prices))) for w in unused)
 
 
 def _why(worker: WorkerSpec, load: Load, prices: Prices) -> str:
@@ -63,7 +57,7 @@ def notes(plan: Plan, fresh: Plan, hardware: Hardware, load: Load) -> Iterator[s
         yield f"context {load.context} capped at the model's {plan.context}"
     costs = _forced(plan, fresh, hardware, load)
     for worker, why in left_out(plan, [d.spec for d in hardware.devices], load):
-        yield f"{_called(worker)}{NOT_USED}{costs.get(worker.name, why)}"
+        yield f"{worker.name}{NOT_USED}{costs.get(worker.name, why)}"
     yield from _elsewhere(plan)
     yield from _of_each_route(plan, hardware, load)
     if plan.standbys:

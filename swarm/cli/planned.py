@@ -12,7 +12,7 @@ from rich.text import Text
 from cluster.advice import Adviser, Home
 from cluster.dry_run import DryRun, dry_run
 from cluster.hardware import Device
-from cluster.planner import Load, left_out, make_plan, needed_bytes, reads
+from cluster.planner import NOT_USED, Load, left_out, make_plan, needed_bytes, reads
 from cluster.rigs_file import RigDevice, read_rigs
 from swarm.cli import output
 from swarm.cli.plan_document import Unused, document
@@ -77,7 +77,8 @@ def on_home(home: Home, load: Load, *notes: str) -> Planned:
     Args:
         notes: of the Plan, as why it is in a lesser dtype than its own; empty ones are left out.
     """
-    adviser = Adviser(home, load)
+    lesser = bool(notes and notes[0])
+    adviser = Adviser(home, load, f", still in {home.model.dtype}" if lesser else "")
     try:
         made = make_plan(home.model, home.hardware, load, epoch=1)
         made = replace(made, notes=(*made.notes, *filter(None, (*notes, home.model.again))))
@@ -109,9 +110,15 @@ def show(planned: Planned) -> None:
     for device, why in planned.left:
         console.print(Text(f"{device.name} ({device.card.name}) not used: {why}", style="yellow"))
     for line in made.notes:
-        console.print(Text(line, style="dim"))
+        console.print(Text(_with_card(line, planned.labels), style="dim"))
     for line in planned.advice:
         console.print(Text(f"with {line}"))
+
+
+def _with_card(note: str, labels: Mapping[str, str]) -> str:
+    """A note about a Device that is not used, with the card that it is."""
+    name, found, why = note.partition(NOT_USED)
+    return f"{name} ({labels[name]}){found}{why}" if name in labels else note
 
 
 def _expected(made: Plan) -> Sequence[str]:

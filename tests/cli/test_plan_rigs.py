@@ -22,7 +22,7 @@ from cluster.rigs_file import parse_rigs, read_rigs
 from swarm.cli.plan_model import model_to_plan
 from swarm.cli.plan_picture import rigs_picture
 from swarm.cli.planned import Planned, on_rigs
-from swarm.errors import SwarmError
+from swarm.errors import PlacementError, SwarmError
 from swarm.plan_check import OBJECTIVES
 from swarm.weights.source import NANO_FOLDER
 
@@ -91,6 +91,20 @@ def test_auto_on_rigs_is_the_best_that_fits_and_says_why(tmp_path: Path) -> None
     made = made_here("mixtral-8x7b", "auto", path, Load(1, 2048)).plan
     assert made.model.dtype == "int8" and "rig-1" not in {w.rig for w in made.workers}
     assert any(note.startswith("int8: fp16 needs 8") for note in made.notes), made.notes
+
+
+def test_cards_without_bf16_alone_are_told_what_their_fp16_lacks(tmp_path: Path) -> None:
+    path = rigs_of(tmp_path, 'devices = [{ card = "RTX 2080 Ti" }, { card = "RTX 2080 Ti" }]')
+    with pytest.raises(PlacementError, match=r"in fp16 .*needs 8\d\.\d GiB, the devices have 20\.0 GiB"):
+        made_here("mixtral-8x7b", "auto", path, Load(1, 2048))
+
+
+def test_advice_says_that_it_is_for_the_dtype_that_auto_took(tmp_path: Path) -> None:
+    path = rigs_of(tmp_path, 'devices = [{ card = "RTX 3090" }]', 'devices = [{ card = "RTX 3090" }]')
+    planned = made_here("mixtral-8x7b", "auto", path, Load(4, 8192))
+    assert any(line.endswith("sessions") and f", still in {planned.plan.model.dtype}: " in line for line in planned.advice)
+    asked = made_here("mixtral-8x7b", planned.plan.model.dtype, path, Load(4, 8192))
+    assert not any("still in" in line for line in asked.advice)
 
 
 def test_a_folder_with_nothing_but_a_config_is_enough(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ async def test_a_rig_that_brings_nothing_useful_is_named_in_the_notes_and_change
     await swarm.coordinator.join(offer("a", 2 * NEED))
     before = swarm.plan.epoch
     await swarm.coordinator.join(offer("b", 2 * NEED))
-    assert swarm.plan.epoch == before and any("b cpu not used" in note for note in swarm.plan.notes)
+    assert swarm.plan.epoch == before and any("b/cpu not used" in note for note in swarm.plan.notes)
     await swarm.seen(lambda: swarm.agents.named.get("b/cpu") == "idle · b cpu")
 
 
