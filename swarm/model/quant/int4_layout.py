@@ -18,8 +18,8 @@ BLOCK_ROWS = {"AVX512": 64}
 """By `torch.backends.cpu.get_cpu_capability()`; 32 elsewhere."""
 PACKED_ROWS = 1024
 """Outputs packed at once, a multiple of all blocks' heights: torch takes codes as 4 bytes each."""
-TILE_ROWS = 256
-"""Outputs that are unpacked and multiplied at once: the dense product of fewer takes longer a weight, more leave a core's cache."""
+TILE_WEIGHTS = 1 << 21
+"""About so many are unpacked and multiplied at once: a product of fewer takes longer a weight, more leave a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ def pack(q: Tensor) -> Tensor:
     return packed
 
 
-def tiles(rows: int) -> list[Tile]:
-    """All rows of a packed matrix."""
+def tiles(rows: int, columns: int) -> list[Tile]:
+    """All rows of a packed matrix [rows, columns]."""
     height = BLOCK_ROWS.get(torch.backends.cpu.get_cpu_capability(), 32)
     whole, rest = divmod(rows, height)
-    most = TILE_ROWS // height
+    most = max(1, TILE_WEIGHTS // (height * columns))
     found = [Tile(at * height, height, min(most, whole - at)) for at in range(0, whole, most)]
     return [*found, Tile(whole * height, rest, 1)] if rest else found
 

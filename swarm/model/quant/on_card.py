@@ -48,7 +48,7 @@ def int8_groups(packed: Tensor, scales: Tensor, sizes: tuple[int, int, int], dev
 def _codes(packed: Tensor) -> Tensor:
     """The codes of 0 to 15 of a plane [N, K / 2], uint8 [N, K]."""
     out = torch.empty(packed.shape[0], 2 * packed.shape[1], dtype=torch.uint8)
-    for tile in int4_layout.tiles(packed.shape[0]):
+    for tile in int4_layout.tiles(packed.shape[0], 2 * packed.shape[1]):
         halves = int4_layout.blocks(packed, tile)  # [b, K, h / 2]
         codes = torch.empty(*halves.shape[:2], tile.height)
         int4_layout.spread(halves, torch.empty(halves.shape, dtype=halves.dtype), codes)

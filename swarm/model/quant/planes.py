@@ -19,7 +19,7 @@ from torch import Tensor
 
 from swarm.model.memory import evened
 from swarm.model.quant import int4_layout
-from swarm.model.quant.compiled import compiled
+from swarm.model.quant.compiled import TILED_BLOCK, Compiled, compiled
 from swarm.model.quant.int4_layout import Tile
 from swarm.weights.spread_out import spread_out
 
@@ -32,6 +32,10 @@ MIDDLE = 8
 RADIX = 16
 SPAN_WEIGHTS = 1 << 17
 """Weights that a thread unpacks at once: in fp32 they stay in a core's cache."""
+
+
+GAP = 32
+"""Weights between an unpacked tile's rows: rows of 4096 would all lie in the same few lines of a cache."""
 
 
 def has_kernel(x: Tensor, few_rows: int) -> bool:
@@ -77,38 +81,56 @@ def few(x: Tensor, packed: Tensor, group: int, scales: Tensor) -> Tensor:
 
 
 def many(x: Tensor, planes: Sequence[Tensor], scales: Tensor) -> Tensor:
-    """`x` [n, K] times the transpose of a matrix that is unpacked a tile at a time: [n, N].
+    """`x` [n, K] times the transpose of a matrix that is unpacked a tile at a time: [n, N], outputs side by side in memory.
 
     Args:
         planes: uint8 [N, K / 2] each, the high one first.
         scales: [S, G / S, N, 2]: scale and zero of each group.
     """
     num_rows, x = x.shape[0], evened(x)
-    out = x.new_empty(x.shape[0], planes[0].shape[0])
-    tiles, inference = int4_layout.tiles(out.shape[1]), torch.is_inference_mode_enabled()
+    out = x.new_empty(planes[0].shape[0], x.shape[0])  # [N, n]: the weight is the left factor, see `swarm.model.product`
+    tiles, inference = int4_layout.tiles(*shape_of(planes[0])), torch.is_inference_mode_enabled()
 
     def multiply(part: slice) -> None:
         with torch.inference_mode(inference):  # a mode is a thread's own
             room = Room.of(planes[0], scales, x.dtype)
             for tile in tiles[part]:
-                torch.mm(x, room.unpack(planes, scales, tile), out=out[:, tile.rows])
+                torch.mm(room.unpack(planes, scales, tile), x.t(), out=out[tile.rows])
 
     threads = torch.get_num_threads()
     if threads == 1 or x.device.type != "cpu" or len(tiles) < 2 * threads:
         multiply(slice(None))
     else:
         spread_out(multiply, len(tiles), math.ceil(len(tiles) / threads))
-    return out[:num_rows]
+    return out.t()[:num_rows]
+
+
+def tiled(quick: Compiled, x: Tensor, packed: Tensor, scales: Tensor) -> Tensor:
+    """`x` [n, K] times one plane transposed, on a CPU's matrix unit: [n, N]; see `Compiled.product`."""
+    num_rows, x = x.shape[0], evened(x)
+    out, blocks = x.new_empty(x.shape[0], packed.shape[0]), packed.shape[0] // TILED_BLOCK
+    threads = torch.get_num_threads()
+    if threads == 1 or blocks < 2 * threads:
+        quick.product(x, packed, scales, out, slice(0, blocks))
+    else:
+        step = math.ceil(blocks / threads)
+        spread_out(lambda part: quick.product(x, packed, scales, out, slice(part.start, min(part.stop, blocks))), blocks, step)
+    answer: Tensor = out[:num_rows]
+    return answer
 
 
 def dense(planes: Sequence[Tensor], scales: Tensor) -> Tensor:
     """The matrix [N, K], in the dtype of its scales."""
-    rows, columns = planes[0].shape[0], 2 * planes[0].shape[1]
-    out = scales.new_empty(rows, columns)
+    out = scales.new_empty(shape_of(planes[0]))
     room = Room.of(planes[0], scales, scales.dtype)
-    for tile in int4_layout.tiles(rows):
-        out[tile.rows] = room.unpack(planes, scales, tile).t()
+    for tile in int4_layout.tiles(*out.shape):
+        out[tile.rows] = room.unpack(planes, scales, tile)
     return out
+
+
+def shape_of(plane: Tensor) -> tuple[int, int]:
+    """Outputs and inputs, padded, of a packed plane [N, K / 2]."""
+    return plane.shape[0], 2 * plane.shape[1]
 
 
 @dataclass(frozen=True)
@@ -117,7 +139,7 @@ class Room:
 
     Args:
         groups: that many at once: what they are in fp32 stays in a core's cache, since it is passed over five times.
-        tile: [K, `TILE_ROWS`], what is multiplied with.
+        tile: a tile's weights, what is multiplied with.
     """
 
     groups: int
@@ -130,18 +152,21 @@ class Room:
     def of(cls, plane: Tensor, scales: Tensor, dtype: torch.dtype) -> Room:
         """For a matrix with planes and scales like these."""
         groups = scales.shape[0] * scales.shape[1]
-        rows, columns = min(plane.shape[0], int4_layout.TILE_ROWS), 2 * plane.shape[1]
+        columns = shape_of(plane)[1]
+        rows = max(tile.blocks * tile.height for tile in int4_layout.tiles(*shape_of(plane)))
         at_once = min(groups, max(1, SPAN_WEIGHTS * torch.get_num_threads() * groups // (rows * columns)))
         weights = rows * columns // groups * at_once
         codes, high = torch.empty(2, weights, device=plane.device)
-        return cls(at_once, plane.new_empty(weights // 2), codes, high, codes.new_empty(columns * rows, dtype=dtype))
+        return cls(
+            at_once, plane.new_empty(weights // 2), codes, high, codes.new_empty(rows, columns + GAP, dtype=dtype)[:, :columns]
+        )
 
     def unpack(self, planes: Sequence[Tensor], scales: Tensor, tile: Tile) -> Tensor:
-        """Some outputs of the transposed matrix, [K, m], computed in fp32 and rounded once; true until the next call."""
+        """Some outputs of the matrix, [m, K], computed in fp32 and rounded once; true until the next call."""
         halves = [int4_layout.blocks(plane, tile) for plane in planes]  # [b, K, h / 2] each
         quick = compiled()
         if quick and quick.takes(tile.height, self.tile) and int4_layout.straight(tile.height):
-            at_once = _first(self.tile, halves[0].shape[1], tile.blocks * tile.height)
+            at_once: Tensor = self.tile[: tile.blocks * tile.height]
             quick.grouped(halves, scales[:, :, tile.rows], at_once)
             return at_once
         return self._step_by_step(halves, scales, tile)
@@ -151,14 +176,14 @@ class Room:
         scale, zero = lines.unflatten(1, (tile.blocks, tile.height)).permute(3, 1, 0, 2).unsqueeze(3).contiguous()  # [b, G, 1, h]
         origin = zero.sub_(scale, alpha=MIDDLE).mul_((RADIX ** len(halves) - 1) // (RADIX - 1))
         group = halves[0].shape[1] // len(lines)
-        out = _first(self.tile, halves[0].shape[1], tile.blocks, tile.height)
+        out = self.tile[: tile.blocks * tile.height].unflatten(0, (tile.blocks, tile.height))
         for at in range(0, len(lines), self.groups):
             groups, inputs = slice(at, at + self.groups), slice(at * group, (at + self.groups) * group)
             codes = self._codes([h[:, inputs] for h in halves], tile)  # [b, k, h]
             grouped = codes.unflatten(1, (-1, group))
             torch.addcmul(origin[:, groups], grouped, scale[:, groups], out=grouped)
-            out[inputs].copy_(codes.transpose(0, 1))
-        return out.flatten(1)
+            out[:, :, inputs].copy_(codes.transpose(1, 2))
+        return out.flatten(0, 1)
 
     def _codes(self, halves: Sequence[Tensor], tile: Tile) -> Tensor:
         first, *second = halves

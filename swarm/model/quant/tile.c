@@ -1,11 +1,12 @@
-/* Unpacks matrices in few bits to bf16 in one pass: torch's own operations take six (see docs/performance.md).
+/* Unpacks matrices in few bits to bf16 in one pass: torch's own operations take six (see docs/performance.md). On CPUs with a matrix
+   unit it multiplies, too (amx.h).
 
-   Optional: where it was not compiled, swarm/model/quant/planes.py answers the same, bit for bit. */
+   Optional: where it was not compiled, swarm/model/quant/planes.py unpacks the same, bit for bit, and torch multiplies. */
 
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 16, MOST_VECTORS = 64 / LANES };
+enum { LANES = 16, MOST_ROWS = 64, MOST_PIECES = 2 };
 
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
 typedef uint16_t shorts __attribute__((vector_size(2 * LANES)));
@@ -14,7 +15,7 @@ typedef int32_t integers __attribute__((vector_size(4 * LANES)));
 typedef float floats __attribute__((vector_size(4 * LANES)));
 
 struct sizes {
-    int64_t blocks, inputs, height, groups, shares, line_rows;
+    int64_t blocks, inputs, height, groups, shares, line_rows, out_stride;
 };
 
 /* No functions: each kind of CPU would need its own. */
@@ -51,6 +52,29 @@ struct sizes {
     (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") ? what##_avx512 \
      : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")        ? what##_avx2 \
                                                                               : what##_anywhere)
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512bf16,amx-tile,amx-bf16")
+#include "amx.h"
+#pragma GCC pop_options
+
+enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* Linux: Documentation/arch/x86/xstate.rst */
+
+int swarm_has_tiles(void)
+{
+    return __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("avx512bf16")
+        && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+
+void swarm_product(const struct task *task)
+{
+    product(task);
+}
 #endif
 
 void swarm_grouped(const uint8_t *codes, const uint8_t *second, const uint16_t *lines, uint16_t *out, const struct sizes *n)
