@@ -176,7 +176,7 @@ class Room:
         scale, zero = lines.unflatten(1, (tile.blocks, tile.height)).permute(3, 1, 0, 2).unsqueeze(3).contiguous()  # [b, G, 1, h]
         origin = zero.sub_(scale, alpha=MIDDLE).mul_((RADIX ** len(halves) - 1) // (RADIX - 1))
         group = halves[0].shape[1] // len(lines)
-        out = self.tile[: tile.blocks * tile.height].unflatten(0, (tile.blocks, tile.height))
+        out: Tensor = self.tile[: tile.blocks * tile.height].unflatten(0, (tile.blocks, tile.height))
         for at in range(0, len(lines), self.groups):
             groups, inputs = slice(at, at + self.groups), slice(at * group, (at + self.groups) * group)
             codes = self._codes([h[:, inputs] for h in halves], tile)  # [b, k, h]
