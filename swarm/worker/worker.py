@@ -192,7 +192,8 @@ class Worker:
         idle = await _in_time(self.flow.idle(number), until)  # else: what runs on fails when it next needs another Worker
         for remote in remotes:
             await remote.close()
-        await _in_time(self.shards.over(number), until)
+        if keep is None:  # else those who ask may serve on, and are told at their next question
+            await _in_time(self.shards.over(number), until)
         self.epochs.remove(number)
         if idle:
             self._drop_unused_blocks(pool)

@@ -355,6 +355,25 @@ async def test_giving_up_the_old_epoch_first_frees_its_memory_before_the_new_one
         assert worker.status().kv_bytes <= telling.workers["w0"].status().kv_bytes
 
 
+async def test_who_gives_up_the_old_epoch_first_waits_for_nobody_who_serves_it_on_with_experts_from_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "RELEASE_S", 3600.0)
+    async with chat([4, 8], ["w0", "w1"]) as telling:
+        await telling.change_to(telling.plan(2, [8], ["w0"], shards=odd_experts_on("w1")))
+        await telling.tell(10)
+        plan = telling.plan(3, [8], ["w0"], shards=odd_experts_on("w1"))
+        async with asyncio.timeout(60):
+            async for _ in telling.workers["w1"].prepare(plan, "w1", release_first=True):
+                pass
+        await prepare({"w0": telling.workers["w0"]}, plan)
+        for name in ("w0", "w1"):
+            telling.workers[name].commit(3)
+        await telling.source.switch(plan)
+        await telling.tell(len(STORY.answer))
+        assert telling.talk.answer.tokens == STORY.answer
+
+
 @dataclass
 class Watched:
     """The expert weights that a Worker holds now, and how many of them lived whenever memory was handed back."""
