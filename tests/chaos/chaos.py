@@ -41,20 +41,23 @@ CHATS = 3
 async def broken_swarm(shape: Shape, seed: int, folder: Path) -> AsyncIterator[Round]:
     """A swarm of a kind with chats in it, that answered each once. Its logs stay where it ends badly."""
     folder.mkdir(parents=True)
-    notes: list[str] = []
+
+    def tell(note: str) -> None:
+        with (folder / "told.txt").open("a") as told:
+            told.write(f"{datetime.now(UTC)} {note}\n")
+
     room.LEASE_S = LEASE_S
     swarm: Swarm = RaySwarm(shape, folder) if shape.ray else PlainSwarm(shape, folder)
     try:
         await swarm.start()
         source = SwarmPlan(swarm.address, swarm.credentials)
-        async with open_client(source, swarm.credentials, lambda note: notes.append(f"{datetime.now(UTC)} {note}")) as client:
+        async with open_client(source, swarm.credentials, tell) as client:
             chats = Chats([client], clear_questions(shape.margin), CHATS, seed)
             try:
                 await _answers_undisturbed(chats)
                 yield Round(swarm, chats, await _complete(swarm))
             finally:
                 await chats.stop()
-                (folder / "told.txt").write_text("\n".join(notes))
     finally:
         await swarm.stop()
     shutil.rmtree(folder)

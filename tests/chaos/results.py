@@ -10,7 +10,7 @@ from statistics import median
 
 FILE = "faults.jsonl"
 LONG_PAUSE_S = 10.0
-"""So much longer than the fault itself that it wants to be explained."""
+"""What takes so long wants to be explained."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Result:
     @property
     def worth_its_logs(self) -> bool:
         """Whether somebody will ask why."""
-        return not self.recovered or self.pause_s > self.held_s + LONG_PAUSE_S
+        return not self.recovered or self.pause_s > LONG_PAUSE_S
 
 
 def read(folder: Path) -> list[Result]:
