@@ -132,5 +132,6 @@ def _expected(made: Plan) -> Sequence[str]:
 
 def _sums(made: Plan, load: Load) -> str:
     total, have = sum(w.planned_bytes for w in made.workers), sum(w.memory_bytes for w in made.workers)
-    alone, token = gib(needed_bytes(made.model, load)), gib(sum(r.weights_bytes for r in reads(made)))
+    alone, read = gib(needed_bytes(made.model, load)), sum(r.weights_bytes for r in reads(made))
+    token = gib(read / len(made.routes))  # each has all Blocks, and a token goes over one
     return f"{gib(total)} planned of {gib(have)}; on one device it would be {alone}; a token reads {token} of weights"

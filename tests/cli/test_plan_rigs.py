@@ -21,7 +21,7 @@ from cluster.planner import Load
 from cluster.rigs_file import parse_rigs, read_rigs
 from swarm.cli.plan_model import model_to_plan
 from swarm.cli.plan_picture import rigs_picture
-from swarm.cli.planned import Planned, on_rigs
+from swarm.cli.planned import Planned, on_rigs, show
 from swarm.errors import PlacementError, SwarmError
 from swarm.plan_check import OBJECTIVES
 from swarm.weights.source import NANO_FOLDER
@@ -74,6 +74,12 @@ def test_both_mixtrals_are_planned_in_every_dtype_from_their_shape_alone(model: 
     wanted = {"mixtral-8x7b": 46.70e9, "mixtral-8x22b": 140.62e9}[model]
     element = DTYPES[dtype]
     assert weights == pytest.approx(wanted * element * len(planned.plan.routes) / 1e9, rel=0.02)
+
+
+def test_a_token_reads_what_one_route_holds_of_it_however_many_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    planned = made_here("mixtral-8x7b", "int4", EXAMPLES / "four-cards-one-rig.toml", Load(4, 8192))
+    show(planned)
+    assert len(planned.plan.routes) == 2 and "a token reads 6.7 GiB of weights" in " ".join(capsys.readouterr().out.split())
 
 
 def made_here(model: str, dtype: str, path: Path, load: Load = Load(2, 2048)) -> Planned:
