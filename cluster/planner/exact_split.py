@@ -30,7 +30,7 @@ GAP, ROUGH = 2e-4, 1e-3
 """Relative difference from its optimum that ends an integer program: for the last one of some owners, and before."""
 FEW, FEW_WAYS, FEW_NODES = 250, 10, 10
 """Kinds of Blocks, first and last Stages, and nodes of the first integer program of some owners."""
-PART = 25_000
+PART = 8_000
 """Columns of linear programs that branch, before other owners have their turn."""
 MANY = 2200
 """Variables up to which an integer program is solved where branching did not do; of no more than are left of `Effort`."""
@@ -148,7 +148,7 @@ class SplitSearch:
             return
         if owners.branches is None:
             near = near if self._searching(best) else self._nearer(at, near, best)
-            owners.branches = Branches(near, best, lambda rooms: self._solve(owners, rooms, np.inf, best, GAP, self.effort.nodes))
+            owners.branches = Branches(near, best, lambda rooms: self._offered(owners, rooms, np.inf, best, GAP, self.effort.nodes))
         if not self._searching(best):
             self._branch(at, owners.branches)
         rooms = owners.branches.start.better(best.below)
@@ -182,10 +182,14 @@ class SplitSearch:
         return Rooms.of(program, ways, kept)
 
     def _solve(self, owners: _Owners, rooms: Rooms, most: float, best: Best, gap: float, nodes: int) -> float:
+        """As `_offered`, and counted."""
+        self.variables -= rooms.size
+        return self._offered(owners, rooms, most, best, gap, nodes)
+
+    def _offered(self, owners: _Owners, rooms: Rooms, most: float, best: Best, gap: float, nodes: int) -> float:
         """Offer what an integer program finds, over all orders between those ends; seconds that nothing of it betters."""
         ends = {id(e): (f, l, e) for f, l, e in owners.every}
         orders = [o for way in rooms.ways for o in self.sets.real(owners.counts, owners.row, *ends[id(way)])]
-        self.variables -= rooms.size
         tried = solve(replace(rooms, ways=[real for _, real in orders]), most, gap, nodes)
         if tried.solved:
             path, real = orders[tried.way]
