@@ -130,7 +130,7 @@ class Standby:
 
 
 WAY_ROUND = "the way round"
-"""What all Sessions wait for where no Worker and no link is busy all the time: the ways and works of a token, one after the other."""
+"""What Sessions wait for where no Worker and no link is busy all the time: a token's ways and works, one after the other."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from swarm.bits import Form
 from swarm.model.quant import planes
 from swarm.model.quant.compiled import compiled
-from swarm.model.quant.int4 import FEW_ROWS, Int4Matrix
+from swarm.model.quant.int4 import FEW_ROWS
 from swarm.model.quant.int4_layout import pack
 from swarm.model.quant.matrix import matrix_of
 from swarm.model.quant.ordered import Ordered
@@ -121,31 +121,6 @@ def test_what_is_compiled_unpacks_to_the_same_bits(form: str, monkeypatch: pytes
     quick = [matrix.dense() for matrix in matrices]
     monkeypatch.setattr(planes, "compiled", lambda: None)
     assert all(torch.equal(dense, matrix.dense()) for dense, matrix in zip(quick, matrices, strict=True))
-
-
-TILES = (quick := compiled()) is not None and quick.has_tiles
-
-
-@pytest.mark.skipif(not TILES, reason="this CPU has no matrix unit for bf16, or no C compiler was there")
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("group", [32, 64, 128])
-def test_the_matrix_unit_answers_as_near_as_torch_s_own_product(group: int, threads: int) -> None:
-    codes, before = made(640, 1000, f"int4/{group}"), torch.get_num_threads()
-    matrix = matrix_of([codes], torch.bfloat16)
-    assert isinstance(matrix, Int4Matrix)
-    truth = matrix.dense().float()
-    torch.set_num_threads(threads)
-    try:
-        for n in (*range(2, 19), 31, 100, 256):
-            x = drawn(n, 1000, seed=n).to(torch.bfloat16)
-            exact = x.float() @ truth.T
-            answer, few = matrix.product(x), planes.few(planes.widened(x, matrix.packed), matrix.packed, group, matrix.scales)
-            assert far(answer, exact) < 1.2 * far(few[:, :640], exact) + 1e-3
-            assert all(torch.equal(answer, matrix.product(x)) for _ in range(3))
-        x = drawn(9, 1000).to(torch.bfloat16).index_fill_(0, torch.tensor([4]), float("nan"))
-        assert matrix.product(x).isnan().any(1).tolist() == [row == 4 for row in range(9)]
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("inference", [False, True])

@@ -1,6 +1,6 @@
-/* Rows times a matrix in 4 bits on CPUs with a matrix unit for bf16 (AMX): codes are never unpacked beyond a core's first cache.
+/* Rows times a matrix in 4 or 8 bits on CPUs with a matrix unit for bf16 (AMX): codes are never unpacked beyond a core's caches.
 
-   Two inputs of 16 outputs are a row of a tile. Each code stands there as 16 + q, which is exact in bf16, so that a group of a row is
+   In 4 bits, two inputs of 16 outputs are a row of a tile. Each code stands there as 16 + q, which is exact in bf16, so that a group of a row is
    `scale * sum((16 + q) x) + (zero - 24 * scale) * sum(x)`, summed in fp32 and rounded once.
 
    n: rows   K: inputs   N: outputs   G: groups of a row */
@@ -125,17 +125,22 @@ INLINE void multiplied(const struct task *t, int64_t g, const uint16_t *tiles, c
     }
 }
 
+INLINE void configured(int rows)
+{
+    struct shapes shapes = {.palette = 1};
+    for (int i = 0; i < 7; i++) {
+        shapes.row_bytes[i] = 4 * TILE;
+        shapes.rows[i] = i < 5 ? rows : TILE; /* what is summed and what comes first have a row each */
+    }
+    _tile_loadconfig(&shapes);
+}
+
 static void product(const struct task *t)
 {
     const int64_t groups = t->inputs / t->group;
     uint16_t tiles[2][BLOCK * MOST_GROUP] __attribute__((aligned(64)));
-    struct shapes shapes = {.palette = 1};
-    for (int i = 0; i < 7; i++) {
-        shapes.row_bytes[i] = 4 * TILE;
-        shapes.rows[i] = i < 5 && t->rows < TILE ? t->rows : TILE; /* what is summed and the inputs have a row each */
-    }
     summed(t);
-    _tile_loadconfig(&shapes);
+    configured(t->rows < TILE ? t->rows : TILE);
     for (int64_t block = t->first; block < t->last; block++) {
         const uint8_t *codes = t->codes + block * t->inputs * (BLOCK / 2);
         unpacked(codes, t->group, tiles[0]);
@@ -146,6 +151,95 @@ static void product(const struct task *t)
         }
         for (int64_t r = 0; r < t->rows; r++)
             stored(t->out + r * t->outputs + block * BLOCK, t->totals + r * BLOCK);
+    }
+    _tile_release();
+}
+
+struct bytes_task {
+    int64_t rows, inputs, outputs, first, last; /* of 16 outputs each, `last` exclusive */
+    const uint16_t *x;      /* bf16 [n, K], K a multiple of 32 */
+    const int8_t *codes;    /* [N, K] */
+    const uint16_t *scales; /* bf16 [N] */
+    uint32_t *inputs_first; /* pairs of bf16 [n / 16, K / 2, 16], written here; n rounded up */
+    uint16_t *tiles;        /* bf16 [K / 32, 16, 32], written here */
+    uint16_t *out;          /* bf16 [N, n rounded up to 16] */
+};
+
+INLINE void turned_about(const struct bytes_task *t)
+{
+    for (int64_t r = 0; r < t->rows; r += TILE)
+        for (int64_t k = 0; k < t->inputs / 2; k++)
+            for (int64_t i = 0; i < TILE; i++) {
+                uint32_t *to = t->inputs_first + (r * t->inputs / 2) + k * TILE + i;
+                *to = 0;
+                if (r + i < t->rows)
+                    memcpy(to, t->x + (r + i) * t->inputs + 2 * k, sizeof *to);
+            }
+}
+
+INLINE void widened(const int8_t *codes, int64_t inputs, uint16_t *out)
+{
+    for (int64_t k = 0; k < inputs; k += TILE_INPUTS)
+        for (int64_t i = 0; i < TILE; i++, out += TILE_INPUTS) {
+            const int8_t *from = codes + i * inputs + k;
+            _mm_prefetch((const char *)from + TILE * inputs, _MM_HINT_T0); /* what is next */
+            const __m512i low = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from));
+            const __m512i high = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(from + TILE)));
+            _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh(_mm512_cvtepi32_ps(high), _mm512_cvtepi32_ps(low)));
+        }
+}
+
+/* 16 outputs for up to 4 times 16 rows. */
+INLINE void multiplied_bytes(const struct bytes_task *t, int64_t block, int64_t row, int64_t count)
+{
+    const int64_t width = t->inputs * TILE / 2, rows = (t->rows + TILE - 1) / TILE * TILE;
+    const uint32_t *x = t->inputs_first + row * t->inputs / 2;
+    float products[4][TILE * TILE] __attribute__((aligned(64)));
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t k = 0; k < t->inputs; k += TILE_INPUTS, x += TILE * TILE) {
+        _tile_loadd(4, t->tiles + k * TILE, 4 * TILE);
+        _tile_loadd(5, x, 4 * TILE);
+        _tile_dpbf16ps(0, 4, 5);
+        if (count > 1) {
+            _tile_loadd(6, x + width, 4 * TILE);
+            _tile_dpbf16ps(1, 4, 6);
+        }
+        if (count > 2) {
+            _tile_loadd(5, x + 2 * width, 4 * TILE);
+            _tile_dpbf16ps(2, 4, 5);
+        }
+        if (count > 3) {
+            _tile_loadd(6, x + 3 * width, 4 * TILE);
+            _tile_dpbf16ps(3, 4, 6);
+        }
+    }
+    _tile_stored(0, products[0], 4 * TILE);
+    _tile_stored(1, products[1], 4 * TILE);
+    _tile_stored(2, products[2], 4 * TILE);
+    _tile_stored(3, products[3], 4 * TILE);
+    for (int64_t i = 0; i < TILE; i++) {
+        const int64_t output = block * TILE + i;
+        const __m512 scale = _mm512_castsi512_ps(_mm512_set1_epi32((int)((uint32_t)t->scales[output] << 16)));
+        for (int64_t tile = 0; tile < count; tile++) {
+            const __m512 scaled = _mm512_mul_ps(scale, _mm512_load_ps(products[tile] + i * TILE));
+            _mm256_storeu_si256((__m256i *)(t->out + output * rows + row + tile * TILE), (__m256i)_mm512_cvtneps_pbh(scaled));
+        }
+    }
+}
+
+static void bytes_product(const struct bytes_task *t)
+{
+    configured(TILE);
+    turned_about(t);
+    for (int64_t block = t->first; block < t->last; block++) {
+        widened(t->codes + block * TILE * t->inputs, t->inputs, t->tiles);
+        for (int64_t row = 0; row < t->rows; row += 4 * TILE) {
+            const int64_t left = (t->rows - row + TILE - 1) / TILE;
+            multiplied_bytes(t, block, row, left < 4 ? left : 4);
+        }
     }
     _tile_release();
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import num_bytes
 from swarm.model.quant import on_card, planes
-from swarm.model.quant.compiled import compiled
+from swarm.model.quant.matrix_unit import matrix_unit
 from swarm.weights.codes import Codes
 
 FEW_ROWS = 24
@@ -58,9 +58,9 @@ class Int4Matrix:
 
     def product(self, x: Tensor) -> Tensor:
         """`x` [n, K] times the transpose of the matrix: [n, N]."""
-        x, quick = planes.widened(x, self.packed), compiled()
-        if quick and quick.multiplies(x, self.packed, self.group) and (torch.get_num_threads() == 1 or x.shape[0] > FEW_ROWS):
-            return planes.tiled(quick, x, self.packed, self.scales)[:, : self.rows]
+        x, unit = planes.widened(x, self.packed), matrix_unit()
+        if unit and unit.takes4(x, self.packed, self.group, FEW_ROWS):
+            return unit.product4(x, self.packed, self.scales)[:, : self.rows]
         if planes.has_kernel(x, FEW_ROWS):
             return planes.few(x, self.packed, self.group, self.scales)[:, : self.rows]
         return planes.many(x, [self.packed], self.scales.unsqueeze(0))[:, : self.rows]

@@ -14,6 +14,7 @@ from torch import Tensor
 from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import evened, num_bytes
 from swarm.model.quant import on_card
+from swarm.model.quant.matrix_unit import matrix_unit
 from swarm.weights.codes import Codes
 
 FEW_ROWS = 16
@@ -59,7 +60,9 @@ class Int8Matrix:
     def product(self, x: Tensor) -> Tensor:
         """`x` [n, K] times the transpose of the matrix: [n, N]."""
         wider = self.q.shape[1] - self.columns
-        x = F.pad(x, (0, wider)) if wider else x
+        x, unit = F.pad(x, (0, wider)) if wider else x, matrix_unit()
+        if unit and unit.takes8(x, self.q, FEW_ROWS):
+            return unit.product8(x.contiguous(), self.q, self.scale)
         if x.shape[0] <= FEW_ROWS and x.device.type == "cpu":
             return torch._weight_int8pack_mm(x.contiguous(), self.q, self.scale)
         num_rows, x = x.shape[0], evened(x)

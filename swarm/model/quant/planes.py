@@ -19,7 +19,7 @@ from torch import Tensor
 
 from swarm.model.memory import evened
 from swarm.model.quant import int4_layout
-from swarm.model.quant.compiled import TILED_BLOCK, Compiled, compiled
+from swarm.model.quant.compiled import compiled
 from swarm.model.quant.int4_layout import Tile
 from swarm.weights.spread_out import spread_out
 
@@ -103,20 +103,6 @@ def many(x: Tensor, planes: Sequence[Tensor], scales: Tensor) -> Tensor:
     else:
         spread_out(multiply, len(tiles), math.ceil(len(tiles) / threads))
     return out.t()[:num_rows]
-
-
-def tiled(quick: Compiled, x: Tensor, packed: Tensor, scales: Tensor) -> Tensor:
-    """`x` [n, K] times one plane transposed, on a CPU's matrix unit: [n, N]; see `Compiled.product`."""
-    num_rows, x = x.shape[0], evened(x)
-    out, blocks = x.new_empty(x.shape[0], packed.shape[0]), packed.shape[0] // TILED_BLOCK
-    threads = torch.get_num_threads()
-    if threads == 1 or blocks < 2 * threads:
-        quick.product(x, packed, scales, out, slice(0, blocks))
-    else:
-        step = math.ceil(blocks / threads)
-        spread_out(lambda part: quick.product(x, packed, scales, out, slice(part.start, min(part.stop, blocks))), blocks, step)
-    answer: Tensor = out[:num_rows]
-    return answer
 
 
 def dense(planes: Sequence[Tensor], scales: Tensor) -> Tensor:

@@ -75,6 +75,11 @@ void swarm_product(const struct task *task)
 {
     product(task);
 }
+
+void swarm_bytes_product(const struct bytes_task *task)
+{
+    bytes_product(task);
+}
 #endif
 
 void swarm_grouped(const uint8_t *codes, const uint8_t *second, const uint16_t *lines, uint16_t *out, const struct sizes *n)
