@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from swarm.bits import Form
-from swarm.model.quant import int4, int8, planes
+from swarm.model.quant import planes
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
 from swarm.model.quant.matrix import matrix_of
@@ -79,7 +79,7 @@ def test_it_is_what_computes_here() -> None:
     four, eight = quantized("int4"), quantized("int8")
     assert isinstance(four, Int4Matrix) and isinstance(eight, Int8Matrix)
     wide = planes.widened(drawn(64), four.packed)
-    assert unit.takes4(wide, four.packed, four.group, int4.FEW_ROWS)
-    assert not unit.takes4(wide[:1], four.packed, four.group, int4.FEW_ROWS)
-    assert not unit.takes4(wide.float(), four.packed, four.group, int4.FEW_ROWS)
-    assert not unit.takes8(drawn(64), eight.q[:, :976], int8.FEW_ROWS), "inputs are no multiple of what it wants"
+    assert unit.takes4(wide, four.packed, four.group)
+    assert not unit.takes4(wide[:1], four.packed, four.group)
+    assert not unit.takes4(wide.float(), four.packed, four.group)
+    assert not unit.takes8(drawn(64), eight.q[:, :976]), "inputs are no multiple of what it wants"

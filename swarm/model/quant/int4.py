@@ -59,7 +59,7 @@ class Int4Matrix:
     def product(self, x: Tensor) -> Tensor:
         """`x` [n, K] times the transpose of the matrix: [n, N]."""
         x, unit = planes.widened(x, self.packed), matrix_unit()
-        if unit and unit.takes4(x, self.packed, self.group, FEW_ROWS):
+        if unit and unit.takes4(x, self.packed, self.group):
             return unit.product4(x, self.packed, self.scales)[:, : self.rows]
         if planes.has_kernel(x, FEW_ROWS):
             return planes.few(x, self.packed, self.group, self.scales)[:, : self.rows]

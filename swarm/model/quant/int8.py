@@ -61,7 +61,7 @@ class Int8Matrix:
         """`x` [n, K] times the transpose of the matrix: [n, N]."""
         wider = self.q.shape[1] - self.columns
         x, unit = F.pad(x, (0, wider)) if wider else x, matrix_unit()
-        if unit and unit.takes8(x, self.q, FEW_ROWS):
+        if unit and unit.takes8(x, self.q):
             return unit.product8(x.contiguous(), self.q, self.scale)
         if x.shape[0] <= FEW_ROWS and x.device.type == "cpu":
             return torch._weight_int8pack_mm(x.contiguous(), self.q, self.scale)

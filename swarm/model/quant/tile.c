@@ -71,14 +71,37 @@ int swarm_has_tiles(void)
         && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 
-void swarm_product(const struct task *task)
+typedef void (*parallel)(void (*work)(void *), void *data, unsigned threads, unsigned flags); /* GOMP_parallel */
+
+struct shared {
+    const struct task *tasks;
+    const struct bytes_task *bytes_tasks;
+    int64_t next, count;
+};
+
+static void take(void *data)
 {
-    product(task);
+    struct shared *const all = data;
+    for (int64_t i; (i = __atomic_fetch_add(&all->next, 1, __ATOMIC_RELAXED)) < all->count;)
+        all->tasks ? product(all->tasks + i) : bytes_product(all->bytes_tasks + i);
 }
 
-void swarm_bytes_product(const struct bytes_task *task)
+static void share_out(struct shared all, parallel run)
 {
-    bytes_product(task);
+    if (run && all.count > 1)
+        run(take, &all, all.count, 0);
+    else
+        take(&all);
+}
+
+void swarm_product(const struct task *tasks, int64_t count, parallel run)
+{
+    share_out((struct shared){.tasks = tasks, .count = count}, run);
+}
+
+void swarm_bytes_product(const struct bytes_task *tasks, int64_t count, parallel run)
+{
+    share_out((struct shared){.bytes_tasks = tasks, .count = count}, run);
 }
 #endif
 
