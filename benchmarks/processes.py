@@ -38,7 +38,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def even_plan(model: Model, stages: int, threads: int, sessions: int, context: int, rigs: Sequence[str] = ()) -> Plan:
-    """Equal Stages on as many Workers of this machine, each with so many threads.
+    """Equal Stages on as many Workers of this machine, each with so many threads; as many micro-batches under way as Stages, which
+    is what the planner chooses where the way between them is short.
 
     Args:
         rigs: what rig each is said to be on; by default one. Workers of one rig talk through a Unix socket.
@@ -50,7 +51,7 @@ def even_plan(model: Model, stages: int, threads: int, sessions: int, context: i
         for i, port in enumerate(free_ports(stages))
     )
     route = Route(tuple(Stage(f"w{i}", cuts[i], cuts[i + 1]) for i in range(stages)))
-    return Plan(1, model, workers, (route,), sessions=sessions, context=context)
+    return Plan(1, model, workers, (route,), sessions=sessions, context=context, in_flight=stages)
 
 
 @asynccontextmanager
