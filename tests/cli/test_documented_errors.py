@@ -32,10 +32,11 @@ async def test_a_queue_that_is_full_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip("torch")
     from swarm.wire.v1 import stage_pb2 as pb
     from swarm.worker import opening, turns
+    from swarm.worker.callers import Caller
     from swarm.worker.epoch import Epochs
     from swarm.worker.peers import Peers
 
     monkeypatch.setattr(turns, "QUEUE_LENGTH", 0)
     full = opening.Opening("w0", Epochs("w0"), Peers(Credentials()))
     with pytest.raises(Full, match="w0: 0 sessions wait already: try again later"):
-        await anext(full._open(pb.OpenRequest(session=bytes(16), positions=8), None))
+        await anext(aiter(full.open(pb.OpenRequest(session=bytes(16), positions=8), Caller("w0"))))
