@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from commands_harness import NOISE, Person, Ran, Running, join_words, wait_for
@@ -68,11 +70,25 @@ def join(up: Running, person: Person, name: str) -> Running:
     return rig
 
 
-def chat_long(person: Person) -> Running:
-    """A chat that streams now, and for some seconds more."""
-    chat = person.start(*LONG, "--max-tokens", str(TOKENS))
-    wait_for(lambda: len(chat.out) > 100, "beginning of an answer", instead=lambda: chat.err)
-    return chat
+@contextmanager
+def chatting(person: Person) -> Iterator[list[Ran]]:
+    """Chats one after the other, the first of which streams now, until the block ends; how each ended."""
+    words, over, chats = (*LONG, "--max-tokens", str(TOKENS)), threading.Event(), list[Ran]()
+    first = person.start(*words)
+    wait_for(lambda: len(first.out) > 100, "beginning of an answer", instead=lambda: first.err)
+
+    def go_on() -> None:
+        chats.append(first.ended())
+        while not over.is_set():
+            chats.append(person.run(*words))
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield chats
+    finally:
+        over.set()
+        thread.join()
 
 
 def rigs_of(person: Person) -> set[str]:
@@ -115,20 +131,15 @@ def test_a_rig_joins_and_leaves_while_chats_stream_and_their_text_is_the_same(
     attic: Person, up: Running, people: dict[str, Person], long_answer: str
 ) -> None:
     cellar = people["cellar"]
-    chat = chat_long(attic)
-    rig = join(up, cellar, "cellar")
-    assert chat.process.poll() is None, "the chat was too short for this test"
-    assert rigs_of(attic) == {"attic", "desk", "cellar"}
-    assert chat.ended().out == long_answer
-
-    chat = chat_long(attic)
-    rig.send(signal.SIGINT)
-    left = rig.ended()
-    assert chat.process.poll() is None, "the chat was too short for this test"
-    assert left.code == 0 and "cellar left" in left.err and "Traceback" not in left.err
-    assert {r["name"] for r in attic.status()["rigs"]} == {"attic", "desk"} == rigs_of(attic)
+    with chatting(attic) as chats:
+        rig = join(up, cellar, "cellar")
+        assert rigs_of(attic) == {"attic", "desk", "cellar"}
+        rig.send(signal.SIGINT)
+        left = rig.ended()
+        assert left.code == 0 and "cellar left" in left.err and "Traceback" not in left.err
+        assert {r["name"] for r in attic.status()["rigs"]} == {"attic", "desk"} == rigs_of(attic)
     cellar.nothing_is_left()
-    assert chat.ended().out == long_answer
+    assert chats and all((chat.code, chat.out) == (0, long_answer) for chat in chats), chats
 
 
 def test_after_sigkill_of_a_join_nothing_of_it_is_left_and_the_swarm_serves_without_it(
