@@ -9,6 +9,7 @@ import ctypes
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,7 +22,6 @@ ROWS4, ROWS8 = range(2, 257), range(4, 257)
 GROUPS = (32, 64, 128)
 OUTPUTS4, OUTPUTS8 = 64, 16
 """Outputs that are computed together."""
-OPENMP = "libgomp.so.1"
 INPUTS8 = 32
 """What it wants the inputs of 8 bits to be a multiple of."""
 
@@ -108,11 +108,10 @@ def matrix_unit() -> MatrixUnit | None:
 
 
 def _parallel() -> int | None:
-    """Where the function is of the OpenMP that torch has loaded."""
-    try:
-        return ctypes.cast(ctypes.CDLL(OPENMP).GOMP_parallel, ctypes.c_void_p).value
-    except (OSError, AttributeError):
-        return None
+    """Where GOMP_parallel is in this process; None where torch computes on other threads than GNU's."""
+    loaded = (Path(line.split()[-1]) for line in Path("/proc/self/maps").read_text().splitlines())
+    path = next((path for path in loaded if path.name.startswith("libgomp")), None)
+    return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value if path else None
 
 
 def _parts(blocks: int) -> list[range]:
