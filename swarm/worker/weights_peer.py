@@ -1,8 +1,7 @@
 """Another Rig that has weights, asked over gRPC by a thread that may wait: so that no event loop carries the bytes.
 
 A range is asked for in requests of at most `REQUEST_BYTES`; each piece of an answer has its own CRC-32 and goes straight into
-the memory that it is for. What was cut is asked for again from the byte where it broke off. A large range comes in shares over
-connections of their own, each with a thread at either end.
+the memory that it is for. What was cut is asked for again from the byte where it broke off.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +23,6 @@ from swarm.wire.v1 import weights_pb2 as pb
 from swarm.wire.v1.weights_pb2_grpc import WeightsServiceStub
 
 REQUEST_BYTES = 32 * 2**20
-STREAMS = 2
-"""Connections to one Rig: what one core can take of TLS and gRPC is less than a fast link brings."""
-SHARE_BYTES = 4 * 2**20
-"""At least, of a range that comes over more than one connection."""
 REQUEST_S = 60.0
 """How long one request may take; what came by then is kept."""
 ASK_S = 10.0
@@ -52,8 +46,8 @@ class WeightsPeer:
     def __init__(self, credentials: Credentials, address: str, rig: str, say: Callable[[str], None]) -> None:
         self._say = say
         self.what = f"rig {rig} at {address}" if rig else f"the worker at {address}"
-        self._channels = [credentials.blocking_channel(address) for _ in range(STREAMS)]
-        self._stubs = [WeightsServiceStub(channel) for channel in self._channels]
+        self._channel = credentials.blocking_channel(address)
+        self._stub = WeightsServiceStub(self._channel)
         self._resting_until = 0.0
         self._trouble = ""
         self._lock = threading.Lock()
@@ -61,7 +55,7 @@ class WeightsPeer:
     def outline(self, model_id: str) -> pb.OutlineReply:
         """What a model is made of."""
         try:
-            reply: pb.OutlineReply = self._stubs[0].Outline(pb.OutlineRequest(model_id=model_id), timeout=ASK_S)
+            reply: pb.OutlineReply = self._stub.Outline(pb.OutlineRequest(model_id=model_id), timeout=ASK_S)
             return reply
         except grpc.RpcError as error:
             raise MissingWeights(f"{self.what} does not say what the model is made of ({_why(error)})") from None
@@ -69,23 +63,11 @@ class WeightsPeer:
     def read(self, model_id: str, file: str, offset: int, buffer: memoryview) -> int:
         """Fill a buffer of bytes from `offset` on; returns the size of the file. An empty buffer only asks for that."""
         self._check_rested()
-        if len(buffer) < STREAMS * SHARE_BYTES:
-            return self._read(self._stubs[0], model_id, file, offset, buffer)
-        share = -(-len(buffer) // STREAMS)
-        with ThreadPoolExecutor(STREAMS) as pool:
-            shares = [
-                pool.submit(self._read, stub, model_id, file, offset + at, buffer[at : at + share])
-                for stub, at in zip(self._stubs, range(0, len(buffer), share), strict=True)
-            ]
-        sizes = [each.result() for each in shares]
-        return sizes[0]
-
-    def _read(self, stub: WeightsServiceStub, model_id: str, file: str, offset: int, buffer: memoryview) -> int:
         at, tries, file_bytes = 0, 0, -1
         while at < len(buffer) or file_bytes < 0:
             before = at
             request = pb.ReadRequest(model_id=model_id, file=file, offset=offset + at, size=min(len(buffer) - at, REQUEST_BYTES))
-            answer = stub.Read(request, timeout=REQUEST_S)
+            answer = self._stub.Read(request, timeout=REQUEST_S)
             try:
                 for piece in answer:
                     at += _take(piece, buffer[at : before + request.size], f"{self.what}: {file}")
@@ -109,8 +91,7 @@ class WeightsPeer:
         return file_bytes
 
     def close(self) -> None:
-        for channel in self._channels:
-            channel.close()
+        self._channel.close()
 
     def _rest(self, trouble: str) -> None:
         with self._lock:

@@ -94,24 +94,6 @@ async def test_a_stream_that_is_cut_in_a_tensor_goes_on_where_it_broke_off() -> 
         assert any("broke off" in line and "asks again from byte" in line for line in worker.stock.said)
 
 
-async def test_a_large_range_comes_in_shares_over_two_connections_and_goes_on_where_one_is_cut(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("swarm.worker.weights_peer.SHARE_BYTES", 1 << 20)
-    async with head_and_rig() as (plan, _, _), relay_to(plan.workers[0].address) as relay:
-        relay.cuts = [3_000_000]
-        said: list[str] = []
-        peer = WeightsPeer(Credentials(), relay.address, "attic", said.append)
-        whole = (NANO_FOLDER / FILE).read_bytes()
-        for size in (len(whole), len(whole) - 4097, (2 << 20) + 1):
-            data = bytearray(size)
-            await asyncio.to_thread(PeerFile(peer, plan.model.model_id, FILE).read_into, len(whole) - size, memoryview(data))
-            assert data == whole[len(whole) - size :]
-        peer.close()
-        assert relay.connections == 3  # two, and another for the one that was cut
-        assert len(said) == 1 and "asks again from byte" in said[0]
-
-
 async def test_when_a_rig_dies_the_load_goes_on_from_another_and_says_so() -> None:
     async with head_and_rig() as (plan, _, worker), relay_to(plan.workers[0].address) as dying:
         dying.cuts = [600_000]

@@ -86,6 +86,23 @@ INLINE void stored(uint16_t *out, const float *totals)
     }
 }
 
+/* The four tiles of sums, as nothing. */
+INLINE void begun(void)
+{
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+INLINE void ended(float products[PARTS][TILE * TILE])
+{
+    _tile_stored(0, products[0], 4 * TILE);
+    _tile_stored(1, products[1], 4 * TILE);
+    _tile_stored(2, products[2], 4 * TILE);
+    _tile_stored(3, products[3], 4 * TILE);
+}
+
 INLINE void multiplied(const struct task *t, int64_t g, const uint16_t *tiles, const uint16_t *line)
 {
     const int64_t groups = t->inputs / t->group, rows = t->rows < TILE ? t->rows : TILE;
@@ -93,10 +110,7 @@ INLINE void multiplied(const struct task *t, int64_t g, const uint16_t *tiles, c
     float products[PARTS][TILE * TILE] __attribute__((aligned(64)));
     lined(line, scale, origin);
     for (int64_t r = 0; r < t->rows; r += TILE) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        begun();
         for (int64_t k = 0; k < t->group; k += TILE_INPUTS) {
             const uint16_t *some = tiles + k * TILE;
             _tile_loadd(4, t->x + r * t->inputs + g * t->group + k, 2 * t->inputs);
@@ -109,10 +123,7 @@ INLINE void multiplied(const struct task *t, int64_t g, const uint16_t *tiles, c
             _tile_loadd(6, some + 3 * t->group * TILE, 4 * TILE);
             _tile_dpbf16ps(3, 4, 6);
         }
-        _tile_stored(0, products[0], 4 * TILE);
-        _tile_stored(1, products[1], 4 * TILE);
-        _tile_stored(2, products[2], 4 * TILE);
-        _tile_stored(3, products[3], 4 * TILE);
+        ended(products);
         for (int64_t i = 0; i < rows; i++) {
             const __m512 sum = _mm512_set1_ps(t->sums[(r + i) * groups + g]);
             float *totals = t->totals + (r + i) * BLOCK;
@@ -194,11 +205,8 @@ INLINE void multiplied_bytes(const struct bytes_task *t, int64_t block, int64_t 
 {
     const int64_t width = t->inputs * TILE / 2, rows = (t->rows + TILE - 1) / TILE * TILE;
     const uint32_t *x = t->inputs_first + row * t->inputs / 2;
-    float products[4][TILE * TILE] __attribute__((aligned(64)));
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    float products[PARTS][TILE * TILE] __attribute__((aligned(64)));
+    begun();
     for (int64_t k = 0; k < t->inputs; k += TILE_INPUTS, x += TILE * TILE) {
         _tile_loadd(4, t->tiles + k * TILE, 4 * TILE);
         _tile_loadd(5, x, 4 * TILE);
@@ -216,10 +224,7 @@ INLINE void multiplied_bytes(const struct bytes_task *t, int64_t block, int64_t 
             _tile_dpbf16ps(3, 4, 6);
         }
     }
-    _tile_stored(0, products[0], 4 * TILE);
-    _tile_stored(1, products[1], 4 * TILE);
-    _tile_stored(2, products[2], 4 * TILE);
-    _tile_stored(3, products[3], 4 * TILE);
+    ended(products);
     for (int64_t i = 0; i < TILE; i++) {
         const int64_t output = block * TILE + i;
         const __m512 scale = _mm512_castsi512_ps(_mm512_set1_epi32((int)((uint32_t)t->scales[output] << 16)));
