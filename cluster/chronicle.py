@@ -27,4 +27,4 @@ def summary(plan: Plan) -> str:
     """A Plan in one line."""
     routes = " | ".join(", ".join(f"{s.worker} blocks {s.first}-{s.end - 1}" for s in route.stages) for route in plan.routes)
     shards = f"; {len(plan.shards)} expert shards" if plan.shards else ""
-    return f"{plan.model.name} in {plan.model.dtype}, {routes}{shards}"
+    return f"{plan.model.name} in {plan.model.kept_as}, {routes}{shards}"

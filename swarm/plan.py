@@ -54,6 +54,11 @@ class Model:
         return cls(**{**raw, "config": ModelConfig.from_json(raw["config"]), "own_codes": own})
 
     @property
+    def kept_as(self) -> str:
+        """Its dtype, and how keys and values are kept where that is said, for people."""
+        return f"{self.dtype} with KV in {self.kv}" if self.kv else self.dtype
+
+    @property
     def again(self) -> str:
         """What its dtype quantizes a second time, for people; empty: nothing."""
         return said_again(self.own_codes, self.dtype)

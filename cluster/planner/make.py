@@ -98,4 +98,4 @@ def _refusal(model: Model, hardware: Hardware, load: Load) -> DoesNotFit:
 
 
 def _what(model: Model, load: Load) -> str:
-    return f"{model.name} in {model.dtype} for {load.sessions} sessions of {Prices.of(model, load).context} positions"
+    return f"{model.name} in {model.kept_as} for {load.sessions} sessions of {Prices.of(model, load).context} positions"

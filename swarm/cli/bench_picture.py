@@ -22,7 +22,7 @@ def picture(found: Found) -> RenderableType:
     plan, work = found.plan, found.work
     asked = f"prompts of {work.prompt} tokens, {work.new} new ones each{', speculating' if work.speculate else ''}"
     parts: list[RenderableType] = [
-        Text(f"{plan.model.name} · {plan.model.dtype} · epoch {plan.epoch}", style="bold"),
+        Text(f"{plan.model.name} · {plan.model.kept_as} · epoch {plan.epoch}", style="bold"),
         Text(asked, style="dim"),
         Text(),
         _runs(found),

@@ -27,6 +27,7 @@ def document(made: Plan, unused: Sequence[Unused], advice: Sequence[str], load: 
     return {
         "model": made.model.name,
         "dtype": made.model.dtype,
+        "kv": made.model.kv or "full",
         "objective": made.objective,
         "sessions": made.sessions,
         "context": made.context,

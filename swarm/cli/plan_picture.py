@@ -27,7 +27,7 @@ def rigs_picture(plan: Plan, labels: Mapping[str, str]) -> RenderableType:
         labels: what is printed on a Device, by the name of its Worker.
     """
     model = plan.model
-    title = f"{model.name} · {model.dtype} · {plan.sessions} sessions of {plan.context} positions · {plan.objective}"
+    title = f"{model.name} · {model.kept_as} · {plan.sessions} sessions of {plan.context} positions · {plan.objective}"
     lines: list[RenderableType] = [Text(title, style="bold")]
     for rig in dict.fromkeys(w.rig for w in plan.workers):
         lines.append(Text(rig, style="cyan"))

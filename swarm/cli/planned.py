@@ -21,7 +21,7 @@ from swarm.cli.plan_picture import rigs_picture
 from swarm.cli.silence import silence
 from swarm.cli.status_measured import limit_text
 from swarm.cli.tables import parts_text
-from swarm.errors import DoesNotFit, PlacementError, gib
+from swarm.errors import DoesNotFit, PlacementError, gib, rate
 from swarm.plan import Model, Plan
 
 __all__ = ["Load", "Planned", "of_file", "of_here", "on_home", "on_rigs", "show"]
@@ -125,9 +125,9 @@ def _expected(made: Plan) -> Sequence[str]:
     if made.predicted is None:
         return ()
     p = made.predicted
-    many = f", {p.total_tokens_per_s:.1f} tok/s for {made.sessions} sessions" if made.sessions > 1 else ""
+    many = f", {rate(p.total_tokens_per_s)} for {made.sessions} sessions" if made.sessions > 1 else ""
     first = f"first token after {p.ttft_s:.2f} s (a prompt of {made.chunk_rows} tokens)"
-    return (f"predicted: {p.tokens_per_s:.1f} tok/s for one stream{many}; {first}", f"bottleneck: {limit_text(p.bottleneck)}")
+    return (f"predicted: {rate(p.tokens_per_s)} for one stream{many}; {first}", f"bottleneck: {limit_text(p.bottleneck)}")
 
 
 def _sums(made: Plan, load: Load) -> str:

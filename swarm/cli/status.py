@@ -11,7 +11,7 @@ measurement.
 Where the Coordinator does not answer, it shows what those Workers say that this machine last heard of, and one sentence on standard
 error: what is gone, what still works, what to do. The exit code is 1 then, and `--json` has the sentence under `silence`.
 
-With `--json`: `{"epoch", "model", "dtype", "workers": [{"name", "rig", "device", "pid", "address", "blocks": [first, end],
+With `--json`: `{"epoch", "model", "dtype", "kv", "workers": [{"name", "rig", "device", "pid", "address", "blocks": [first, end],
 "experts": {"block": [ids]}, "memory": {"total_bytes", "weights_bytes", "kv_bytes", "free_bytes"}, "sessions", "alive", "out",
 "measured": {"bandwidth_gb_s", "tflops", "start_us", "slowed", "dtypes", "at"}}], "links": [{"between": [rig, rig], "rtt_ms",
 "gbit_s", "why", "at"}], "objective", "standby", "predicted": {"ttft_s", "tokens_per_s", "total_tokens_per_s"}, "bottleneck",

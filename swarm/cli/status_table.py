@@ -55,7 +55,8 @@ def headline(document: Mapping[str, Any]) -> str:
     """The model, and how fast it answers."""
     if not document.get("model"):
         return "no model is loaded"
-    facts = [document["model"], document.get("dtype"), f"epoch {document.get('epoch', 0)}"]
+    kv = document.get("kv", "full")
+    facts = [document["model"], document.get("dtype"), "" if kv == "full" else f"KV in {kv}", f"epoch {document.get('epoch', 0)}"]
     if rate := document.get("tokens_per_s"):
         facts.append(f"{rate:.1f} tok/s")
     return " · ".join(str(fact) for fact in facts if fact)

@@ -15,7 +15,7 @@ BAR_CELLS = 8
 def plan_picture(plan: Plan) -> RenderableType:
     """One line a Worker, Stages in their order and then those with ExpertShards only; then sums and the Plan's notes."""
     model = plan.model
-    title = f"{model.name} · {model.dtype} · {plan.sessions} sessions of {plan.context} positions"
+    title = f"{model.name} · {model.kept_as} · {plan.sessions} sessions of {plan.context} positions"
     lines = [parts_text(plan), *plan.notes]
     return Group(Text(title, style="bold"), plan_table(plan), *(Text(line, style="dim") for line in lines))
 
