@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from swarm.lost import called
 from swarm.model.block import Block
 from swarm.model.cache import PagedCache
 from swarm.model.dtypes import numbers_of
@@ -80,7 +81,8 @@ class Assembly:
             peers, address = self.peers, self.plan.worker(worker).address
             frame = (self.plan.model.model_id, self.plan.epoch)
             loop = asyncio.get_running_loop()
-            self._remotes[worker] = RemoteExperts(worker, lambda: peers.stub(address), self.compute, loop, frame, local)
+            name = called(self.plan, worker)
+            self._remotes[worker] = RemoteExperts(worker, name, lambda: peers.stub(address), self.compute, loop, frame, local)
         return self._remotes[worker]
 
     def _pool(self) -> KVPool:

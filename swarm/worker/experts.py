@@ -45,7 +45,8 @@ class RemoteExperts:
     """The experts that one other Worker holds for Blocks of this Stage.
 
     Args:
-        worker: its name, for messages.
+        worker: its name.
+        called: the same for messages, with what it has (`swarm.lost`).
         stub: calls on it.
         compute: the thread that asks and waits.
         loop: the loop that owns the stream.
@@ -56,13 +57,14 @@ class RemoteExperts:
     def __init__(
         self,
         worker: str,
+        called: str,
         stub: Callable[[], StageServiceStub],
         compute: Compute,
         loop: asyncio.AbstractEventLoop,
         frame: tuple[str, int],
         local: LocalExperts,
     ) -> None:
-        self._worker = worker
+        self._worker, self._called = worker, called
         self._compute = compute
         self._loop = loop
         self._model_id, self._epoch = frame
@@ -71,7 +73,7 @@ class RemoteExperts:
         self._pending: dict[int, _Pending] = {}
         self._next_id = 0
         self._link: Link[pb.ExpertRequest, pb.ExpertReply] = Link(lambda: stub().Experts(), self._arrived, self._broken)
-        self._vigil = Vigil(f"worker {worker}", lambda seconds: stub().Ping(pb.PingRequest(), timeout=seconds), self._silent)
+        self._vigil = Vigil(called, lambda seconds: stub().Ping(pb.PingRequest(), timeout=seconds), self._silent)
         self._closed = self._renewing = False
         self.waited_s = 0.0
 
@@ -150,9 +152,9 @@ class RemoteExperts:
             raise Moved(self._epoch, self._worker)
         if not answered or pending.reply is None:
             why = pending.failure or "no answer"
-            raise Lost(f"worker {self._worker}, which holds an expert shard, is gone ({why})", self._worker)
+            raise Lost(f"{self._called} is gone, whose experts are needed ({why})", self._worker)
         if pending.reply.code != pb.OK:
-            raise Lost(f"worker {self._worker} refused an expert request: {pending.reply.message}", self._worker)
+            raise Lost(f"{self._called} refused an expert request: {pending.reply.message}", self._worker)
         total = sum(n for n, _ in shapes.values())
         outputs = from_wire(pending.reply.outputs, like.dtype, (total, like.shape[1]), like.device)
         return dict(zip(shapes, outputs.split([n for n, _ in shapes.values()]), strict=True))

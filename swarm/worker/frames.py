@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from swarm.errors import Expired, Gap, Lost, Refused, StepError
+from swarm.lost import called
 from swarm.model.holding import Move
 from swarm.model.rows import Rows, Segment
 from swarm.wire.tensors import from_wire, to_wire
@@ -113,7 +114,8 @@ def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], N
             _fail(live, error, outcome, lock)
         except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no batch may end it, nor hang)
             _LOG.exception("computing a micro-batch failed")
-            _fail(live, Lost(f"computing failed: {error!r}", batch.epoch.name), outcome, lock)
+            where = called(batch.epoch.plan, batch.epoch.name)
+            _fail(live, Lost(f"computing failed on {where}: {error!r}", batch.epoch.name), outcome, lock)
     outcome.timing = pb.StageTiming(
         worker=batch.epoch.name,
         queue_s=started - batch.received_at,

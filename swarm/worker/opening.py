@@ -14,8 +14,10 @@ from contextlib import aclosing
 
 import grpc.aio
 
-from swarm.errors import Lost, NoSwarm, Refused, TooLong
-from swarm.wire.status import from_rpc
+from swarm.errors import NoSwarm, Refused, TooLong
+from swarm.lost import called, lost
+from swarm.plan import Plan
+from swarm.wire.status import from_rpc, silence
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 from swarm.worker.callers import Caller
@@ -210,7 +212,7 @@ class Opening:
     async def _try_all(self, request: pb.OpenRequest, caller: Caller) -> int | None:
         here = reserve_here(self._epochs, request, self._name, caller)
         epoch = self._epochs.serving(request.epoch, request.model_id)
-        others = [self._call(name, stub.Reserve(request, timeout=CALL_S)) for name, stub in self._others(epoch)]
+        others = [self._call(epoch.plan, name, stub.Reserve(request, timeout=CALL_S)) for name, stub in self._others(epoch)]
         replies = [here, *await asyncio.gather(*others, return_exceptions=True)]
         failures = [r for r in replies if isinstance(r, BaseException)]
         given = [r for r in replies if isinstance(r, pb.ReserveReply)]
@@ -228,7 +230,7 @@ class Opening:
         return min(held.values())
 
     async def _release_all(self, epoch: Epoch, request: pb.CloseRequest) -> None:
-        calls = [self._call(name, stub.Release(request, timeout=CALL_S)) for name, stub in self._others(epoch)]
+        calls = [self._call(epoch.plan, name, stub.Release(request, timeout=CALL_S)) for name, stub in self._others(epoch)]
         self.release_here(request)
         await asyncio.gather(*calls, return_exceptions=True)
 
@@ -237,13 +239,13 @@ class Opening:
         names = [s.worker for s in route.stages if s.worker != self._name]
         return [(name, self._peers.stub(epoch.plan.worker(name).address)) for name in names]
 
-    async def _call(self, name: str, call: Awaitable[pb.ReserveReply]) -> pb.ReserveReply:
+    async def _call(self, plan: Plan, name: str, call: Awaitable[pb.ReserveReply]) -> pb.ReserveReply:
         try:
             return await call
         except grpc.aio.AioRpcError as error:
-            meant = from_rpc(error, f"worker {name}")
+            meant = from_rpc(error, called(plan, name))
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED or isinstance(meant, NoSwarm):
-                raise Lost(f"worker {name} does not answer", name) from None
+                raise lost(plan, name, silence(error)) from None
             raise meant from None
 
 

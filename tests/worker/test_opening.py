@@ -227,7 +227,7 @@ async def test_a_session_opens_on_all_stages_or_on_none() -> None:
         assert swarm.sessions() == [1, 1]
 
 
-async def test_a_stage_that_is_gone_is_named_and_nothing_stays_reserved() -> None:
+async def test_a_worker_that_is_gone_is_named_with_its_stage_and_nothing_stays_reserved() -> None:
     plan = plan_of([4, 8], sessions=2, context=64)
     alone = {"w0"}
     async with workers_here(plan, only=alone) as workers:
@@ -236,7 +236,7 @@ async def test_a_stage_that_is_gone_is_named_and_nothing_stays_reserved() -> Non
                 await client.open(64)
         error = from_rpc(raised.value, "the entry")
         assert isinstance(error, Lost)
-        assert "w1" in str(error)
+        assert str(error).startswith("worker w1 (stage 1, blocks 4-7) is gone (")
         assert workers["w0"].status().sessions == 0
 
 

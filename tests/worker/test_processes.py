@@ -103,11 +103,11 @@ async def test_a_stopped_worker_costs_a_pause_and_no_token(three: Processes) -> 
         assert talk.answer.tokens == STORY.answer
 
 
-async def test_a_worker_that_stays_away_ends_the_answer_with_its_name(three: Processes) -> None:
+async def test_a_worker_that_stays_away_ends_the_answer_with_its_name_and_stage(three: Processes) -> None:
     try:
         async with client_of(three, patience_s=1.0) as client:
             talk = client.conversation()
-            with pytest.raises(Lost, match="w1"):
+            with pytest.raises(Lost, match=r"worker w1 \(stage 1, blocks \d-\d\) is gone"):
                 async for _ in talk.generate(STORY.prompt, GREEDY, len(STORY.answer)):
                     if len(talk.answer.tokens) == 5:
                         three.kill("w1")
