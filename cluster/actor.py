@@ -58,6 +58,8 @@ class CoordinatorActor:
 
     def _run(self) -> None:
         settings = self._settings
+        with open(os.devnull, "wb") as null:  # the solver prints lines there by itself, past Python; nobody else does
+            os.dup2(null.fileno(), 1)
         with LogFile(Path(settings.logs), settings.rig, "coordinator") if settings.logs else nullcontext():
             self._run_logged()
 

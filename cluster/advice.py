@@ -15,7 +15,7 @@ from cluster.planner.make import decide
 from cluster.planner.predict import objective_s, predict
 from cluster.rigs_file import PAYLOAD_SHARE
 from swarm.config import Sizes
-from swarm.errors import gib
+from swarm.errors import gib, rate
 from swarm.plan import Model, Prediction, WorkerSpec
 
 CARD = "RTX 3090"
@@ -138,10 +138,10 @@ class Adviser:
     def _compared(self, what: str, then: Prediction | None, now: Prediction) -> str:
         if then is None or not self._is_worth(then, now):
             return f"{what}: no faster"
-        alone = f"{what}: {now.tokens_per_s:.1f} → {then.tokens_per_s:.1f} tok/s for one stream"
+        alone = f"{what}: {rate(now.tokens_per_s, then.tokens_per_s)} for one stream"
         if self.load.sessions == 1:
             return alone
-        return f"{alone}, {now.total_tokens_per_s:.1f} → {then.total_tokens_per_s:.1f} tok/s for {self.load.sessions} sessions"
+        return f"{alone}, {rate(now.total_tokens_per_s, then.total_tokens_per_s)} for {self.load.sessions} sessions"
 
 
 def _quicker(link: Link) -> Link:
@@ -153,7 +153,7 @@ def _share(ram: Measured, size_gib: int) -> Measured:
 
 
 def _fits_with(what: str, then: Prediction | None) -> str:
-    return f"with {what} it fits: predicted {then.tokens_per_s:.1f} tok/s" if then is not None else ""
+    return f"with {what} it fits: predicted {rate(then.tokens_per_s)}" if then is not None else ""
 
 
 def _whole(num_bytes: int) -> str:

@@ -12,6 +12,7 @@ from cluster.planner.optimum import GLANCE, able, in_reach, optimum
 from cluster.planner.predict import alone_s, objective_s
 from cluster.planner.standing import taken_over
 from cluster.planner.twins import alike
+from swarm.errors import rate
 from swarm.plan import Plan, WorkerSpec
 
 FORCED = 2
@@ -71,7 +72,7 @@ def _of_each_route(plan: Plan, hardware: Hardware, load: Load) -> Iterator[str]:
     """A Session may be on either Route, and one stream is predicted on the fastest."""
     if len(plan.routes) > 1:
         costs = Costs(Prices.of(plan.model, load), hardware)
-        each = (f"{1 / alone_s(plan, r, costs):.1f} tok/s from {route.entry}" for r, route in enumerate(plan.routes))
+        each = (f"{rate(1 / alone_s(plan, r, costs))} from {route.entry}" for r, route in enumerate(plan.routes))
         yield f"{len(plan.routes)} routes: one stream has {', '.join(each)}, whichever it is on"
 
 

@@ -17,7 +17,7 @@ from cluster.ports import parse_ports
 from swarm.cli.plan_model import model_to_plan
 from swarm.cli.plan_picture import rigs_picture
 from swarm.cli.tables import plan_picture, spans, stage_text
-from swarm.errors import UsageError
+from swarm.errors import UsageError, rate
 from swarm.plan import ExpertShard, Plan, Route, Stage, Standby, WorkerSpec
 
 DEMO = ("--spread", "--device", "cpu=51MiB", "--device", "cpu=27MiB", "--device", "cpu=22MiB")
@@ -162,3 +162,8 @@ def test_the_picture_has_a_bar_of_blocks_and_says_what_each_device_holds() -> No
 def test_what_the_solver_prints_past_python_is_not_seen() -> None:
     code = "import ctypes; from swarm.cli.silence import silence\nwith silence(): ctypes.CDLL(None).puts(b'noise')\nprint('answer')"
     assert python(code).out == "answer\n"
+
+
+def test_a_slow_swarm_is_not_said_to_give_nothing() -> None:
+    assert (rate(6.14), rate(0.1), rate(0.044), rate(0.004)) == ("6.1 tok/s", "0.1 tok/s", "0.04 tok/s", "250 s a token")
+    assert (rate(0.05, 1.5), rate(0.001, 0.02)) == ("0.05 → 1.50 tok/s", "1000 → 50 s a token")

@@ -50,9 +50,7 @@ def test_ram_that_the_gpus_leave_idle_is_named_with_what_it_makes_fit() -> None:
     here = home(cards(1), PORTS, model_to_plan("mixtral-8x7b", "int8"), watch, host)
     assert watch.asked == ["cuda:0", "cpu"]
     assert [(ram.spec.memory_bytes, ram.rig) for ram in here.spare] == [(32 << 30, here.hardware.client)]
-    with pytest.raises(
-        PlacementError, match=r"needs 4\d.* have 23.0 GiB; with --ram 2\dGiB on .* it fits: predicted \d+\.\d tok/s"
-    ):
+    with pytest.raises(PlacementError, match=r"needs 4\d.* have 23.0 GiB; with --ram 2\dGiB on .* it fits: predicted \d"):
         on_home(here, Load(1, 2048))
 
 
