@@ -53,7 +53,8 @@ def expected(document: Mapping[str, Any]) -> Iterator[Text]:
         now = float(document.get("tokens_per_s") or 0)
         yield Text(f"planned for {document.get('objective', 'balanced')}")
         yield Text(f"bottleneck: {limit_text(document.get('bottleneck') or WAY_ROUND)}")
-        yield Text(f"predicted: one stream {rate(one)}, all {rate(all_).removesuffix(' tok/s')}, first token {first:.2f} s; now: {now:.1f} tok/s")
+        together = rate(all_).removesuffix(" tok/s")
+        yield Text(f"predicted: one stream {rate(one)}, all {together}, first token {first:.2f} s; now: {now:.1f} tok/s")
     for copy in document.get("standbys") or ():
         first_block, end = copy["blocks"]
         yield Text(f"standby copy of blocks {first_block}-{end - 1} on {copy['worker']}")
