@@ -15,10 +15,10 @@ from cluster.planner.budget import Load, Prices, budget_of
 from cluster.planner.choice import Choice, Kind, StageChoice
 from cluster.planner.chunks import start_rows
 from cluster.planner.costs import Costs
+from cluster.planner.gathering import gathered
 from cluster.planner.hardware import Hardware
 from cluster.planner.held import Held
 from cluster.planner.predict import predict
-from cluster.planner.standing import gathered
 from cluster.planner.twins import relabelled
 from swarm.plan import ExpertShard, Model, Plan, Route, Stage, Standby, WorkerSpec
 
@@ -50,7 +50,7 @@ def finished(plan: Plan, hardware: Hardware, load: Load) -> Plan:
     """A Plan with its Workers' Devices and budgets, copies brought together, and what it will do."""
     specs = {d.name: d.spec for d in hardware.devices}
     plan = replace(plan, workers=tuple(specs[w.name] for w in plan.workers))
-    plan = gathered(plan, load.spread) if plan.standbys else plan
+    plan = gathered(plan, list(specs.values()), load.spread) if plan.standbys else plan
     plan = replace(plan, workers=tuple(_budgeted(plan, w) for w in plan.workers))
     cut_by = start_rows(plan, Costs(Prices.of(plan.model, load), hardware))
     return replace(plan, start_rows=cut_by, predicted=predict(plan, hardware, load))
