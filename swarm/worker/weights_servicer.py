@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,22 +10,18 @@ import grpc.aio
 
 from swarm.errors import Refused, SwarmError
 from swarm.plan import Plan
-from swarm.weights.file import WeightFile
 from swarm.wire.v1 import assets_pb2
 from swarm.wire.v1 import weights_pb2 as pb
 from swarm.wire.v1.weights_pb2_grpc import WeightsServiceServicer
 from swarm.worker.fetching import Fetching, survey
+from swarm.worker.recent_pieces import RecentPieces
 from swarm.worker.stage_servicer import refuse
 from swarm.worker.weights_peer import REQUEST_BYTES
 from swarm.worker.worker import Worker
 
 PIECE_BYTES = 1 << 20
 READERS = 8
-"""Ranges that are read out at the same time; others wait for their turn.
-
-Each is read from the file when it is asked for, and nothing of it is kept here: Workers that load at the same time ask for the
-same tensors at about the same time, and the kernel's page cache has them then.
-"""
+"""Ranges that are read out at the same time; others wait for their turn."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -36,6 +31,7 @@ class WeightsServicer(WeightsServiceServicer):
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._readers = asyncio.Semaphore(READERS)
+        self._recent = RecentPieces()
 
     async def Survey(self, request: pb.SurveyRequest, context: Context) -> pb.SurveyReply:
         try:
@@ -66,33 +62,22 @@ class WeightsServicer(WeightsServiceServicer):
         try:
             if request.size > REQUEST_BYTES:
                 raise Refused(f"{request.size} bytes were asked for at once: ask for {REQUEST_BYTES} at most")
-            file = self._worker.stock.file(request.model_id, request.file)
             async with self._readers:
-                size = await asyncio.to_thread(file.size)
-                yield pb.Piece(file_bytes=size)
-                async for piece in _pieces(file, request.offset, min(request.offset + request.size, size)):
+                async for piece in self._pieces(request):
                     yield piece
         except SwarmError as error:
             await refuse(context, error)
 
-
-async def _pieces(file: WeightFile, offset: int, end: int) -> AsyncIterator[pb.Piece]:
-    """A range in order; each piece is read and summed up by a thread while the one before is on its way."""
-    reads = (
-        asyncio.ensure_future(asyncio.to_thread(_piece, file, at, min(PIECE_BYTES, end - at)))
-        for at in range(offset, end, PIECE_BYTES)
-    )
-    ahead = next(reads, None)
-    try:
-        while ahead is not None:
-            piece = await ahead
+    async def _pieces(self, request: pb.ReadRequest) -> AsyncIterator[pb.Piece]:
+        """The file's size, then a range in order; each piece is read by a thread while the one before is on its way."""
+        file = self._worker.stock.file(request.model_id, request.file)
+        size = await asyncio.to_thread(file.size)
+        yield pb.Piece(file_bytes=size)
+        end, of = min(request.offset + request.size, size), (request.model_id, request.file)
+        with self._recent.reader():
+            reads = (self._recent.piece(file, of, at, min(PIECE_BYTES, end - at)) for at in range(request.offset, end, PIECE_BYTES))
             ahead = next(reads, None)
-            yield piece
-    finally:
-        if ahead is not None:  # the reader went: what became of it is nobody's trouble
-            ahead.add_done_callback(lambda read: read.cancelled() or read.exception())
-
-
-def _piece(file: WeightFile, offset: int, size: int) -> pb.Piece:
-    data = file.read(offset, size)
-    return pb.Piece(data=data, crc32=zlib.crc32(data))
+            while ahead is not None:
+                piece = await asyncio.shield(ahead)
+                ahead = next(reads, None)
+                yield piece

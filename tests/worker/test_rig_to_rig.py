@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +20,12 @@ from swarm_processes import workers_here
 
 from swarm.errors import CorruptWeights, MissingWeights, ModelError
 from swarm.plan import Model, Plan
+from swarm.weights.file import LocalFile
 from swarm.weights.source import NANO_FOLDER
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import weights_pb2 as pb
 from swarm.wire.v1.weights_pb2_grpc import WeightsServiceServicer, WeightsServiceStub, add_WeightsServiceServicer_to_server
+from swarm.worker.recent_pieces import RecentPieces
 from swarm.worker.stock import Stock
 from swarm.worker.weights_peer import PeerFile, WeightsPeer
 from swarm.worker.worker import Worker
@@ -225,6 +228,52 @@ async def test_many_read_at_once_and_each_gets_every_byte() -> None:
             reads = [loop.run_in_executor(pool, f.read, 100, 3_000_000) for f in files]
             found: Sequence[bytes] = await asyncio.gather(*reads)
         assert set(found) == {path.read_bytes()[100:3_000_100]}
+
+
+async def test_what_several_read_at_the_same_time_is_read_from_the_disk_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, entered, all_here, read = NANO_FOLDER / FILE, 0, threading.Event(), list[tuple[int, int]]()
+    reader = RecentPieces.reader
+
+    @contextmanager
+    def counted_reader(self: RecentPieces) -> Iterator[None]:
+        nonlocal entered
+        with reader(self):
+            entered += 1
+            if entered == 8:  # each of four asks for the size, and then for bytes
+                all_here.set()
+            yield
+
+    def counted_read(self: LocalFile, offset: int, size: int) -> bytes:
+        read.append((offset, size))
+        assert all_here.wait(60)
+        return path.read_bytes()[offset : offset + size]
+
+    async with head_and_rig() as (plan, _, _):
+        monkeypatch.setattr(RecentPieces, "reader", counted_reader)
+        monkeypatch.setattr(LocalFile, "read", counted_read)
+        peers = [WeightsPeer(Credentials(), plan.workers[0].address, "", print) for _ in range(4)]
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(4) as pool:
+            files = [PeerFile(peer, plan.model.model_id, FILE) for peer in peers]
+            found = await asyncio.gather(*(loop.run_in_executor(pool, f.read, 100, 6_000_000) for f in files))
+    assert set(found) == {path.read_bytes()[100:6_000_100]}
+    assert len(read) == len(set(read)) and sum(size for _, size in read) == 6_000_000
+
+
+async def test_for_one_reader_no_piece_is_kept_and_what_could_not_be_read_is_read_again() -> None:
+    file, recent, size = LocalFile(NANO_FOLDER / FILE), RecentPieces(), 1000
+    with recent.reader():
+        for at in range(0, 10 * size, size):
+            assert (await recent.piece(file, FILE, at, size)).crc32 == zlib.crc32(file.read(at, size))
+        assert len(recent._kept) == 1
+    with recent.reader(), recent.reader():
+        pieces = [recent.piece(file, FILE, at, size) for at in range(0, 10 * size, size)]
+        assert recent.piece(file, FILE, 0, size) is pieces[0] and len(recent._kept) == 10
+        with pytest.raises(MissingWeights):
+            await recent.piece(LocalFile(NANO_FOLDER / "gone"), "gone", 0, size)
+        assert (await recent.piece(file, "gone", 0, size)).data == file.read(0, size)
+        await asyncio.gather(*pieces)
+    assert not recent._kept
 
 
 async def test_a_worker_that_lacks_a_file_says_so_before_it_loads() -> None:
