@@ -61,6 +61,8 @@ class Prices:
     """Sessions that hold KV on one Route."""
     context: int
     """Positions of one Session, capped at the model's own limit."""
+    to_the_byte: bool = False
+    """Whether a first Stage is counted without the experts that a dense Block 0 lacks: right where all of that Block is its own."""
 
     @classmethod
     def of(cls, model: Model, load: Load, routes: int = 1) -> Prices:
@@ -114,8 +116,14 @@ class Prices:
 
     def fixed(self, first: bool, last: bool) -> int:
         """What a Stage costs beside its Blocks: workspace, and the ends of the model that it has."""
-        ends = first * (self.sizes.embedding + self.sizes.first_more) + last * self.sizes.head
+        less = self.lacking if self.to_the_byte else 0
+        ends = first * (self.sizes.embedding + self.sizes.first_more - less) + last * self.sizes.head
         return ends + self.sizes.workspace(MAX_ROWS, last, self.context)
+
+    @property
+    def lacking(self) -> int:
+        """Experts that are counted for Block 0 and that it lacks: the only Block that is dense."""
+        return self.num_experts * self.expert if self.sizes.dense_first else 0
 
     @property
     def helper(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from cluster.planner.budget import Load, Prices, needed_bytes
@@ -15,7 +16,7 @@ from cluster.planner.moving import settle
 from cluster.planner.optimum import able, in_reach, optimum
 from cluster.planner.predict import best_in_flight
 from cluster.planner.reasons import notes
-from cluster.planner.tightest import pack
+from cluster.planner.tightest import tightest
 from swarm.errors import DoesNotFit, gib
 from swarm.plan import Model, Plan
 
@@ -47,19 +48,35 @@ def decide(model: Model, hardware: Hardware, load: Load, previous: Choice | None
     Args:
         previous: what is in force: what is returned is no worse, where it still can be laid out.
     """
+    choice = _searched(model, hardware, load, previous)
+    if choice is None and not load.standby:
+        for other in _tight(model, hardware, load):
+            choice = better(choice, other, model, hardware, load)
+    return choice
+
+
+def _searched(model: Model, hardware: Hardware, load: Load, previous: Choice | None = None) -> Choice | None:
     if in_reach(model, hardware, load):
         choice = optimum(model, hardware, load)
         if previous and (choice is None or choice.at_least < choice.seconds):
             choice = better(choice, previous, model, hardware, load)
-    else:
-        found = search(model, hardware, load, previous)
-        choice = replace(found[0], at_least=found[1]) if found else None
-    if choice is None and not load.standby:
-        prices = Prices.of(model, load)
-        packing = pack([d.spec for d in able(hardware, prices)], prices)
-        choice = packing.choice(prices) if packing and not packing.missing_bytes else None
-        choice = better(None, choice, model, hardware, load) if choice else None
-    return choice
+        return choice
+    found = search(model, hardware, load, previous)
+    return replace(found[0], at_least=found[1]) if found else None
+
+
+def _tight(model: Model, hardware: Hardware, load: Load) -> Iterator[Choice]:
+    """Where the search finds nothing: the tightest packing, and with a dense Block 0 what is best were there more on one Device."""
+    prices = Prices.of(model, load)
+    packing = tightest([d.spec for d in able(hardware, prices)], prices)
+    if packing is None or packing.missing_bytes:
+        return
+    yield packing.choice(prices)
+    for at, device in enumerate(hardware.devices if prices.lacking else ()):
+        more = replace(device, spec=replace(device.spec, memory_bytes=device.spec.memory_bytes + prices.lacking))
+        found = _searched(model, replace(hardware, devices=(*hardware.devices[:at], more, *hardware.devices[at + 1 :])), load)
+        if found:
+            yield found
 
 
 def _laid_out(choice: Choice, model: Model, hardware: Hardware, load: Load, epoch: int, previous: Plan | None) -> Plan:
@@ -77,7 +94,7 @@ def missing_bytes(model: Model, hardware: Hardware, load: Load) -> int:
         return needed - available
     prices = Prices.of(model, load)
     specs = [d.spec for d in hardware.devices]
-    packing = pack(specs, prices)
+    packing = tightest(specs, prices)
     alone = max(0, needed - max(w.memory_bytes for w in specs))
     return min(alone, packing.missing_bytes) if packing else alone
 

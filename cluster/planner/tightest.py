@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from cluster.planner.budget import Prices
@@ -52,6 +52,15 @@ class Packing:
         spare = Counter({d.name: r.experts - r.blocks * prices.num_experts for d, r in zip(self.devices, self.roles, strict=True)})
         rigs = {d.name: d.rig for d in self.devices}
         return Choice((tuple(_stage(d, role, spare, rigs, prices) for d, role in pairs),), 1, 0.0)
+
+
+def tightest(devices: Sequence[WorkerSpec], prices: Prices) -> Packing | None:
+    """As `pack`, and where that lacks something with Blocks that are not alike counted to the byte."""
+    packing = pack(devices, prices)
+    if packing is None or packing.missing_bytes:
+        exact = pack(devices, replace(prices, to_the_byte=True))
+        return min((p for p in (packing, exact) if p), key=lambda p: p.missing_bytes, default=None)
+    return packing
 
 
 def pack(devices: Sequence[WorkerSpec], prices: Prices) -> Packing | None:

@@ -84,13 +84,13 @@ class Sizes:
     @cached_property
     def block_core(self) -> int:
         """A Block without its experts: attention, two norms, router and shared expert; see above for dense ones."""
-        beside = self._beside_experts if self._dense_first else max(self._beside_experts, self._mlp(self.config.experts.dense_ffn))
+        beside = self._beside_experts if self.dense_first else max(self._beside_experts, self._mlp(self.config.experts.dense_ffn))
         return self._attention + 2 * self.config.hidden * self.element + beside
 
     @cached_property
     def first_more(self) -> int:
         """What Block 0 without its experts weighs beside `block_core`: a dense MLP is larger than a shared expert."""
-        return max(0, self._mlp(self.config.experts.dense_ffn) - self._beside_experts) if self._dense_first else 0
+        return max(0, self._mlp(self.config.experts.dense_ffn) - self._beside_experts) if self.dense_first else 0
 
     def core(self, block: int) -> int:
         """That Block without its experts, to the byte; its dense MLP where it has one instead."""
@@ -99,7 +99,8 @@ class Sizes:
         return self._attention + 2 * self.config.hidden * self.element + beside
 
     @property
-    def _dense_first(self) -> bool:
+    def dense_first(self) -> bool:
+        """Whether Block 0, and no other, has a dense MLP in place of experts."""
         return self.config.experts.dense_blocks == (0,)
 
     @property

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from released import RELEASED
 
-from cluster.planner import Load, Prices, budget_of, needed_bytes
+from cluster.planner import Load, Prices, budget_of, make_plan, needed_bytes
+from cluster.planner.hardware import Hardware, Links, Measured, Speed
 from swarm.config import ModelConfig, Sizes
+from swarm.errors import DoesNotFit
 from swarm.plan import ExpertShard, Model, Plan, Route, Stage, WorkerSpec
 
 
@@ -25,3 +29,20 @@ def test_a_plan_of_a_model_with_dense_blocks_says_what_each_worker_has(change: d
     counted = Prices(sizes, 1, 1).budget(range(4), 9, 0).weights_bytes
     assert found["w0"] <= counted, "never more than it was decided with"
     assert needed_bytes(model, Load(1, 16)) < sizes.weights + 2**30
+
+
+def test_a_swarm_that_has_the_memory_to_the_byte_is_not_refused_for_experts_that_block_0_lacks() -> None:
+    model = Model("m", "m", "0" * 32, "bf16", ModelConfig.from_hf(RELEASED["deepseek-moe-16b"][0]))
+    route, load = Route((Stage("w0", 0, 14), Stage("w1", 14, 28))), Load(1, 512)
+    roomy = tuple(WorkerSpec(f"w{i}", "ab"[i], "cpu", f"h:{i}", 1 << 40) for i in range(2))
+    asked = Plan(1, model, roomy, (route,), sessions=1, context=512)
+
+    def on(lacking: int) -> Hardware:
+        memory = [budget_of(asked, w.name).total_bytes - lacking * (w.name == "w0") for w in roomy]
+        specs = (replace(w, memory_bytes=m) for w, m in zip(roomy, memory, strict=True))
+        return Hardware(tuple(Measured(spec, Speed.of(100e9, 1e12, 1e-5, 2)) for spec in specs), Links())
+
+    made = make_plan(model, on(0), load, 1)
+    assert made.routes == (route,) and all(w.planned_bytes == w.memory_bytes for w in made.workers)
+    with pytest.raises(DoesNotFit):
+        make_plan(model, on(Prices.of(model, load).lacking), load, 1)
