@@ -128,6 +128,7 @@ class Coordinator:
             ModelError: the head Rig cannot use the model that the swarm is asked to hold.
         """
         rig, before = self._roster.admit(offer)
+        self._flapping.joined(offer.rig_id)
         if offer.rig_id != self._head:
             self._flapping.hold_back(rig, self.published.plan, self._replanning.want)
         await asyncio.gather(*(self._admit(device) for device in rig.devices))
@@ -149,6 +150,7 @@ class Coordinator:
         rig = self._rig(rig_id)
         if not rig.leaving:
             rig.leaving = True
+            self._flapping.left(rig_id)
             # Not in the caller's own call: a Rig that stops listening, or is killed meanwhile, goes all the same.
             going = asyncio.create_task(self._let_go(rig))
             self._going.add(going)

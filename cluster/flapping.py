@@ -43,10 +43,22 @@ class Flapping:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._drops: dict[str, _Drops] = {}
+        self._before: dict[str, _Drops] = {}
+        """What was counted before the last drop, of Rigs that have not joined again since."""
+
+    def joined(self, rig_id: str) -> None:
+        """A Rig is there: if it dropped before, it did."""
+        self._before.pop(rig_id, None)
 
     def dropped(self, rig_id: str) -> None:
         """A Rig went without a word."""
-        self._drops[rig_id] = _Drops(self._row(rig_id).count + 1, self._clock())
+        before = self._before[rig_id] = self._row(rig_id)
+        self._drops[rig_id] = _Drops(before.count + 1, self._clock())
+
+    def left(self, rig_id: str) -> None:
+        """A Rig says goodbye: that it stopped listening just before was no drop."""
+        if before := self._before.pop(rig_id, None):
+            self._drops[rig_id] = before
 
     def held_s(self, rig_id: str) -> float:
         """For how long yet a Rig is to be held back; 0: it is not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -91,18 +90,28 @@ async def test_a_rig_that_lost_only_its_connection_and_serves_on_is_not_held_bac
     assert swarm.used() == {"a/cpu", "b/cpu"} and swarm.coordinator.left_out("b") == []
 
 
-async def test_a_rig_that_leaves_politely_drops_nothing(swarm: Swarm) -> None:
+@pytest.mark.parametrize("hangs_up_first", [False, True])
+async def test_a_rig_that_leaves_politely_drops_nothing(swarm: Swarm, hangs_up_first: bool) -> None:
     await swarm.coordinator.join(offer("a", 2 * NEED, spread=True))
     for _ in range(DROPS + 1):
         await swarm.coordinator.join(offer("b", 2 * NEED))
-        following = asyncio.create_task(_follow(swarm, "b"))
+        watching = swarm.coordinator.watch("b")
+        await anext(watching)
+        if hangs_up_first:  # as a process does that ends: it stops all that it does, then it says goodbye
+            await watching.aclose()  # type: ignore[attr-defined]
         [_ async for _ in swarm.coordinator.leave("b")]
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await watching.aclose()  # type: ignore[attr-defined]
     await swarm.coordinator.join(offer("b", 2 * NEED))
     assert swarm.used() == {"a/cpu", "b/cpu"}
 
 
-async def _follow(swarm: Swarm, rig: str) -> None:
-    async for _ in swarm.coordinator.watch(rig):
-        pass
+def test_a_goodbye_takes_only_the_drop_back_that_was_its_own() -> None:
+    comings = Flapping(lambda: 0.0)
+    for _ in range(DROPS):
+        comings.dropped("b")
+        comings.joined("b")
+    comings.left("b")
+    assert comings.held_s("b") == HOLD_S
+    comings.dropped("b")
+    comings.left("b")
+    assert comings.held_s("b") == HOLD_S
