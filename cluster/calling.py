@@ -40,7 +40,7 @@ class Calling:
         Args:
             here: the addresses (host:port) of the Workers of the Rigs that are here, by the Rig's id.
         """
-        absent, before, began = self._read(), None, time.monotonic()
+        absent, before, began = self.noted(), None, time.monotonic()
         while True:
             present = dict(here())
             absent = {i: at for i, at in absent.items() if i not in present and time.monotonic() - began < FOR_S}
@@ -50,11 +50,12 @@ class Calling:
                 before = known
             await asyncio.sleep(EVERY_S)
 
-    def _read(self) -> dict[str, list[str]]:
+    def noted(self) -> dict[str, list[str]]:
+        """By the Rig's id, where its Workers listened; empty where nothing was noted, or nothing that can be read."""
         try:
             raw = json.loads(self._path.read_text(encoding="utf-8"))
             return {str(rig_id): [str(address) for address in at] for rig_id, at in raw.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}  # nobody is called
 
     def _write(self, known: Mapping[str, list[str]]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc.aio
 
+from swarm.errors import SwarmError
+from swarm.wire.status_document import read_status
 from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
 
@@ -32,9 +33,9 @@ class OwnDevices:
     async def watch(self) -> None:
         """Ask the swarm again and again, until cancelled. A swarm that does not answer says nothing of Devices."""
         while True:
-            with contextlib.suppress(grpc.aio.AioRpcError):
+            with contextlib.suppress(grpc.aio.AioRpcError, SwarmError):
                 reply = await self._stub().GetStatus(pb.StatusRequest(), timeout=ANSWER_S)
-                self._compare(left_out(json.loads(reply.json), self._rig_id))
+                self._compare(left_out(read_status(reply.json, "the swarm"), self._rig_id))
             await asyncio.sleep(LOOK_S)
 
     def _compare(self, out: dict[str, str]) -> None:
@@ -48,5 +49,6 @@ class OwnDevices:
 
 def left_out(document: Mapping[str, Any], rig_id: str) -> dict[str, str]:
     """Why each Device of a Rig that is left out is, by name; from the document of `swarm status --json`."""
-    own = {name for rig in document["rigs"] if rig["id"] == rig_id for name in rig["devices"]}
-    return {worker["name"]: worker["out"] for worker in document["workers"] if worker["name"] in own and worker["out"]}
+    own = {name for rig in document.get("rigs", ()) if rig["id"] == rig_id for name in rig.get("devices", ())}
+    out = {worker["name"]: worker.get("out", "") for worker in document.get("workers", ())}
+    return {name: why for name, why in out.items() if name in own and why}

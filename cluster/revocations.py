@@ -13,7 +13,7 @@ import grpc.aio
 
 from swarm.wire.admission import Admission
 from swarm.wire.credentials import Credentials
-from swarm.wire.revoking import numbers_of, request_for
+from swarm.wire.revoking import NUMBER_BYTES, numbers_of, request_for
 from swarm.wire.v1 import key_pb2 as pb
 from swarm.wire.v1.key_pb2_grpc import KeyServiceServicer, KeyServiceStub
 
@@ -84,6 +84,7 @@ class Revocations(KeyServiceServicer):
 def _read(path: Path) -> frozenset[int]:
     """What was kept; nothing where there is nothing, or nothing that can be read."""
     try:
-        return frozenset(int(text, 16) for text in json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        found = frozenset(int(text, 16) for text in json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         return frozenset()
+    return found if all(0 <= number < 256**NUMBER_BYTES for number in found) else frozenset()

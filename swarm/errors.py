@@ -176,5 +176,5 @@ def gib(num_bytes: float) -> str:
 def rate(*tokens_per_s: float) -> str:
     """Tokens a second for people, of one or from one to the next: `6.1 tok/s`, `0.04 → 0.12 tok/s`; slower yet: `250 s a token`."""
     if (least := min(tokens_per_s)) < 0.01:
-        return " → ".join(f"{1 / each:.0f}" for each in tokens_per_s) + " s a token"
+        return " → ".join(f"{1 / each:.0f}" if each > 0 else "endless" for each in tokens_per_s) + " s a token"
     return " → ".join(f"{each:.{1 if least >= 0.1 else 2}f}" for each in tokens_per_s) + " tok/s"

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from google.protobuf.message import DecodeError
+from rich.console import Console
 
 from cluster.announcement import Announcement
+from cluster.calling import Calling
 from cluster.memo import Memo
+from cluster.own_devices import left_out
+from cluster.revocations import Revocations
 from cluster.rigs_file import read_rigs
 from swarm.cli import settings
+from swarm.cli.block_counts import block_counts
+from swarm.cli.invitations import given_out
 from swarm.cli.one_head import noted_head
+from swarm.cli.rigs_noted import noted_rigs, rigs_of
+from swarm.cli.status_table import Rates, picture
+from swarm.cli.watch_picture import BusyShares, watch_picture
 from swarm.client.chat_format import chat_format
 from swarm.client.generation_config import GenerationConfig
 from swarm.client.messages import Message
@@ -25,15 +36,18 @@ from swarm.client.plan_source import FilePlan
 from swarm.client.tokenizer import read_tokenizer
 from swarm.client.tools import read_tools
 from swarm.config import ModelConfig
-from swarm.errors import SwarmError
+from swarm.errors import SwarmError, UsageError
 from swarm.logs.record import read_line
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.describe import assets
 from swarm.weights.header import read_header
 from swarm.weights.packed import packed_entries
 from swarm.weights.source import resolve
+from swarm.wire.admission import Admission
 from swarm.wire.credentials import Credentials
+from swarm.wire.revoking import request_for
 from swarm.wire.status import from_details
+from swarm.wire.status_document import read_status
 from swarm.wire.tensors import from_wire
 from swarm.wire.v1.tensor_pb2 import Tensor
 
@@ -155,7 +169,33 @@ def _error(raw: bytes) -> None:
     assert str(from_details(raw.decode(errors="replace"))).isprintable()
 
 
+def _status(raw: bytes) -> None:
+    """What a swarm's door says of itself, and all that is made of it."""
+    document = read_status(raw.decode(errors="replace"), "the swarm")
+    for each in (document.get("waiting", ""), *document.get("notes", ())):
+        assert not each or each.isprintable()
+    blocks, rigs = block_counts(document), rigs_of(document)
+    looks = [picture(document, Rates().of(document, 1.0)), watch_picture(document, {}, BusyShares().of(document))]
+    Console(file=io.StringIO(), markup=False).print(*looks, blocks, rigs, left_out(document, "a"))
+
+
+def _notes(path: Path) -> None:
+    """What a rig, a head or a person's machine wrote down: whatever is in such a file, it goes on."""
+    for name in ("rigs.json", "invitations.json"):
+        settings.write_private(settings.state_dir() / name, "")
+        shutil.copy(path, settings.state_dir() / name)
+    noted_rigs("127.0.0.1:7700")
+    with suppress(UsageError):
+        [invitation.state("") for invitation in given_out()]
+    Memo(path.with_name("target.json")).pauses(forget=False)
+    Revocations(admission := Admission(), Credentials(), path, list)
+    request_for(admission.revoked)
+    Calling(Credentials(), path, "").noted()
+
+
 PARSERS: dict[str, Parser] = {
+    "status.json": _status,
+    "paused.json": in_file("paused.json", _notes),
     "announcement": _announced,
     "log-line": _log_line,
     "error-details": _error,

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
 from swarm.cli import settings
 from swarm.errors import UsageError
 from swarm.wire.authority import Authority, Papers
+from swarm.wire.status import UNREADABLE
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,18 @@ class Invitation:
         return "good" if self.until > datetime.now(UTC).timestamp() else "expired"
 
 
+def _read(raw: Any) -> Invitation:
+    revoked = bool(raw.get("revoked", False)) if isinstance(raw, dict) else False
+    return Invitation(str(raw["name"]), f"{int(raw['number'], 16):x}", float(raw["until"]), str(raw["authority"]), revoked)
+
+
 def given_out() -> list[Invitation]:
     """All that this user gave out, the oldest first. Raises UsageError where the file makes no sense."""
     try:
-        return [Invitation(**raw) for raw in json.loads(_path().read_text(encoding="utf-8"))]
+        return [_read(raw) for raw in json.loads(_path().read_text(encoding="utf-8"))]
     except FileNotFoundError:
         return []
-    except (ValueError, TypeError):
+    except UNREADABLE:
         raise UsageError(
             f"{_path()} cannot be read: delete it; who was invited before can then be shut out by `swarm key rotate` alone"
         ) from None

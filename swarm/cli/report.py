@@ -105,7 +105,10 @@ async def _plan(target: options.Target) -> Any:
             reply = await SwarmServiceStub(channel).GetPlan(pb.PlanRequest(), timeout=ANSWER_S)
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, target.what) from None
-    return json.loads(reply.plan) if reply.plan else reply.waiting
+    try:
+        return json.loads(reply.plan) if reply.plan else reply.waiting
+    except (ValueError, RecursionError):
+        return "what the swarm says of its plan is no JSON"
 
 
 async def _doctor() -> Any:

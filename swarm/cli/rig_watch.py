@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,8 +13,10 @@ import grpc.aio
 from swarm.cli.rigs_noted import note_rigs
 from swarm.cli.screen import Screen
 from swarm.cli.tables import plan_picture
+from swarm.errors import SwarmError
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
+from swarm.wire.status_document import read_status
 from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
 
@@ -68,9 +69,9 @@ async def _show_activity(screen: Screen, address: str, stub: SwarmServiceStub) -
     try:
         while True:
             document: dict[str, Any] = {}
-            with contextlib.suppress(grpc.aio.AioRpcError):
+            with contextlib.suppress(grpc.aio.AioRpcError, SwarmError):  # of another version: the rig says nothing of it
                 reply = await stub.GetStatus(pb.StatusRequest(), timeout=AGAIN_S)
-                document = json.loads(reply.json)
+                document = read_status(reply.json, f"the swarm at {address}")
                 note_rigs(address, document)
             if (lines := document.get("sources", said)) != said:
                 said = lines
@@ -85,7 +86,7 @@ async def _show_activity(screen: Screen, address: str, stub: SwarmServiceStub) -
 async def _show_plans(screen: Screen, stub: SwarmServiceStub) -> None:
     epoch = 0
     while True:
-        with contextlib.suppress(grpc.aio.AioRpcError):  # the Coordinator is away: the rig says so
+        with contextlib.suppress(grpc.aio.AioRpcError, SwarmError):  # the Coordinator is away: the rig says so
             async for reply in stub.WatchPlan(pb.PlanRequest()):
                 plan = Plan.from_json(reply.plan, "the swarm's plan") if reply.plan else None
                 if plan is not None and plan.epoch > epoch:

@@ -46,7 +46,7 @@ def _notes() -> dict[str, dict[str, list[str]]]:
     try:
         raw = json.loads(_path().read_text(encoding="utf-8"))
         return {str(s): {str(name): [str(a) for a in at] for name, at in rigs.items()} for s, rigs in raw.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}  # it is made anew
 
 

@@ -7,7 +7,6 @@ nobody admits the old one. Where this process ends in between they settle by the
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from swarm.cli.rigs_noted import RigAt, rigs_of
 from swarm.errors import SwarmError
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
+from swarm.wire.status_document import read_status
 from swarm.wire.v1 import key_pb2 as pb
 from swarm.wire.v1 import swarm_pb2
 from swarm.wire.v1.key_pb2_grpc import KeyServiceStub
@@ -65,7 +65,7 @@ class Rotation:
         told = await self._tell_rigs([rig for rig in rigs if rig.name not in without], pb.REKEY_ACCEPT)
         if head not in {rig.name for rig in told}:
             raise SwarmError(f"no worker of the head {head} answers, so that nothing was changed: look at `swarm status`")
-        for rig in document["rigs"]:
+        for rig in document.get("rigs", ()):
             if rig["name"] in without:
                 await self._leave(rig["id"])
         using = await self._tell_rigs([rig for rig in told if rig.name == head], pb.REKEY_USE)
@@ -115,7 +115,7 @@ class Rotation:
         while missing and time.monotonic() < deadline:
             await asyncio.sleep(POLL_S)
             try:
-                missing = rigs - {rig["name"] for rig in (await self._status(self._after))["rigs"]}
+                missing = rigs - {rig["name"] for rig in (await self._status(self._after)).get("rigs", ())}
             except SwarmError:
                 continue  # its door is not open again
         return sorted(missing)
@@ -126,13 +126,12 @@ class Rotation:
                 reply = await SwarmServiceStub(channel).GetStatus(swarm_pb2.StatusRequest(), timeout=ANSWER_S)
             except grpc.aio.AioRpcError as error:
                 raise from_rpc(error, f"the swarm at {self._address}") from None
-        document: dict[str, Any] = json.loads(reply.json)
-        return document
+        return read_status(reply.json, f"the swarm at {self._address}")
 
 
 def _head(document: Mapping[str, Any]) -> str:
     """The head's name."""
-    return next((str(rig["name"]) for rig in document["rigs"] if rig["id"] == document.get("head")), "")
+    return next((str(rig["name"]) for rig in document.get("rigs", ()) if rig["id"] == document.get("head")), "")
 
 
 def _check_names(without: Iterable[str], rigs: Iterable[RigAt], head: str) -> None:

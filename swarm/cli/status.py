@@ -22,7 +22,6 @@ With `--json`: `{"epoch", "model", "dtype", "kv", "workers": [{"name", "rig", "d
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import Annotated, Any
 
@@ -41,6 +40,7 @@ from swarm.errors import Expired, NoSwarm, SwarmError, UsageError
 from swarm.plan import Plan
 from swarm.wire.overview import overview
 from swarm.wire.status import from_rpc
+from swarm.wire.status_document import read_status
 from swarm.wire.v1 import swarm_pb2
 from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
 
@@ -84,7 +84,7 @@ async def ask(target: options.Target) -> dict[str, Any]:
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error, target.what) from None
     target.answered()
-    return _document(reply.json, target)
+    return read_status(reply.json, target.what)
 
 
 async def ask_anybody(target: options.Target) -> dict[str, Any]:
@@ -97,16 +97,6 @@ async def ask_anybody(target: options.Target) -> dict[str, Any]:
         return await headless(target, silence)
     if target.address:
         note_rigs(target.address, document)
-    return document
-
-
-def _document(text: str, target: options.Target) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise SwarmError(f"{target.what} answered no status that this version reads: compare `swarm --version` there and here")
     return document
 
 

@@ -39,7 +39,7 @@ def _links(links: Sequence[Mapping[str, Any]]) -> Table:
     for link in links:
         a, b = link["between"]
         name, at = f"inside {a}" if a == b else f"{a} - {b}", time.strftime("%H:%M", time.localtime(link["at"]))
-        if link["rtt_ms"] is None:
+        if None in (link["rtt_ms"], link["gbit_s"]):
             table.add_row(name, "", "", Text(f"{at}: {link['why']}", style="red"))
         else:
             table.add_row(name, f"{link['rtt_ms']:.2f}", f"{link['gbit_s']:.2f}", at)

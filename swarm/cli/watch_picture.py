@@ -115,7 +115,7 @@ def _links(document: Mapping[str, Any]) -> Iterator[Text]:
     for link in document.get("links") or ():
         a, b = link["between"]
         between = f"inside {a}" if a == b else f"{a} - {b}"
-        if link["rtt_ms"] is None:
+        if None in (link["rtt_ms"], link["gbit_s"]):
             yield Text(f"{between}: {link['why']}", style="red")
         else:
             yield Text(f"{between}: {link['rtt_ms']:.2f} ms, {link['gbit_s']:.2f} Gbit/s")

@@ -20,6 +20,13 @@ CONFIG = ModelConfig(
     top_k=2, vocab=32, max_positions=128, norm_eps=1e-5, rope_theta=1e6, tied_head=False, dtype="fp32", bos_id=1, eos_ids=(2,),
 )  # fmt: skip
 
+WORKER = {
+    "name": "attic/cpu", "rig": "attic", "address": "127.0.0.1:1", "blocks": [0, 4], "experts": {}, "sessions": 0, "alive": True,
+    "memory": {"total_bytes": GIB, "free_bytes": 0},
+}  # fmt: skip
+RIG = {"id": "a", "name": "attic"}
+"""What every status says of each, unless a test says otherwise."""
+
 
 def plan_for(addresses: dict[str, str]) -> Plan:
     """Two Workers: w0 has Blocks 0 and 1, w1 the rest, and holds experts 2 and 3 of Block 0 for w0."""
@@ -38,7 +45,9 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
         self.loads: list[swarm_pb2.LoadRequest] = []
 
     async def GetStatus(self, request: swarm_pb2.StatusRequest, context: Any) -> swarm_pb2.StatusReply:
-        return swarm_pb2.StatusReply(json=json.dumps(self.document))
+        lists = {"workers": WORKER, "rigs": RIG}
+        whole = {key: [least | each for each in self.document[key]] for key, least in lists.items() if key in self.document}
+        return swarm_pb2.StatusReply(json=json.dumps(self.document | whole))
 
     async def Load(self, request: swarm_pb2.LoadRequest, context: Any) -> AsyncIterator[swarm_pb2.Progress]:
         self.loads.append(request)
