@@ -75,7 +75,7 @@ clean:
 	rm -f swarm/model/quant/*.so
 
 # torch goes first and alone: a range in another package's wishes must never choose another build of it.
-.venv/ready: pyproject.toml swarm/model/quant/tile.c swarm/model/quant/tile.h swarm/model/quant/amx.h
+.venv/ready: pyproject.toml $(wildcard swarm/model/quant/*.[ch])
 	@if [ -z "$(PYTHON)" ]; then echo "swarm needs Python 3.11 or 3.12: install python3.11 and its venv module," \
 		"or name one with \`make PYTHON=/path/to/python3.11\`." >&2; exit 1; fi
 	@echo "Setting .venv up with $(PYTHON) (once; some minutes) ..."

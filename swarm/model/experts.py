@@ -17,6 +17,7 @@ from swarm.model.kernels.chosen import ChosenExperts
 from swarm.model.kernels.port import FEW_ROWS, Kernels
 from swarm.model.memory import evened, gather, num_bytes
 from swarm.model.product import Weight, product
+from swarm.model.quant.int4 import Int4Matrix
 
 SILU = Activation()
 
@@ -33,6 +34,10 @@ class ExpertWeights:
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [n, H], contiguous and aligned (see `swarm.model.memory`), to the unweighted output [n, H]."""
+        if isinstance(self.w13, Int4Matrix) and isinstance(self.w2, Int4Matrix) and self.plain:
+            quick = self.w13.then(self.w2, x)
+            if quick is not None:
+                return quick
         n, x = x.shape[0], evened(x)  # once for both products, and what is between them has no gaps
         both = product(x, self.w13)  # [n, 2F]
         if self.b13 is not None:
@@ -40,6 +45,11 @@ class ExpertWeights:
         gate, up = both.chunk(2, -1)  # [n, F] each
         y = product(gated(gate, up, self.activation), self.w2)
         return (y if self.b2 is None else y + self.b2)[:n].contiguous()
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is two products and SiLU, without more."""
+        return not self.activation.limit and self.b13 is None and self.b2 is None
 
     @property
     def num_bytes(self) -> int:
@@ -107,7 +117,7 @@ class LocalExperts:
         """With the kernels of the Device that they are on."""
         blocks: dict[int, dict[int, tuple[object, object]]] = {}
         for (block, expert), its in weights.items() if kernels else ():
-            if not its.activation.limit and its.b13 is None and its.b2 is None:
+            if its.plain:
                 blocks.setdefault(block, {})[expert] = (its.w13, its.w2)
         found = {block: ChosenExperts.of(pairs, kernels) for block, pairs in blocks.items() if kernels}
         return cls(weights, {block: chosen for block, chosen in found.items() if chosen is not None})

@@ -13,6 +13,7 @@ from torch import Tensor
 from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import num_bytes
 from swarm.model.quant import on_card, planes
+from swarm.model.quant.dots import dots
 from swarm.model.quant.matrix_unit import matrix_unit
 from swarm.weights.codes import Codes
 
@@ -58,12 +59,32 @@ class Int4Matrix:
 
     def product(self, x: Tensor) -> Tensor:
         """`x` [n, K] times the transpose of the matrix: [n, N]."""
-        x, unit = planes.widened(x, self.packed), matrix_unit()
+        x, few, unit = planes.widened(x, self.packed), dots(), matrix_unit()
+        if few and few.takes(x, self.packed, self.group):
+            return few.product(x, self.packed, self.scales)[:, : self.rows]
         if unit and unit.takes4(x, self.packed, self.group):
             return unit.product4(x, self.packed, self.scales)[:, : self.rows]
         if planes.has_kernel(x, FEW_ROWS):
             return planes.few(x, self.packed, self.group, self.scales)[:, : self.rows]
         return planes.many(x, [self.packed], self.scales.unsqueeze(0))[:, : self.rows]
+
+    def then(self, second: Int4Matrix, x: Tensor) -> Tensor | None:
+        """`x` [n, H] through a SwiGLU expert in one call: [n, H]; None where this CPU, or these matrices, take more.
+
+        Args:
+            second: w2 [H, F]; this matrix is w1 above w3.
+        """
+        few = dots()
+        if few is None or not x.is_contiguous() or not (self.whole and second.whole) or 2 * second.columns != self.rows:
+            return None
+        if not few.takes(x, self.packed, self.group) or not few.reads(second.packed, second.group):
+            return None
+        return few.expert(x, (self.packed, self.scales), (second.packed, second.scales))
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was added to its shape."""
+        return self.packed.shape == (self.rows, self.columns // 2)
 
     def dense(self) -> Tensor:
         """The matrix [N, K] in the dtype of its scales."""

@@ -44,9 +44,14 @@ def pack(q: Tensor) -> Tensor:
     return packed
 
 
+def block_rows() -> int:
+    """How high blocks are on this CPU."""
+    return BLOCK_ROWS.get(torch.backends.cpu.get_cpu_capability(), 32)
+
+
 def tiles(rows: int, columns: int) -> list[Tile]:
     """All rows of a packed matrix [rows, columns]."""
-    height = BLOCK_ROWS.get(torch.backends.cpu.get_cpu_capability(), 32)
+    height = block_rows()
     whole, rest = divmod(rows, height)
     most = max(1, TILE_WEIGHTS // (height * columns))
     found = [Tile(at * height, height, min(most, whole - at)) for at in range(0, whole, most)]

@@ -16,6 +16,7 @@ from torch import Tensor
 from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import num_bytes
 from swarm.model.quant import on_card, planes
+from swarm.model.quant.dots import dots
 from swarm.weights.codes import Codes
 
 FEW_ROWS = {16: 7, 32: 12}
@@ -66,11 +67,13 @@ class Int8Groups:
         if not planes.has_kernel(x, FEW_ROWS[self.group]):
             return planes.many(x, self.packed.unbind(), self.scales)[:, : self.rows]
         out = x.new_zeros(x.shape[0], self.packed.shape[1])
-        group = max(self.group, planes.KERNEL_GROUP)
+        group, few = max(self.group, planes.KERNEL_GROUP), dots()
         for share, scales in enumerate(self.scales):
             part = self._share(x, share)
             for plane, weight in zip(self.packed, (planes.RADIX, 1), strict=True):
-                out.add_(planes.few(part, plane, group, scales), alpha=weight)
+                quick = few is not None and few.takes(part, plane, group)
+                y = few.product(part, plane, scales) if few and quick else planes.few(part, plane, group, scales)
+                out.add_(y, alpha=weight)
         return out[:, : self.rows]
 
     def dense(self) -> Tensor:

@@ -9,13 +9,13 @@ import ctypes
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from swarm.model.memory import TOGETHER, evened
 from swarm.model.quant.compiled import compiled
+from swarm.model.quant.team import parallel
 
 ROWS4, ROWS8 = range(2, 257), range(4, 257)
 """So many rows of 4 and of 8 bits are quicker here than by torch's product, or unpacked; see docs/performance.md."""
@@ -40,7 +40,6 @@ class MatrixUnit:
 
     functions: ctypes.CDLL
     parallel: int | None
-    """Address of GOMP_parallel of torch's own threads, since others would wait for those, which spin; None: one thread."""
 
     def takes4(self, x: Tensor, packed: Tensor, group: int) -> bool:
         """Whether rows `x` [n, K] are to meet this plane of 4 bits here."""
@@ -104,14 +103,7 @@ def matrix_unit() -> MatrixUnit | None:
         return None
     for function in (quick.functions.swarm_product, quick.functions.swarm_bytes_product):
         function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], None
-    return MatrixUnit(quick.functions, _parallel())
-
-
-def _parallel() -> int | None:
-    """Where GOMP_parallel is in this process; None where torch computes on other threads than GNU's."""
-    loaded = (Path(line.split()[-1]) for line in Path("/proc/self/maps").read_text().splitlines())
-    path = next((path for path in loaded if path.name.startswith("libgomp")), None)
-    return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value if path else None
+    return MatrixUnit(quick.functions, parallel())
 
 
 def _parts(blocks: int) -> list[range]:

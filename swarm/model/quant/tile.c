@@ -1,5 +1,5 @@
-/* Unpacks matrices in few bits to bf16 in one pass: torch's own operations take six (see docs/performance.md). On CPUs with a matrix
-   unit it multiplies, too (amx.h).
+/* Unpacks matrices in few bits to bf16 in one pass: torch's own operations take six (see docs/performance.md). A few rows of 4 bits are
+   multiplied here, too (dots.h), and on CPUs with a matrix unit many (amx.h).
 
    Optional: where it was not compiled, swarm/model/quant/planes.py unpacks the same, bit for bit, and torch multiplies. */
 
@@ -54,6 +54,110 @@ struct sizes {
                                                                               : what##_anywhere)
 #endif
 
+typedef void (*parallel)(void (*work)(void *), void *data, unsigned threads, unsigned flags); /* GOMP_parallel */
+
+struct shared {
+    void (*one)(const void *task, int64_t part);
+    const void *task;
+    int64_t next, count;
+};
+
+static void take(void *data)
+{
+    struct shared *const all = data;
+    for (int64_t part; (part = __atomic_fetch_add(&all->next, 1, __ATOMIC_RELAXED)) < all->count;)
+        all->one(all->task, part);
+}
+
+static void share_out(void (*one)(const void *, int64_t), const void *task, int64_t count, int64_t threads, parallel run)
+{
+    struct shared all = {.one = one, .task = task, .count = count};
+    if (run && threads > 1 && count > 1)
+        run(take, &all, threads < count ? threads : count, 0);
+    else
+        take(&all);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
+#include <immintrin.h>
+enum { MOST_DOT_ROWS = 4, MOST_WHOLE = 32512 /* 127 * 256 */, DOTS_AHEAD = 2048 /* bytes */ };
+
+/* `x` [n, K] in whole numbers. */
+struct whole {
+    int8_t *high, *low;   /* [n, K] each */
+    float *scales, *sums; /* [n, G] each: s, and what the group's inputs sum up to */
+};
+
+struct dots {
+    int64_t rows, inputs, outputs, group, height;
+    int64_t wide; /* whether by vectors of 512 bits, which take blocks of 64 */
+    const uint16_t *x;     /* bf16 [n, K] */
+    const uint8_t *codes;  /* [b, K, height / 2]: low halves are a block's first outputs */
+    const uint16_t *lines; /* bf16 [G, N, 2]: scale and zero */
+    uint16_t *out;         /* bf16 [n, N] */
+};
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#include "dots_avx2.h"
+#define OF(what) what##_avx2
+#define ONE_GROUP group_avx2
+#include "dots.h"
+#undef ONE_GROUP
+#undef OF
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")
+#include "dots_avx512.h"
+#define OF(what) what##_avx512
+#define ONE_GROUP group_avx512
+#include "dots.h"
+#undef ONE_GROUP
+#undef OF
+#pragma GCC pop_options
+
+enum { NO_DOTS, DOTS, WIDE_DOTS };
+
+/* What this CPU can. */
+int swarm_has_dots(void)
+{
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vl"))
+        return WIDE_DOTS;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? DOTS : NO_DOTS;
+}
+
+struct dots_of {
+    const struct dots *of;
+    struct whole x;
+    void (*block)(const struct dots *, const struct whole *, int64_t);
+};
+
+static void one_block(const void *all, int64_t block)
+{
+    const struct dots_of *const dots = all;
+    dots->block(dots->of, &dots->x, block);
+}
+
+void swarm_dots(const struct dots *t, int64_t threads, parallel run)
+{
+    const int64_t inputs = t->rows * t->inputs, groups = inputs / t->group;
+    int8_t high[inputs], low[inputs];
+    float scales[groups], sums[groups];
+    const struct dots_of all = {t, {high, low, scales, sums}, t->wide ? dots_of_block_avx512 : dots_of_block_avx2};
+    (t->wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2)(t, &all.x);
+    share_out(one_block, &all, t->outputs / t->height, threads, run);
+}
+
+/* A SwiGLU expert: `first` has w1 and w3, `second` w2, whose inputs lie behind what `first` puts out. */
+void swarm_expert(const struct dots *first, const struct dots *second, int64_t threads, parallel run)
+{
+    swarm_dots(first, threads, run);
+    (first->wide ? gated_avx512 : gated_avx2)(first->out, first->rows, first->outputs / 2, (uint16_t *)second->x);
+    swarm_dots(second, threads, run);
+}
+#endif
+
 #if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && defined(__linux__)
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -71,37 +175,24 @@ int swarm_has_tiles(void)
         && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 
-typedef void (*parallel)(void (*work)(void *), void *data, unsigned threads, unsigned flags); /* GOMP_parallel */
-
-struct shared {
-    const struct task *tasks;
-    const struct bytes_task *bytes_tasks;
-    int64_t next, count;
-};
-
-static void take(void *data)
+static void one_product(const void *tasks, int64_t part)
 {
-    struct shared *const all = data;
-    for (int64_t i; (i = __atomic_fetch_add(&all->next, 1, __ATOMIC_RELAXED)) < all->count;)
-        all->tasks ? product(all->tasks + i) : bytes_product(all->bytes_tasks + i);
+    product((const struct task *)tasks + part);
 }
 
-static void share_out(struct shared all, parallel run)
+static void one_bytes_product(const void *tasks, int64_t part)
 {
-    if (run && all.count > 1)
-        run(take, &all, all.count, 0);
-    else
-        take(&all);
+    bytes_product((const struct bytes_task *)tasks + part);
 }
 
 void swarm_product(const struct task *tasks, int64_t count, parallel run)
 {
-    share_out((struct shared){.tasks = tasks, .count = count}, run);
+    share_out(one_product, tasks, count, count, run);
 }
 
 void swarm_bytes_product(const struct bytes_task *tasks, int64_t count, parallel run)
 {
-    share_out((struct shared){.bytes_tasks = tasks, .count = count}, run);
+    share_out(one_bytes_product, tasks, count, count, run);
 }
 #endif
 

@@ -1,0 +1,97 @@
+"""A few rows times a matrix in 4 bits, by products of whole numbers, where a C compiler was there at installation (`dots.h`).
+
+n: rows   N: outputs   K: inputs   G: groups of a row
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from swarm.model.quant import int4_layout
+from swarm.model.quant.compiled import LANES, compiled
+from swarm.model.quant.team import parallel
+
+ROWS = range(1, 5)
+"""So many rows are quicker here than by torch's product or a CPU's matrix unit; see docs/performance.md."""
+GROUPS = (32, 64, 128)
+MOST_INPUTS = 1 << 15
+"""Rows in whole numbers lie on a thread's stack."""
+WIDE, WIDE_HEIGHT = 2, 64
+"""What a CPU with AVX-512 says, and how high blocks are that it takes."""
+
+
+class _Dots(ctypes.Structure):
+    _fields_ = [("sizes", ctypes.c_int64 * 6), ("pointers", ctypes.c_void_p * 4)]
+
+
+@dataclass(frozen=True)
+class Dots:
+    """The product, by as many threads as torch has."""
+
+    functions: ctypes.CDLL
+    height: int
+    """Outputs of a block, as torch packs them here."""
+    wide: bool
+    """Whether by AVX-512 (with VNNI and VBMI) in place of AVX2."""
+    parallel: int | None
+
+    def takes(self, x: Tensor, packed: Tensor, group: int) -> bool:
+        """Whether rows `x` [n, K] are to meet this plane of 4 bits [N, K / 2] here."""
+        return x.shape[0] in ROWS and x.dtype is torch.bfloat16 and x.device.type == "cpu" and self.reads(packed, group)
+
+    def reads(self, packed: Tensor, group: int) -> bool:
+        """Whether a plane of 4 bits [N, K / 2] lies as is expected here."""
+        return group in GROUPS and packed.shape[0] % self.height == 0 and 2 * packed.shape[1] <= MOST_INPUTS
+
+    def product(self, x: Tensor, packed: Tensor, lines: Tensor) -> Tensor:
+        """`x` times a plane transposed: [n, N].
+
+        Args:
+            x: bf16 [n, K], contiguous.
+            packed: uint8 [N, K / 2], as `swarm.model.quant.int4_layout` says.
+            lines: bf16 [G, N, 2]: scale and zero.
+        """
+        out = x.new_empty(x.shape[0], lines.shape[1])
+        self.functions.swarm_dots(ctypes.byref(self._task(x, packed, lines, out)), torch.get_num_threads(), self.parallel)
+        return out
+
+    def expert(self, x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+        """`x` [n, H] through a SwiGLU expert: [n, H].
+
+        Args:
+            first, second: codes and lines of w1 above w3 [2F, H], and of w2 [H, F].
+        """
+        both = x.new_empty(x.shape[0], first[1].shape[1])
+        gated, out = x.new_empty(x.shape[0], both.shape[1] // 2), x.new_empty(x.shape[0], second[1].shape[1])
+        assert gated.shape[1] % LANES == 0
+        tasks = self._task(x, *first, both), self._task(gated, *second, out)
+        self.functions.swarm_expert(*map(ctypes.byref, tasks), torch.get_num_threads(), self.parallel)
+        return out
+
+    def _task(self, x: Tensor, packed: Tensor, lines: Tensor, out: Tensor) -> _Dots:
+        (rows, inputs), (groups, outputs, _) = x.shape, lines.shape
+        assert x.is_contiguous() and packed.is_contiguous() and lines.is_contiguous() and x.dtype is lines.dtype is torch.bfloat16
+        assert packed.shape == (outputs, inputs // 2) and outputs % self.height == inputs % groups == 0
+        return _Dots(
+            (rows, inputs, outputs, inputs // groups, self.height, self.wide),
+            (x.data_ptr(), packed.data_ptr(), lines.data_ptr(), out.data_ptr()),
+        )
+
+
+@lru_cache
+def dots() -> Dots | None:
+    """What this CPU has; None where it has not, torch packs otherwise, or nothing was compiled."""
+    quick, height = compiled(), int4_layout.block_rows()
+    if quick is None or not hasattr(quick.functions, "swarm_has_dots") or not int4_layout.straight(height):
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    quick.functions.swarm_dots.argtypes = [pointer, number, pointer]
+    quick.functions.swarm_expert.argtypes = [pointer, pointer, number, pointer]
+    quick.functions.swarm_dots.restype = quick.functions.swarm_expert.restype = None
+    kind = quick.functions.swarm_has_dots()
+    return Dots(quick.functions, height, kind == WIDE and height == WIDE_HEIGHT, parallel()) if kind else None

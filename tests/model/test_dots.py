@@ -1,0 +1,113 @@
+"""A few rows in 4 bits by products of whole numbers, beside torch's product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from swarm.bits import Form
+from swarm.model.experts import ExpertWeights
+from swarm.model.quant import planes
+from swarm.model.quant.dots import ROWS, Dots, dots
+from swarm.model.quant.int4 import Int4Matrix
+from swarm.model.quant.matrix import matrix_of
+from swarm.weights.quantize import quantize
+
+pytestmark = pytest.mark.skipif(dots() is None, reason="this CPU has no AVX2, or no C compiler was there")
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["wide", "narrow"])
+def few(request: pytest.FixtureRequest) -> Dots:
+    """By the widest vectors that this CPU has, and by those that most have."""
+    found = dots()
+    assert found is not None
+    if request.param == "wide" and not found.wide:
+        pytest.skip("this CPU has no such vectors")
+    return replace(found, wide=request.param == "wide")
+
+
+def drawn(rows: int, columns: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows + seed)).to(torch.bfloat16)
+
+
+def quantized(form: str, rows: int = 640, columns: int = 1024) -> Int4Matrix:
+    matrix = matrix_of([quantize(drawn(rows, columns).float(), Form.of(form)).codes], torch.bfloat16)
+    assert isinstance(matrix, Int4Matrix)
+    return matrix
+
+
+@pytest.mark.parametrize("form", ["int4/32", "int4", "int4/128"])
+def test_it_answers_as_near_as_torch_s_own_product_and_always_the_same(form: str, few: Dots, threads: int) -> None:
+    matrix = quantized(form)
+    truth = matrix.dense().float()
+    for n in ROWS:
+        x = drawn(n, 1024)
+        x[:, ::100] *= 300  # the largest of a group leaves the others few bits
+        answer, exact = few.product(x, matrix.packed, matrix.scales), x.float() @ truth.T
+        other = planes.few(x, matrix.packed, matrix.group, matrix.scales)
+        assert float((answer.float() - exact).abs().max()) <= 1.2 * float((other.float() - exact).abs().max()), (n, threads)
+        assert torch.equal(answer, few.product(x, matrix.packed, matrix.scales))
+
+
+def test_a_row_is_the_same_beside_any_other(few: Dots) -> None:
+    matrix, x = quantized("int4"), drawn(4, 1024)
+    together = few.product(x, matrix.packed, matrix.scales)
+    for row in range(4):
+        assert torch.equal(together[row], few.product(x[row : row + 1], matrix.packed, matrix.scales)[0])
+
+
+@pytest.mark.parametrize("wrong", ["nan", "inf", "-inf"])
+def test_a_row_that_is_no_number_spoils_no_other(wrong: str, few: Dots) -> None:
+    first, second = quantized("int4", 512, 128), quantized("int4", 128, 256)
+    x = drawn(3, 128)
+    x[1, 7] = float(wrong)
+    codes = (first.packed, first.scales), (second.packed, second.scales)
+    assert few.product(x, *codes[0]).isfinite().all(1).tolist() == [True, False, True]
+    assert few.expert(x, *codes).isfinite().all(1).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-38, 1e-20, 1e20])
+def test_rows_of_nothing_and_of_any_size_are_answered(size: float, few: Dots) -> None:
+    matrix, x = quantized("int4"), drawn(1, 1024)
+    exact = few.product(x, matrix.packed, matrix.scales).float() * size
+    answer = few.product((x.float() * size).to(torch.bfloat16), matrix.packed, matrix.scales).float()
+    assert float((answer - exact).abs().max()) <= max(0.02 * float(exact.abs().max()), 1e-30)
+
+
+def test_an_expert_in_one_call_is_as_near_as_in_three(few: Dots, threads: int) -> None:
+    w13, w2 = quantized("int4", 1024, 256), quantized("int4/32", 256, 512)
+    truth = ExpertWeights(w13.dense().float(), w2.dense().float())
+    for n in ROWS:
+        x = drawn(n, 256, seed=1) * 4  # gates far from nothing, on both sides
+        at_once = few.expert(x, (w13.packed, w13.scales), (w2.packed, w2.scales))
+        gate, up = planes.few(x, w13.packed, 64, w13.scales).chunk(2, -1)
+        apart = planes.few(torch.nn.functional.silu(gate) * up, w2.packed, 32, w2.scales)
+        exact = truth.forward(x.float())
+        assert float((at_once.float() - exact).abs().max()) <= 1.2 * float((apart.float() - exact).abs().max()), (n, threads)
+
+
+def test_it_is_what_computes_here() -> None:
+    few = dots()
+    assert few is not None
+    matrix, padded = quantized("int4"), quantized("int4", 624, 1000)
+    x = drawn(4, 1024)
+    assert torch.equal(matrix.product(x), few.product(x, matrix.packed, matrix.scales))
+    assert not few.takes(drawn(5, 1024), matrix.packed, matrix.group) and not few.takes(x.float(), matrix.packed, matrix.group)
+    w13, w2 = quantized("int4", 1024, 256), quantized("int4", 256, 512)
+    x = drawn(2, 256)
+    assert torch.equal(ExpertWeights(w13, w2).forward(x), few.expert(x, (w13.packed, w13.scales), (w2.packed, w2.scales)))
+    assert ExpertWeights(padded, quantized("int4", 1000, 312)).forward(drawn(2, 1000)).shape == (2, 1000), (
+        "what is padded is taken apart"
+    )
