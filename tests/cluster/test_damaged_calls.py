@@ -24,7 +24,7 @@ from swarm.client.client import open_client
 from swarm.client.conversation import Conversation, Piece
 from swarm.client.talk import Talk
 from swarm.errors import SwarmError
-from swarm.wire.v1 import rig_pb2, stage_pb2, swarm_pb2, swarm_pb2_grpc, text_pb2, weights_pb2, worker_pb2, worker_pb2_grpc
+from swarm.wire.v1 import key_pb2, rig_pb2, stage_pb2, swarm_pb2, swarm_pb2_grpc, text_pb2, weights_pb2, worker_pb2, worker_pb2_grpc
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 BUGS = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
@@ -48,6 +48,7 @@ DOOR: dict[str, Message] = {
     "Resume": swarm_pb2.PauseRequest(rig="desk", device="cpu"),
     "ReportFailure": swarm_pb2.FailureReport(worker="desk/cpu"),
 }
+PEER = weights_pb2.Peer(address="127.0.0.1:1", rig="b")
 CALL = text_pb2.Call(id="1", name="weather", arguments='{"city": "Rome"}')
 WISHES = text_pb2.Options(system="Be brief.", temperature=0.5, top_k=3, seed=7, max_tokens=4, stops=["x"], tools="[]")
 CHAT = [text_pb2.Message(role="user", content="Hi"), text_pb2.Message(role="assistant", content="", calls=[CALL])]
@@ -75,6 +76,11 @@ WORKER: dict[str, Message] = {
     "WorkerService/Dial": worker_pb2.DialRequest(host="127.0.0.1", ports=[1], timeout_s=0.1),
     "WeightsService/Outline": weights_pb2.OutlineRequest(model_id="m"),
     "WeightsService/Read": weights_pb2.ReadRequest(model_id="m", file="model.safetensors", offset=0, size=64),
+    "WorkerService/Prepare": worker_pb2.PrepareRequest(plan=plan_of([8]).to_json(), name="w0", peers=[PEER]),
+    "WeightsService/Survey": weights_pb2.SurveyRequest(plan=plan_of([8]).to_json(), name="w0", peers=[PEER]),
+    "WeightsService/Fetch": weights_pb2.FetchRequest(plan=plan_of([8]).to_json(), files=["model.safetensors"]),
+    "KeyService/Revoke": key_pb2.RevokeRequest(numbers=[b"n" * 20]),
+    "KeyService/Rekey": key_pb2.RekeyRequest(step=key_pb2.REKEY_USE, key="a-key", settle_s=1.0),
     "RigService/Logs": rig_pb2.LogsRequest(since=1.0),
     "RigService/Models": rig_pb2.ModelsRequest(),
 }
