@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from capture import can_capture, captured
 from real_workers import CREDENTIALS, RealSwarm, real_swarm
 from relay import Relay
 
@@ -85,6 +86,18 @@ async def one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RealSwa
     async with real_swarm(Target("nano", "fp32", sessions=4, context=512), tmp_path_factory.mktemp("one")) as swarm:
         await swarm.join("a", MEMORY)
         yield swarm
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.skipif(not can_capture(), reason="a capture of loopback wants root")
+async def test_a_capture_of_loopback_shows_no_word_of_a_chat_via_a_rig(one: RealSwarm) -> None:
+    async with text_of(one) as address:
+        with captured([address, one.address]) as packets:
+            async with far(address, Wishes()) as talk:
+                answer = await said(talk, THREE[0])
+    assert len(packets) > len(answer) > 20
+    words = [part for text in (THREE[0], answer) for part in text.split() if len(part) > 4]
+    assert words and not [word for word in words if word.encode() in packets]
 
 
 async def said(talk: Talk | FarTalk | RovingTalk, question: str) -> str:

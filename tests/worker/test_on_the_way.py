@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
+from capture import can_capture, captured
 from plans import free_addresses, odd_experts_on, plan_of
 from questions import answer, questions
 from swarm_processes import InMemory, workers_here
 
 from swarm.client.client import open_client
+from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
 
@@ -56,9 +58,8 @@ async def tapped(target: str, address: str) -> AsyncIterator[Tap]:
         server.close()
 
 
-async def overheard(credentials: Credentials) -> tuple[list[int], dict[str, bytes]]:
-    """A chat over two Workers and a third with experts, each behind a Tap: its answer, and what was heard before each Worker."""
-    plan = plan_of([4, 8], odd_experts_on("w2", range(2)))
+async def overheard(plan: Plan, credentials: Credentials) -> tuple[list[int], dict[str, bytes]]:
+    """A chat over Workers that are each behind a Tap: its answer, and what was heard before each Worker."""
     behind = free_addresses([w.name for w in plan.workers])
     hidden = replace(plan, workers=tuple(replace(w, address=behind[w.name]) for w in plan.workers))
     async with AsyncExitStack() as stack:
@@ -80,7 +81,9 @@ def on_the_wire(tokens: list[int]) -> bytes:
 
 @pytest.mark.parametrize(("key", "readable"), [("", True), ("a key", False)], ids=["without a key", "with a key"])
 async def test_a_prompt_can_be_read_on_the_way_only_where_there_is_no_key(key: str, readable: bool) -> None:
-    said, heard = await overheard(Credentials(key))
+    plan = plan_of([4, 8], odd_experts_on("w2", range(2)))  # two Workers, and a third with experts
+    with captured(w.address for w in plan.workers) if can_capture() else nullcontext() as packets:
+        said, heard = await overheard(plan, Credentials(key))
     assert said == STORY.answer[:8]
     assert all(len(passed) > 1000 for passed in heard.values()), "next to nothing went through a tap"
     assert (on_the_wire(SAID[:6]) in heard["w0"]) is readable
@@ -88,3 +91,7 @@ async def test_a_prompt_can_be_read_on_the_way_only_where_there_is_no_key(key: s
     named = {name: b"/swarm.v1.StageService/" + call in heard[name] for name, call in calls.items()}
     assert named == dict.fromkeys(calls, readable)
     assert not any(b"a key" in passed for passed in heard.values())
+    if packets is not None:  # the same of what a capture of loopback sees, which only root may make
+        secret = [on_the_wire(SAID[:6]), *(b"/swarm.v1.StageService/" + call for call in calls.values())]
+        assert [each in packets for each in secret] == [readable] * len(secret)
+        assert len(packets) > 3000 and b"a key" not in packets
