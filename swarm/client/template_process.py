@@ -28,7 +28,7 @@ MEMORY_BYTES = 512 * 2**20
 """The most memory, Python's own included."""
 TEXT_CHARACTERS = 16 * 2**20
 """The longest prompt: far more than any context holds."""
-_FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+_FAILURES = (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Arguments(dict[str, Any]):
@@ -114,6 +114,8 @@ def answer(asked: Mapping[str, Any], known: dict[str, Template]) -> dict[str, st
         return {"text": text}
     except TemplateSyntaxError as error:
         return {"no_jinja": str(error)}
+    except MemoryError:
+        return {"refused": f"it takes more than {MEMORY_BYTES >> 20} MiB of memory"}
     except _FAILURES as error:
         return {"refused": str(error) or type(error).__name__}
 

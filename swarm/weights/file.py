@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Protocol
 
 from swarm.errors import CorruptWeights, MissingWeights
@@ -43,9 +44,12 @@ class LocalFile:
 
     def size(self) -> int:
         try:
-            return self.path.stat().st_size
+            found = self.path.stat()
         except OSError as error:
             raise self._unreadable(error) from None
+        if not S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise MissingWeights(f"{self.path} is not a file: fetch the model again, whole")
+        return found.st_size
 
     def read(self, offset: int, size: int) -> bytes:
         try:

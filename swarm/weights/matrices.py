@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from swarm.bits import Bits, Form
 from swarm.config import Activation, fits
+from swarm.errors import CorruptWeights
 from swarm.model.memory import scratch, trim
 from swarm.model.product import Weight
 from swarm.model.quant.filling import Filling, joined
@@ -45,9 +47,11 @@ class Part:
         return out
 
     def floats(self) -> Tensor:
-        """Its numbers as exactly as the file has them. Raises MissingWeights, CorruptWeights."""
+        """Its numbers as exactly as the file has them, all of them finite. Raises MissingWeights, CorruptWeights."""
         out = scratch(self.shape, floats_of(self.entry))
         read_into(out, self.entry, self.index)
+        if out.numel() and not all(math.isfinite(float(end)) for end in out.aminmax()):
+            raise CorruptWeights(f"{self.entry.path}: {self.name} has weights that are infinite or no numbers: fetch it again")
         return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import struct
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from little_memory import costs_little
 
-from swarm.errors import ModelError
+from swarm.errors import MissingWeights, ModelError
 from swarm.shapes import known_shape
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.describe import assets
@@ -162,6 +163,13 @@ def test_any_header_is_read_or_refused(tmp_path: Path, keys: list[Any], more: in
     parts = [key(name, kind, value) for name, (kind, value) in keys]
     (tmp_path / "x.gguf").write_bytes(header(*parts, rest, keys=len(keys) + more, tensors=tensors))
     open_or_refuse(tmp_path / "x.gguf")
+
+
+def test_a_pipe_in_the_place_of_weights_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    shutil.copy(resolve("nano") / "config.json", tmp_path)
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(MissingWeights, match="is not a file"):
+        Checkpoint.open(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from gguf_files import converted, metadata_of, tensors_of, write_gguf
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from swarm.bits import Bits
 from swarm.config import Sizes
+from swarm.errors import CorruptWeights
 from swarm.model.product import Weight
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
@@ -44,6 +46,17 @@ def test_every_role_is_kept_in_its_own_form_and_weighs_what_is_planned(write: Wr
     assert isinstance(head.output, Tensor) and isinstance(core.router, Tensor)
     sizes = Sizes(loader.checkpoint.config, dtype)
     assert (core.num_bytes, expert.num_bytes, head.num_bytes) == (sizes.block_core, sizes.expert, sizes.head)
+
+
+@pytest.mark.parametrize("dtype", ["int4", "int8"])
+@pytest.mark.parametrize("odd", [float("nan"), float("-inf")])
+def test_a_matrix_with_what_is_no_finite_number_is_not_quantized_and_named(write: Write, dtype: str, odd: float) -> None:
+    folder, name = write(), "model.layers.1.self_attn.v_proj.weight"
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name][3, 5] = odd
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CorruptWeights, match=f"model.safetensors: {name} has weights that are infinite or no numbers"):
+        Loader(Checkpoint.open(folder), torch.bfloat16, bits=Bits.of(dtype)).core(1)
 
 
 def test_what_quantizing_did_is_kept_by_tensor_and_said_by_role(write: Write) -> None:
