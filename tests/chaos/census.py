@@ -93,14 +93,18 @@ def left_over(before: Snapshot, after: Snapshot) -> list[str]:
 def _processes(before: Snapshot, after: Snapshot) -> list[str]:
     there, here = (Counter(p.role for p in s.processes.values()) for s in (before, after))
     return [
-        f"{here[role]} {role} processes, {there[role]} at first" + _lines(after, role)
+        f"{here[role]} {role} processes, {there[role]} at first" + _lines(max(before, after, key=lambda s: _number(s, role)), role)
         for role in sorted((there | here).keys() - set(NOT_COUNTED))
         if here[role] > there[role] or (here[role] < there[role] and role != MAY_BE_FEWER)
     ]
 
 
-def _lines(after: Snapshot, role: str) -> str:
-    lines = sorted(held.line for held in after.processes.values() if held.role == role and held.line)
+def _number(seen: Snapshot, role: str) -> int:
+    return sum(held.role == role for held in seen.processes.values())
+
+
+def _lines(seen: Snapshot, role: str) -> str:
+    lines = sorted(held.line for held in seen.processes.values() if held.role == role and held.line)
     return f" ({'; '.join(lines)})" if lines else ""
 
 

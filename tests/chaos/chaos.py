@@ -73,12 +73,16 @@ async def _answers_undisturbed(chats: Chats) -> None:
 
 
 async def _complete(swarm: Swarm) -> Snapshot:
-    """How it looks once each Rig has its warm spare Worker, which is started a little later than all the rest."""
+    """How it looks once each Rig has its warm spare Worker, which is started a little later than all the rest, and no process
+    comes or goes: Ray starts some for a moment."""
+    before = Snapshot({})
     async with asyncio.timeout(RECOVER_S):
         while True:
             seen = await swarm.look()
-            if sum(held.role == "worker" for held in seen.processes.values()) >= 2 * len(swarm.rigs):
+            warm = sum(held.role == "worker" for held in seen.processes.values()) >= 2 * len(swarm.rigs)
+            if warm and seen.processes.keys() == before.processes.keys():
                 return seen
+            before = seen
             await asyncio.sleep(POLL_S)
 
 

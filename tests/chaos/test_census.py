@@ -25,6 +25,8 @@ def test_processes_descriptors_threads_memory_and_sessions_that_stay_are_named()
     before = seen(WORKER)
     assert left_over(before, seen(WORKER, WORKER)) == ["2 worker processes, 1 at first"]
     assert left_over(before, seen()) == ["0 worker processes, 1 at first"]
+    tool = Held("other", 3, 1, 2**24, "a tool")
+    assert left_over(seen(tool), seen()) == ["0 other processes, 1 at first (a tool)"]
     actor = replace(WORKER, role="actor")
     assert left_over(seen(actor, actor), seen(actor)) == [] and left_over(seen(actor), seen(actor, actor))
     for more in (replace(WORKER, fds=99), replace(WORKER, threads=99), replace(WORKER, resident_bytes=2**28 + MORE_BYTES + 1)):
