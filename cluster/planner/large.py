@@ -34,6 +34,8 @@ IN_FLIGHT = 6
 """Numbers of micro-batches in flight that are tried, at most; all where there are as few."""
 FEW = 3
 """The same for two Routes, each of which is searched for more than once."""
+LESS = 2
+"""So many of the slowest Stages are left out in a second attempt with experts elsewhere, which then hold what those held."""
 PROGRAMS = 3
 """How many sets of owners are filled by an integer program where whole Blocks do not do."""
 
@@ -84,11 +86,17 @@ class _Choices:
         if stages and not self.load.standby:
             whole = self._whole([stages], self.route.clock)
             yield whole
-            yield from self._shards(orders if len(orders[0]) <= MANY_OWNERS else [], whole.in_flight)
+            yield from self._shards(self._fewer(orders[0]), whole.in_flight)
         else:
             orders += Owners(self.route, Aim(self._beat(self.table.costs.prices.sessions), np.inf)).orders()
             yield from islice(self._shards(orders, self.table.costs.prices.sessions), PROGRAMS)
         yield from self._two()
+
+    def _fewer(self, order: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """The Stages of a Route, and without those of the slowest Devices; of too many for an integer program the quickest."""
+        quickest = sorted(order, key=lambda d: (self.route.clock.alone.block[d], d))
+        sizes = (len(order), len(order) - LESS) if len(order) <= MANY_OWNERS else (MANY_OWNERS,)
+        return [tuple(d for d in order if d in quickest[:size]) for size in sizes if size > 0]
 
     def priced(self, choice: Choice) -> Choice | None:
         """With its seconds, as `predict` has them; None where it cannot be laid out or does not fit."""
