@@ -19,7 +19,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -87,7 +87,8 @@ def _show(where: Path, found: list[Kept], as_json: bool, done: str) -> None:
 def _table(found: list[Kept]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("model", "dtype", "for", "parts", "size", "last used", "in"):
-        table.add_column(name, justify="right" if name in ("parts", "size") else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "right" if name in ("parts", "size") else "left"
+        table.add_column(name, justify=justify, no_wrap=name not in ("model", "dtype", "in"), overflow="fold")
     for k in found:
         used = datetime.fromtimestamp(k.last_used).astimezone().strftime("%Y-%m-%d %H:%M")
         table.add_row(k.model, k.dtype, k.layout, str(k.parts), gib(k.num_bytes), used, str(k.path))
