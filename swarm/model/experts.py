@@ -17,7 +17,7 @@ from swarm.model.kernels.chosen import ChosenExperts
 from swarm.model.kernels.port import FEW_ROWS, Kernels
 from swarm.model.memory import evened, gather, num_bytes
 from swarm.model.product import Weight, product
-from swarm.model.quant.int4 import Int4Matrix
+from swarm.model.quant.swiglu import swiglu
 
 SILU = Activation()
 
@@ -34,10 +34,9 @@ class ExpertWeights:
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [n, H], contiguous and aligned (see `swarm.model.memory`), to the unweighted output [n, H]."""
-        if isinstance(self.w13, Int4Matrix) and isinstance(self.w2, Int4Matrix) and self.plain:
-            quick = self.w13.then(self.w2, x)
-            if quick is not None:
-                return quick
+        at_once = swiglu(x, self.w13, self.w2) if self.plain else None
+        if at_once is not None:
+            return at_once
         n, x = x.shape[0], evened(x)  # once for both products, and what is between them has no gaps
         both = product(x, self.w13)  # [n, 2F]
         if self.b13 is not None:

@@ -125,11 +125,16 @@ class MoE:
         return places | spread(rows, shards, copies)
 
     def _sum(self, x: Tensor, shares: Mapping[int, Share], outputs: Mapping[int, Tensor], beside: Tensor | None) -> Tensor:
-        total = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if beside is None else beside.float()
+        total = None if beside is None else beside.float()
         for expert, share in shares.items():
             weighted = outputs[expert] * share.weight  # [n, H] fp32
+            if total is None and weighted.shape[0] == x.shape[0]:
+                total = weighted
+                continue
+            total = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if total is None else total
             if weighted.shape[0] == x.shape[0]:
                 total += weighted
             else:
                 total.index_add_(0, share.index, weighted)
+        assert total is not None, "every row has an expert"
         return total.to(x.dtype)

@@ -68,24 +68,6 @@ class Int4Matrix:
             return planes.few(x, self.packed, self.group, self.scales)[:, : self.rows]
         return planes.many(x, [self.packed], self.scales.unsqueeze(0))[:, : self.rows]
 
-    def then(self, second: Int4Matrix, x: Tensor) -> Tensor | None:
-        """`x` [n, H] through a SwiGLU expert in one call: [n, H]; None where this CPU, or these matrices, take more.
-
-        Args:
-            second: w2 [H, F]; this matrix is w1 above w3.
-        """
-        few = dots()
-        if few is None or not x.is_contiguous() or not (self.whole and second.whole) or 2 * second.columns != self.rows:
-            return None
-        if not few.takes(x, self.packed, self.group) or not few.reads(second.packed, second.group):
-            return None
-        return few.expert(x, (self.packed, self.scales), (second.packed, second.scales))
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing was added to its shape."""
-        return self.packed.shape == (self.rows, self.columns // 2)
-
     def dense(self) -> Tensor:
         """The matrix [N, K] in the dtype of its scales."""
         return planes.dense([self.packed], self.scales.unsqueeze(0))[: self.rows, : self.columns]

@@ -97,13 +97,40 @@ struct dots {
     uint16_t *out;         /* bf16 [n, N] */
 };
 
+enum { AT_ONCE = 4 };
+
+struct one {
+    int64_t inputs, outputs, part, wide;
+    const uint16_t *x;      /* bf16 [K] */
+    const void *w;          /* bf16 or int8 [N, K] */
+    const uint16_t *scales; /* bf16 [N]; null: `w` is of bf16 */
+    uint16_t *out;          /* bf16 [N] */
+};
+
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #include "dots_avx2.h"
+static inline float summed_avx2(__m256 of)
+{
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(of), _mm256_extractf128_ps(of, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
 #define OF(what) what##_avx2
 #define ONE_GROUP group_avx2
 #include "dots.h"
 #undef ONE_GROUP
+#define NUMBERS __m256
+#define WIDTH 8
+#define NOTHING _mm256_setzero_ps()
+#define EVEN(at) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)(at)), 16))
+#define ODD(at) _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)(at)), _mm256_set1_epi32((int)0xffff0000)))
+#define WIDENED_BF16(at) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(at))), 16))
+#define WIDENED_BYTES(at) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(at))))
+#define JOINED _mm256_fmadd_ps
+#define ADDED _mm256_add_ps
+#define SUMMED summed_avx2
+#include "one.h"
 #undef OF
 #pragma GCC pop_options
 
@@ -114,6 +141,17 @@ struct dots {
 #define ONE_GROUP group_avx512
 #include "dots.h"
 #undef ONE_GROUP
+#define NUMBERS __m512
+#define WIDTH 16
+#define NOTHING _mm512_setzero_ps()
+#define EVEN(at) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(at), 16))
+#define ODD(at) _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(at), _mm512_set1_epi32((int)0xffff0000)))
+#define WIDENED_BF16(at) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(at))), 16))
+#define WIDENED_BYTES(at) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(at))))
+#define JOINED _mm512_fmadd_ps
+#define ADDED _mm512_add_ps
+#define SUMMED _mm512_reduce_add_ps
+#include "one.h"
 #undef OF
 #pragma GCC pop_options
 
@@ -125,6 +163,19 @@ int swarm_has_dots(void)
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vl"))
         return WIDE_DOTS;
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? DOTS : NO_DOTS;
+}
+
+void swarm_one(const struct one *t, int64_t threads, parallel run)
+{
+    share_out(t->wide ? one_part_avx512 : one_part_avx2, t, (t->outputs + t->part - 1) / t->part, threads, run);
+}
+
+/* See `swarm_expert`. */
+void swarm_one_expert(const struct one *first, const struct one *second, int64_t threads, parallel run)
+{
+    swarm_one(first, threads, run);
+    (first->wide ? gated_avx512 : gated_avx2)(first->out, 1, first->outputs / 2, (uint16_t *)second->x);
+    swarm_one(second, threads, run);
 }
 
 struct dots_of {

@@ -1,0 +1,42 @@
+"""A SwiGLU expert in one call, for few rows on a CPU: what is between its products finds the caches full of weights.
+
+n: rows   H: hidden   F: ffn
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from swarm.model.quant.dots import dots
+from swarm.model.quant.int4 import Int4Matrix
+from swarm.model.quant.int8 import Int8Matrix
+from swarm.model.quant.one_row import one_row
+
+
+def swiglu(x: Tensor, w13: object, w2: object) -> Tensor | None:
+    """`x` [n, H] through w1 above w3 [2F, H], SiLU of the one half times the other, and w2 [H, F]: [n, H].
+
+    None where this CPU has no such call, or not for these rows and matrices.
+    """
+    if not x.is_contiguous():
+        return None
+    if isinstance(w13, Int4Matrix) and isinstance(w2, Int4Matrix):
+        return _in_4_bits(x, w13, w2)
+    if isinstance(w13, Int8Matrix) and isinstance(w2, Int8Matrix):
+        whole = w13.columns == w13.q.shape[1] and w2.columns == w2.q.shape[1]
+        return _one_row(x, (w13.q, w13.scale), (w2.q, w2.scale)) if whole else None
+    return _one_row(x, (w13, None), (w2, None)) if isinstance(w13, Tensor) and isinstance(w2, Tensor) else None
+
+
+def _in_4_bits(x: Tensor, w13: Int4Matrix, w2: Int4Matrix) -> Tensor | None:
+    few = dots()
+    if few is None or not few.takes(x, w13.packed, w13.group) or not few.reads(w2.packed, w2.group):
+        return None
+    if any(w.packed.shape != (w.rows, w.columns // 2) for w in (w13, w2)):  # something was added to its shape
+        return None
+    return few.expert(x, (w13.packed, w13.scales), (w2.packed, w2.scales))
+
+
+def _one_row(x: Tensor, first: tuple[Tensor, Tensor | None], second: tuple[Tensor, Tensor | None]) -> Tensor | None:
+    one = one_row()
+    return one.expert(x, first, second) if one and one.takes(x, first[0]) and one.reads(second[0]) else None
