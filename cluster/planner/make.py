@@ -109,9 +109,11 @@ def _refusal(model: Model, hardware: Hardware, load: Load) -> DoesNotFit:
         split = f"{what} takes {gib(needed)} on one device, but split over these {len(specs)}"
         return DoesNotFit(available + missing, available, f"{split} (each needs a workspace of its own, and no expert is cut) it")
     prices = Prices.of(model, load)
-    copies = needed + prices.num_blocks * prices.whole + prices.fixed(False, False)
+    copies = prices.num_blocks * prices.whole + prices.fixed(False, False)
     why = f"{what} with a copy of every block on another rig than those that serve it"
-    return DoesNotFit(max(copies, available + prices.whole), available, why)
+    if len({w.rig for w in specs}) == 1:
+        return DoesNotFit(available + copies, available, f"{why}, where there is one rig only,")
+    return DoesNotFit(max(needed + copies, available + prices.whole), available, why)
 
 
 def _what(model: Model, load: Load) -> str:
