@@ -97,7 +97,8 @@ class SplitSearch:
 
     def _next(self, best: Best) -> int | None:
         """The owners to look at further; None where no others may be better, or enough was done."""
-        searching = self._searching(best)
+        # Whether copies find room at all is not known beforehand, as it is without them: that search, too, must end.
+        searching = self._searching(best) and not self.sets.ground.load.standby
         known = np.array([i in self.known for i in range(len(self.least))], np.bool_)
         of = ~self.ended & np.isfinite(self.least) & (self.least <= best.below)
         if self.priced >= IN_A_ROW and (of & known).any():

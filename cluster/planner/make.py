@@ -33,8 +33,7 @@ def make_plan(model: Model, hardware: Hardware, load: Load, epoch: int, previous
         DoesNotFit: the Devices together hold too little, or no split of the model fits them.
     """
     hardware = replace(hardware, devices=tuple(sorted(hardware.devices, key=lambda d: d.name)))
-    enough = sum(d.spec.memory_bytes for d in hardware.devices) >= needed_bytes(model, load)
-    choice = decide(model, hardware, load, choice_in_force(previous, model, load)) if enough else None
+    choice = decide(model, hardware, load, choice_in_force(previous, model, load))
     if choice is None:
         raise _refusal(model, hardware, load)
     fresh = _laid_out(choice, model, hardware, load, epoch, previous)
@@ -48,11 +47,21 @@ def decide(model: Model, hardware: Hardware, load: Load, previous: Choice | None
     Args:
         previous: what is in force: what is returned is no worse, where it still can be laid out.
     """
+    if not _may_fit(model, hardware, load):
+        return None
     choice = _searched(model, hardware, load, previous)
     if choice is None and not load.standby:
         for other in _tight(model, hardware, load):
             choice = better(choice, other, model, hardware, load)
     return choice
+
+
+def _may_fit(model: Model, hardware: Hardware, load: Load) -> bool:
+    """Whether there are as many bytes as it takes, and another Rig for copies: a search for them would be long."""
+    prices = Prices.of(model, load)
+    copies = prices.num_blocks * prices.whole if load.standby else 0
+    several = not load.standby or len({d.rig for d in hardware.devices}) > 1
+    return several and sum(d.spec.memory_bytes for d in hardware.devices) >= needed_bytes(model, load) + copies
 
 
 def _searched(model: Model, hardware: Hardware, load: Load, previous: Choice | None = None) -> Choice | None:
