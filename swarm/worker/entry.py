@@ -119,7 +119,8 @@ class EntryStage:
             for step in self._under_way.pop(number).steps:
                 self._fail(step, late)
         self._around.forget(now - RECENT_S)
-        self._answered_at = {s: t for s, t in self._answered_at.items() if now - t < RECENT_S}
+        computing = self._under_way_answering()  # a Step may take longer than that
+        self._answered_at = {s: t for s, t in self._answered_at.items() if now - t < RECENT_S or s in computing}
         self.pump()
 
     async def _read(self, frames: AsyncIterable[pb.MicroBatch], reports: Reports, caller: Caller) -> None:
@@ -191,8 +192,10 @@ class EntryStage:
         """Sessions whose answers run: a Step of theirs waits, is under way, or is about to come."""
         now = time.monotonic()
         recent = {s for s, t in self._answered_at.items() if now - t < RECENT_S and epoch.pool.table.is_open(s)}
-        under_way = {s.session for u in self._under_way.values() for s in u.steps if s.answering}
-        return self._queue.answering() | recent | under_way
+        return self._queue.answering() | recent | self._under_way_answering()
+
+    def _under_way_answering(self) -> set[bytes]:
+        return {s.session for u in self._under_way.values() for s in u.steps if s.answering}
 
     def _send(self, steps: list[WaitingStep]) -> None:
         """Send off one micro-batch for each epoch that its Steps name (two only while the Plan changes)."""

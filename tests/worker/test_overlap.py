@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -27,6 +28,7 @@ from swarm.plan import PIECE_ROWS, Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.batching import BesideRows
+from swarm.worker.entry import RECENT_S
 from swarm.worker.worker import Worker
 
 PATIENCE_S = 20.0
@@ -161,6 +163,25 @@ async def test_answers_beside_a_long_prompt_wait_for_one_chunk_a_token(monkeypat
             assert sum(between) > LONG // PIECE_ROWS // 2, "the prompt went while no answer ran"
             assert max(between) <= 2, "it waits for many chunks for one token"
             assert sum(between) <= 1.25 * sum(n > 0 for n in between) + 1, "it waits for several chunks a token"
+
+
+async def test_answers_whose_micro_batches_take_long_run_beside_a_prompt_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BesideRows, "rows", lambda *_: PIECE_ROWS)
+    async with seen(monkeypatch, replace(plan_of([8], sessions=2), in_flight=1)) as (watch, client):
+        session, prompt = await client.open(512), pieces(await client.open(512), LONG)
+        await client.ask(step(session, TEXT, 0, 4))
+        watch.gates[0] = threading.Semaphore(0)
+        token = step(session, TEXT, 4, 5)
+        await client.send(token)
+        await until(lambda: len(watch.began) == 2, "the answer's Step does not begin")
+        watch.workers["w0"].entry.sweep(time.monotonic() + 10 * RECENT_S)  # so long has its token been computed
+        await client.send(*prompt)
+        await until(lambda: watch.workers["w0"].entry._queue.prompt_rows() == LONG, "the prompt does not come")
+        watch.gates[0].release()
+        await until(lambda: len(watch.began) == 3, "nothing follows the token")
+        assert watch.began[-1][1] == {prompt[0].session: PIECE_ROWS}, "the prompt goes as if no answer ran"
+        watch.release()
+        assert isinstance(await client.next(prompt[-1]), pb.StepAnswer)
 
 
 async def test_the_next_micro_batch_is_formed_before_the_one_at_hand_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
