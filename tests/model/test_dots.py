@@ -68,6 +68,19 @@ def test_a_row_is_the_same_beside_any_other(few: Dots) -> None:
         assert torch.equal(together[row], few.product(x[row : row + 1], matrix.packed, matrix.scales)[0])
 
 
+def test_both_kinds_of_vectors_answer_the_same_bits() -> None:
+    few = dots()
+    assert few is not None
+    if not few.wide:
+        pytest.skip("this CPU has one kind of vectors only")
+    other = replace(few, wide=False)
+    first, second = quantized("int4", 1024, 256), quantized("int4/32", 256, 512)
+    x = drawn(3, 256) * 5
+    codes = (first.packed, first.scales), (second.packed, second.scales)
+    assert torch.equal(few.product(x, *codes[0]), other.product(x, *codes[0]))
+    assert torch.equal(few.expert(x, *codes), other.expert(x, *codes))
+
+
 @pytest.mark.parametrize("wrong", ["nan", "inf", "-inf"])
 def test_a_row_that_is_no_number_spoils_no_other(wrong: str, few: Dots) -> None:
     first, second = quantized("int4", 512, 128), quantized("int4", 128, 256)
