@@ -124,3 +124,10 @@ def test_it_is_what_computes_here() -> None:
     assert ExpertWeights(padded, quantized("int4", 1000, 312)).forward(drawn(2, 1000)).shape == (2, 1000), (
         "what is padded is taken apart"
     )
+
+
+def test_where_its_threads_are_not_torch_s_more_than_one_leave_it_to_torch(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    few, matrix = dots(), quantized("int4")
+    assert few is not None
+    monkeypatch.setattr("swarm.model.quant.team.parallel", lambda: None)
+    assert few.takes(drawn(1, 1024), matrix.packed, matrix.group) == (threads == 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from swarm.model.quant import int4_layout
 from swarm.model.quant.compiled import LANES, compiled
-from swarm.model.quant.team import parallel
+from swarm.model.quant.team import parallel, shared
 
 ROWS = range(1, 5)
 """So many rows are quicker here than by torch's product or a CPU's matrix unit; see docs/performance.md."""
@@ -42,7 +42,9 @@ class Dots:
 
     def takes(self, x: Tensor, packed: Tensor, group: int) -> bool:
         """Whether rows `x` [n, K] are to meet this plane of 4 bits [N, K / 2] here."""
-        return x.shape[0] in ROWS and x.dtype is torch.bfloat16 and x.device.type == "cpu" and self.reads(packed, group)
+        return (
+            x.shape[0] in ROWS and x.dtype is torch.bfloat16 and x.device.type == "cpu" and shared() and self.reads(packed, group)
+        )
 
     def reads(self, packed: Tensor, group: int) -> bool:
         """Whether a plane of 4 bits [N, K / 2] lies as is expected here."""

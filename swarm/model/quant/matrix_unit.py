@@ -15,7 +15,7 @@ from torch import Tensor
 
 from swarm.model.memory import TOGETHER, evened
 from swarm.model.quant.compiled import compiled
-from swarm.model.quant.team import parallel
+from swarm.model.quant.team import parallel, shared
 
 ROWS4, ROWS8 = range(2, 257), range(4, 257)
 """So many rows of 4 and of 8 bits are quicker here than by torch's product, or unpacked; see docs/performance.md."""
@@ -113,4 +113,4 @@ def _parts(blocks: int) -> list[range]:
 
 
 def _may(x: Tensor, rows: range) -> bool:
-    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and x.shape[0] in rows
+    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and x.shape[0] in rows and shared()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from swarm.model.quant.compiled import LANES, compiled
 from swarm.model.quant.dots import WIDE
-from swarm.model.quant.team import parallel
+from swarm.model.quant.team import parallel, shared
 
 INPUTS, OUTPUTS = 32, 4
 """What it wants the inputs and the outputs to be a multiple of."""
@@ -37,7 +37,7 @@ class OneRow:
 
     def takes(self, x: Tensor, w: Tensor) -> bool:
         """Whether rows `x` [n, K] are to meet these numbers or codes [N, K] here."""
-        return x.shape[0] == 1 and x.dtype is torch.bfloat16 and x.device.type == "cpu" and self.reads(w)
+        return x.shape[0] == 1 and x.dtype is torch.bfloat16 and x.device.type == "cpu" and shared() and self.reads(w)
 
     def reads(self, w: Tensor) -> bool:
         """Whether a matrix [N, K] is of a kind and shape that are expected here."""
