@@ -72,10 +72,10 @@ soak: .venv/ready
 clean:
 	rm -rf .venv .venv-client build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -f swarm/model/quant/*.so
+	rm -f swarm/model/native/*.so
 
 # torch goes first and alone: a range in another package's wishes must never choose another build of it.
-.venv/ready: pyproject.toml $(wildcard swarm/model/quant/*.[ch])
+.venv/ready: pyproject.toml $(wildcard swarm/model/native/*.[ch])
 	@if [ -z "$(PYTHON)" ]; then echo "swarm needs Python 3.11 or 3.12: install python3.11 and its venv module," \
 		"or name one with \`make PYTHON=/path/to/python3.11\`." >&2; exit 1; fi
 	@echo "Setting .venv up with $(PYTHON) (once; some minutes) ..."

@@ -17,7 +17,7 @@ from swarm.model.kernels.chosen import ChosenExperts
 from swarm.model.kernels.port import FEW_ROWS, Kernels
 from swarm.model.memory import evened, gather, num_bytes
 from swarm.model.product import Weight, product
-from swarm.model.quant.swiglu import swiglu
+from swarm.model.swiglu import swiglu
 
 SILU = Activation()
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.memory import evened
-from swarm.model.quant.one_row import one_row
+from swarm.model.native.one_row import one_row
 from swarm.model.quant.ordered import Ordered, Quantized
 from swarm.model.quant.stacked import Stacked
 

@@ -129,5 +129,5 @@ def test_it_is_what_computes_here() -> None:
 def test_where_its_threads_are_not_torch_s_more_than_one_leave_it_to_torch(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     few, matrix = dots(), quantized("int4")
     assert few is not None
-    monkeypatch.setattr("swarm.model.quant.team.parallel", lambda: None)
+    monkeypatch.setattr("swarm.model.native.team.parallel", lambda: None)
     assert few.takes(drawn(1, 1024), matrix.packed, matrix.group) == (threads == 1)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from swarm.bits import Form
 from swarm.model.experts import ExpertWeights
+from swarm.model.native.one_row import OneRow, one_row
 from swarm.model.product import product
 from swarm.model.quant.int8 import Int8Matrix
 from swarm.model.quant.matrix import matrix_of
-from swarm.model.quant.one_row import OneRow, one_row
 from swarm.weights.quantize import quantize
 
 pytestmark = pytest.mark.skipif(one_row() is None, reason="this CPU has no AVX2, or no C compiler was there")

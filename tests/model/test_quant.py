@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from swarm.bits import Form
+from swarm.model.native.compiled import compiled
 from swarm.model.quant import planes
-from swarm.model.quant.compiled import compiled
 from swarm.model.quant.int4 import FEW_ROWS
 from swarm.model.quant.int4_layout import pack
 from swarm.model.quant.matrix import matrix_of

@@ -12,9 +12,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from swarm.model.native.compiled import LANES, compiled
+from swarm.model.native.team import parallel, shared
 from swarm.model.quant import int4_layout
-from swarm.model.quant.compiled import LANES, compiled
-from swarm.model.quant.team import parallel, shared
 
 ROWS = range(1, 5)
 """So many rows are quicker here than by torch's product or a CPU's matrix unit; see docs/performance.md."""

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import evened, num_bytes
+from swarm.model.native.one_row import one_row
 from swarm.model.quant import on_card
 from swarm.model.quant.matrix_unit import matrix_unit
-from swarm.model.quant.one_row import one_row
 from swarm.weights.codes import Codes
 
 FEW_ROWS = 16

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from swarm.model.memory import TOGETHER, evened
-from swarm.model.quant.compiled import compiled
-from swarm.model.quant.team import parallel, shared
+from swarm.model.native.compiled import compiled
+from swarm.model.native.team import parallel, shared
 
 ROWS4, ROWS8 = range(2, 257), range(4, 257)
 """So many rows of 4 and of 8 bits are quicker here than by torch's product, or unpacked; see docs/performance.md."""

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.memory import evened
+from swarm.model.native.compiled import compiled
 from swarm.model.quant import int4_layout
-from swarm.model.quant.compiled import compiled
 from swarm.model.quant.int4_layout import Tile
 from swarm.weights.spread_out import spread_out
 

@@ -1,5 +1,5 @@
-/* Unpacks matrices in few bits to bf16 in one pass: torch's own operations take six (see docs/performance.md). A few rows of 4 bits are
-   multiplied here, too (dots.h), and on CPUs with a matrix unit many (amx.h).
+/* Unpacks matrices in few bits to bf16 in one pass (tile.h): torch's own operations take six (see docs/performance.md). One row of bf16 or
+   int8 (one.h) and a few of 4 bits (dots.h) are multiplied here, too, and on CPUs with a matrix unit many (amx.h).
 
    Optional: where it was not compiled, swarm/model/quant/planes.py unpacks the same, bit for bit, and torch multiplies. */
 

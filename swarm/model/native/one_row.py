@@ -12,9 +12,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from swarm.model.quant.compiled import LANES, compiled
+from swarm.model.native.compiled import LANES, compiled
+from swarm.model.native.team import parallel, shared
 from swarm.model.quant.dots import WIDE
-from swarm.model.quant.team import parallel, shared
 
 INPUTS, OUTPUTS = 32, 4
 """What it wants the inputs and the outputs to be a multiple of."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from swarm.model.native.one_row import one_row
 from swarm.model.quant.dots import dots
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
-from swarm.model.quant.one_row import one_row
 
 
 def swiglu(x: Tensor, w13: object, w2: object) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What is compiled of unpacking, where a C compiler was there when swarm was installed (`tile.c`).
+"""What is compiled of unpacking, where a C compiler was there when swarm was installed (`products.c`).
 
 b: blocks of a tile   h: rows of a block   K: inputs   G: groups of a row   S: shares of the groups
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-NAME = "swarm.model.quant.tile"
+NAME = "swarm.model.native.products"
 HEIGHTS = (32, 64)
 """Of a tile's blocks."""
 LANES = 16

@@ -1,0 +1,1 @@
+"""What is compiled where a C compiler was there at installation: products of few rows, unpacking. Optional: torch does the rest."""
