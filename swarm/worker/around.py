@@ -33,6 +33,11 @@ class Around:
         self._slowest_s = 0.0
 
     @property
+    def outside_s(self) -> float:
+        """In the mean; 0 where nothing is measured yet."""
+        return self._outside_s
+
+    @property
     def outside(self) -> int:
         """Micro-batches that are outside while the slowest Stage computes one after the other; at least one."""
         if not self._outside_s or not self._slowest_s:

@@ -62,15 +62,16 @@ class Places:
         floor, larger = divmod(answering, self.answers)
         return max(1, floor + (sum(n > floor for n in groups) < larger))
 
-    def prompt_may_go(self, under_way: Sequence[Group], turns: int) -> bool:
+    def prompt_may_go(self, under_way: Sequence[Group], turns: int, waiting: bool) -> bool:
         """Whether the next micro-batch may have prompt, so that each running answer has as many chunks a token as prompts places.
 
         Args:
             turns: micro-batches with running answers since the last chunk, the one that had it included.
+            waiting: whether a running answer's Step waits.
         """
         chunks = sum(group.prompt_rows > 0 for group in under_way)
-        waits = any(group.answers for group in under_way) and turns * self.prompts < self.answers
-        return chunks < self.prompts and not waits
+        would_wait = waiting or any(group.answers for group in under_way)
+        return chunks < self.prompts and not (would_wait and turns * self.prompts < self.answers)
 
 
 def alone_rows(waiting: int, before: int, num_stages: int, start_rows: int, most: int) -> int:
@@ -103,30 +104,35 @@ class BesideRows:
     """
 
     def __init__(self) -> None:
-        self._plain_s = 0.0
+        self.plain_s = 0.0
+        """Of a micro-batch without prompt; 0 where none was measured."""
         self._row_s = 0.0
 
     def took(self, prompt_rows: int, seconds: float) -> None:
         """Note what the entry Stage took for a micro-batch with so many rows of prompt."""
         if not prompt_rows:
-            self._plain_s = _mean(self._plain_s, seconds)
-        elif self._plain_s and seconds > self._plain_s:
-            self._row_s = _mean(self._row_s, (seconds - self._plain_s) / prompt_rows)
+            self.plain_s = _mean(self.plain_s, seconds)
+        elif self.plain_s and seconds > self.plain_s:
+            self._row_s = _mean(self._row_s, (seconds - self.plain_s) / prompt_rows)
 
     def rows(self, num_stages: int, places: Places, start_rows: int, most: int) -> int:
         """The most rows of prompt in the next micro-batch.
 
         A running answer goes round in as many micro-batches' time as answers have places, or Stages, if those are more; on that
-        way it waits for a chunk of every place that prompts have.
+        way it waits for a chunk of every place that prompts have. Where that is one, the next chunk goes when the one before is
+        through all Stages, and answers go round no quicker than that.
 
         Args:
             start_rows, most: of the Plan. Fewer rows than `start_rows` would take more than half of their time to start.
         """
         least = _whole(start_rows + PIECE_ROWS - 1)
-        if not self._plain_s or not self._row_s:
+        if not self.plain_s or not self._row_s:
             return min(most, least)
-        round_s = max(places.answers, num_stages) * self._plain_s
-        return min(most, max(least, _whole(STRETCH * round_s / (places.prompts * self._row_s))))
+        round_s = max(places.answers, num_stages) * self.plain_s
+        more_s = STRETCH * round_s / places.prompts
+        if places.prompts == 1:
+            more_s = min(more_s, (1 + STRETCH) * round_s / num_stages - self.plain_s)
+        return min(most, max(least, _whole(more_s / self._row_s)))
 
 
 def _whole(rows: float) -> int:

@@ -66,6 +66,8 @@ class EntryStage:
         """Micro-batches with running answers since the last one with prompt, that one included."""
         self._answered_at: dict[bytes, float] = {}
         """Session → when its last Step as a running answer came, or was done."""
+        self._back_by = 0.0
+        """When running answers that were reported last have surely sent their next Steps."""
         self._pump_planned = False
 
     async def submit(self, frames: AsyncIterable[pb.MicroBatch], caller: Caller) -> AsyncGenerator[pb.Report, None]:
@@ -119,8 +121,8 @@ class EntryStage:
             for step in self._under_way.pop(number).steps:
                 self._fail(step, late)
         self._around.forget(now - RECENT_S)
-        computing = self._under_way_answering()  # a Step may take longer than that
-        self._answered_at = {s: t for s, t in self._answered_at.items() if now - t < RECENT_S or s in computing}
+        here = self._queue.answering() | self._under_way_answering()  # a Step may take longer than that
+        self._answered_at = {s: t for s, t in self._answered_at.items() if now - t < RECENT_S or s in here}
         self.pump()
 
     async def _read(self, frames: AsyncIterable[pb.MicroBatch], reports: Reports, caller: Caller) -> None:
@@ -176,7 +178,9 @@ class EntryStage:
         if early and len(waiting) < answers:
             return []
         run_rows = prompt_rows = 0
-        prompt_may_go = places.prompt_may_go(under_way, self._turns)
+        prompt_may_go = places.prompt_may_go(under_way, self._turns, bool(waiting))
+        if prompt_may_go and len(waiting) < min(answers, answering) and self._gathers(under_way):
+            return []
         if prompt_may_go and answering:
             run_rows = prompt_rows = self._beside.rows(stages, places, plan.start_rows, plan.chunk_rows)
         elif prompt_may_go:
@@ -187,6 +191,14 @@ class EntryStage:
             self._turns = 0
         self._turns += any(step.answering for step in steps)
         return steps
+
+    def _gathers(self, under_way: list[Group]) -> bool:
+        """Whether a chunk waits for running answers that are about to come: alone it would read for itself what they read, too."""
+        left_s = self._back_by - time.monotonic()
+        if left_s <= 0 or not self._queue.prompt_rows() or any(group.answers for group in under_way):
+            return False
+        asyncio.get_running_loop().call_later(left_s, self.pump)
+        return True
 
     def _answering(self, epoch: Epoch) -> set[bytes]:
         """Sessions whose answers run: a Step of theirs waits, is under way, or is about to come."""
@@ -229,6 +241,8 @@ class EntryStage:
                 (s.session for s in under_way.steps if s.answering), inside.all_s - under_way.waited_s, inside.slowest_s
             )
             self._answered_at.update((s.session, now) for s in under_way.steps if s.session in self._answered_at)
+            if any(step.answering for step in under_way.steps) and self._around.outside_s < self._beside.plain_s:
+                self._back_by = now + 2 * self._around.outside_s  # longer outside is not worth the wait
             del self._under_way[number]
             asyncio.get_running_loop().call_soon(self.pump)
 

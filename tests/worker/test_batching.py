@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,14 +71,15 @@ def test_prompts_alone_have_a_chunk_for_each_stage_and_one_on_its_way_whatever_i
 def test_a_prompt_has_one_chunk_under_way_where_answers_fill_all_places() -> None:
     places = Places.of(8, 2)
     assert places.prompts == 1
-    assert places.prompt_may_go([Group(2), Group(3)], turns=3)
-    assert not places.prompt_may_go([Group(0, 64), Group(3)], turns=3)
+    assert places.prompt_may_go([Group(2), Group(3)], turns=3, waiting=False)
+    assert not places.prompt_may_go([Group(0, 64), Group(3)], turns=3, waiting=False)
 
 
 def test_a_running_answer_has_one_chunk_a_token_though_the_chunk_before_is_through() -> None:
     places = Places.of(8, 2)
-    assert not places.prompt_may_go([Group(2), Group(3)], turns=2)
-    assert places.prompt_may_go([Group(0)], turns=0), "nobody would wait for it"
+    assert not places.prompt_may_go([Group(2), Group(3)], turns=2, waiting=False)
+    assert not places.prompt_may_go([Group(0)], turns=2, waiting=True)
+    assert places.prompt_may_go([Group(0)], turns=0, waiting=False), "nobody would wait for it"
 
 
 def test_where_answers_fill_all_places_a_prompt_goes_with_them_and_not_beside_them() -> None:
@@ -134,15 +136,17 @@ def test_a_short_prompt_is_cut_so_that_both_stages_work() -> None:
     assert alone_rows(33, 0, 2, 48, MOST) >= 33
 
 
-def test_a_prompt_beside_answers_makes_their_tokens_no_more_than_so_much_longer() -> None:
-    start_s, plain_s, row_s, stages = 0.05, 0.07, 0.002, 2
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_a_prompt_beside_answers_makes_their_tokens_no_more_than_so_much_longer(stages: int) -> None:
+    start_s, plain_s, row_s = 0.05, 0.07, 0.0002
     places, beside, rows = Places.of(8, stages), BesideRows(), 0
     for _ in range(80):
         beside.took(0, plain_s)
         rows = beside.rows(stages, places, 1, 10_000)
         beside.took(rows, plain_s + start_s + rows * row_s)
-    quiet_s = places.answers * plain_s
-    assert 0.7 * STRETCH * quiet_s < start_s + rows * row_s <= 1.1 * STRETCH * quiet_s
+    quiet_s, chunk_s = places.answers * plain_s, plain_s + start_s + rows * row_s
+    round_s = max(quiet_s - plain_s + chunk_s, stages * chunk_s)  # the next chunk goes when the one before is through all Stages
+    assert 0.8 * (1 + STRETCH) * quiet_s < round_s <= 1.05 * (1 + STRETCH) * quiet_s
 
 
 def test_a_prompt_beside_answers_goes_on_however_dear_it_is_and_never_beyond_the_plan() -> None:

@@ -27,6 +27,7 @@ from swarm.model.stage import Stage
 from swarm.plan import PIECE_ROWS, Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker.around import Around
 from swarm.worker.batching import BesideRows
 from swarm.worker.entry import RECENT_S
 from swarm.worker.worker import Worker
@@ -165,6 +166,26 @@ async def test_answers_beside_a_long_prompt_wait_for_one_chunk_a_token(monkeypat
             assert sum(between) <= 1.25 * sum(n > 0 for n in between) + 1, "it waits for several chunks a token"
 
 
+async def test_a_chunk_goes_with_the_answers_that_are_about_to_come_where_one_micro_batch_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(BesideRows, "rows", lambda *_: PIECE_ROWS)
+    monkeypatch.setattr(Around, "outside_s", PATIENCE_S)  # however slow this machine is
+    async with seen(monkeypatch, replace(plan_of([8], sessions=2), in_flight=1)) as (watch, client):
+        monkeypatch.setattr(watch.workers["w0"].entry._beside, "plain_s", 2 * PATIENCE_S)
+        session, prompt = await client.open(512), pieces(await client.open(512), LONG)
+        await client.ask(step(session, TEXT, 0, 4))
+        await client.ask(step(session, TEXT, 4, 5))
+        before = len(watch.began)
+        await client.send(*prompt)
+        for at in range(5, 8):
+            await until(lambda: watch.workers["w0"].entry._queue.prompt_rows() > 0, "the prompt does not come")
+            await client.ask(step(session, TEXT, at, at + 1))
+        assert watch.began[before:] == [(0, {session: 1, prompt[0].session: PIECE_ROWS})] * 3
+        await client.release(session)
+        assert isinstance(await client.next(prompt[-1]), pb.StepAnswer)
+
+
 async def test_answers_whose_micro_batches_take_long_run_beside_a_prompt_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BesideRows, "rows", lambda *_: PIECE_ROWS)
     async with seen(monkeypatch, replace(plan_of([8], sessions=2), in_flight=1)) as (watch, client):
@@ -179,6 +200,27 @@ async def test_answers_whose_micro_batches_take_long_run_beside_a_prompt_too(mon
         await until(lambda: watch.workers["w0"].entry._queue.prompt_rows() == LONG, "the prompt does not come")
         watch.gates[0].release()
         await until(lambda: len(watch.began) == 3, "nothing follows the token")
+        assert watch.began[-1][1] == {prompt[0].session: PIECE_ROWS}, "the prompt goes as if no answer ran"
+        watch.release()
+        assert isinstance(await client.next(prompt[-1]), pb.StepAnswer)
+
+
+async def test_an_answer_that_waited_behind_a_long_chunk_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BesideRows, "rows", lambda *_: PIECE_ROWS)
+    async with seen(monkeypatch, replace(plan_of([8], sessions=2), in_flight=1)) as (watch, client):
+        session, prompt = await client.open(512), pieces(await client.open(512), LONG)
+        await client.ask(step(session, TEXT, 0, 4))
+        await client.ask(step(session, TEXT, 4, 5))
+        watch.gates[0] = threading.Semaphore(0)
+        await client.send(*prompt)
+        await until(lambda: len(watch.began) == 3, "the prompt does not begin")
+        await client.send(step(session, TEXT, 5, 6))
+        entry = watch.workers["w0"].entry
+        await until(lambda: entry._queue.answering() == {session}, "the answer's Step does not come")
+        entry.sweep(time.monotonic() + 10 * RECENT_S)  # so long does the chunk take
+        for count in (4, 5):
+            watch.gates[0].release()
+            await until(lambda count=count: len(watch.began) == count, "nothing follows")
         assert watch.began[-1][1] == {prompt[0].session: PIECE_ROWS}, "the prompt goes as if no answer ran"
         watch.release()
         assert isinstance(await client.next(prompt[-1]), pb.StepAnswer)
