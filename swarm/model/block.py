@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from swarm.config import ModelConfig
+from swarm.model.alone import AttentionAlone, ExpertsAlone
 from swarm.model.attention import Attention
 from swarm.model.cache import PagedCache
-from swarm.model.experts import CopyPort, ExpertPort, SharedExpert
+from swarm.model.experts import CopyPort, ExpertPort, LocalExperts, SharedExpert
 from swarm.model.memory import num_bytes
 from swarm.model.moe import MoE
 from swarm.model.norm import NORMS, Norm
@@ -58,6 +59,9 @@ class Block:
     moe: MoE
     eps: float
     norm: Norm
+    attention_alone: AttentionAlone | None = None
+    """Both where a row that is alone has calls of its own."""
+    experts_alone: ExpertsAlone | None = None
 
     @classmethod
     def of(
@@ -80,14 +84,37 @@ class Block:
         router = Router(core.router, config.top_k, config.experts.norm, core.router_bias) if core.router is not None else None
         counted = counts if counts is not None and routed else []
         moe = MoE(index, router, ports if routed else {}, counted, copies or {} if routed else {}, core.shared)
+        attention, norm, eps = _attention(config, index, core), NORMS[config.norm], config.norm_eps
+        alone = AttentionAlone.of(attention, norm, core.attention_norm, eps)
         return cls(
-            index, core.attention_norm, _attention(config, index, core), core.ffn_norm, moe, config.norm_eps, NORMS[config.norm]
+            index, core.attention_norm, attention, core.ffn_norm, moe, eps, norm, alone, _experts(moe, norm, core.ffn_norm, eps)
         )
 
     def forward(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
         """`h` [R, H] to [R, H]; the rows' keys and values are in the cache afterwards."""
-        h = h + self.attention.forward(self.norm(h, self.attention_norm, self.eps), rows, angles, cache)
+        return self._with_experts(self._with_attention(h, rows, angles, cache))
+
+    def _with_attention(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
+        place = cache.place(self.index, rows) if self.attention_alone and self.attention_alone.takes(h) else None
+        if self.attention_alone and place:
+            return self.attention_alone.forward(h, place, angles)
+        return h + self.attention.forward(self.norm(h, self.attention_norm, self.eps), rows, angles, cache)
+
+    def _with_experts(self, h: Tensor) -> Tensor:
+        if self.experts_alone and self.experts_alone.takes(h):
+            return self.moe.add_to(h, self.experts_alone)
         return h + self.moe.forward(self.norm(h, self.ffn_norm, self.eps))
+
+
+def _experts(moe: MoE, norm: Norm, weight: Tensor, eps: float) -> ExpertsAlone | None:
+    if not moe.ports:
+        dense = {0: moe.shared.weights} if moe.shared and moe.shared.gate is None else {}
+        found = ExpertsAlone.of(None, norm, weight, eps, dense)
+        return found if found and found.here else None
+    if moe.on_card or moe.shared:
+        return None
+    local = {e: p.weights[moe.block, e] for e, p in moe.ports.items() if isinstance(p, LocalExperts)}
+    return ExpertsAlone.of(moe.router, norm, weight, eps, local)
 
 
 def _attention(config: ModelConfig, index: int, core: BlockCore) -> Attention:

@@ -27,6 +27,7 @@ from swarm.model.kernels.lanes import Lanes
 from swarm.model.kernels.port import Kernels
 from swarm.model.kv import Kept, Numbers
 from swarm.model.memory import num_bytes
+from swarm.model.native.halves import Place
 from swarm.model.prefixes import Found, Known
 from swarm.model.rows import Rows, Segment
 from swarm.model.shared_pages import SharedPages
@@ -256,6 +257,17 @@ class PagedCache:
             source = segment.start - segment.position
             pool.write(laid.pages[page] * self.page_positions + row, x[source + at : source + end])
             at = end
+
+    def place(self, block: int, rows: Rows) -> Place | None:
+        """Where the only row's key and value are to be written, which is noted, and all before them lie.
+
+        None, and nothing noted, where they are not kept as numbers, or kernels write them.
+        """
+        pool, segment = self._pools[block], rows.segments[0] if rows.segments else None
+        if rows.lanes is not None or segment is None or not isinstance(pool.keys, Numbers) or not isinstance(pool.values, Numbers):
+            return None
+        self.note(block, rows)
+        return Place(segment.position, self._holdings[segment.session].laid.index, pool.keys.data, pool.values.data)
 
     def attend(self, block: int, rows: Rows, q: Tensor, window: int = 0, sinks: Tensor | None = None) -> Tensor:
         """Attention of queries `q` [R, NH, D], each over its own Session's positions up to its own; [R, NH, D].

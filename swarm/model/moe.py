@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from swarm.model.alone import ExpertsAlone
 from swarm.model.experts import CopyPort, ExpertPort, LocalExperts, SharedExpert
 from swarm.model.kernels.chosen import ChosenExperts
 from swarm.model.kernels.port import FEW_ROWS
@@ -76,7 +77,25 @@ class MoE:
             return self._alone(x)
         if self._near is not None and self.picks is not None and x.shape[0] <= FEW_ROWS:
             return self._without_asking(x, self.router, self._near, self.picks)
-        shares = self.router.route(x)
+        return self._through_ports(x, self.router.route(x))
+
+    def add_to(self, h: Tensor, alone: ExpertsAlone) -> Tensor:
+        """`h` [1, H] and what `forward` makes of its norm: [1, H]."""
+        chosen = alone.route(h)
+        experts: list[int] = list(chosen.experts)
+        if not self.ports:
+            return alone.forward(h, chosen)
+        if all(e in alone.here for e in experts) and not any(self.copies[e].willing() for e in experts if e in self.copies):
+            for expert in experts:
+                self.counts[expert] += 1
+            return alone.forward(h, chosen)
+        if self.router is None:
+            return h + self._alone(chosen.x)
+        first = torch.zeros(1, dtype=torch.int64)
+        shares = {e: Share(first, torch.tensor([[w]])) for e, w in zip(experts, chosen.weights, strict=True)}
+        return h + self._through_ports(chosen.x, shares)
+
+    def _through_ports(self, x: Tensor, shares: Mapping[int, Share]) -> Tensor:
         places = self._placed(shares)
         waits = []
         for number, port in enumerate(self._ports):

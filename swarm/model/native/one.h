@@ -1,5 +1,6 @@
 /* One row times a matrix of bf16, or of 8 bits with a scale an output, which is read once and at the memory's pace. Included once for each kind
-   of CPU, whose name `OF` puts behind a function's; `NUMBERS` and what is done to them are that kind's vectors, of `WIDTH` lanes.
+   of CPU, whose name `OF` puts behind a function's; `NUMBERS` and what is done to them are that kind's vectors, of `WIDTH` lanes (heads.h has them
+   forgotten).
 
    Four outputs at a time, while what is next of them is fetched.
 
@@ -67,13 +68,3 @@ static void OF(one_part)(const void *task, int64_t part)
 }
 
 #undef INLINE
-#undef NUMBERS
-#undef WIDTH
-#undef NOTHING
-#undef EVEN
-#undef ODD
-#undef WIDENED_BF16
-#undef WIDENED_BYTES
-#undef JOINED
-#undef ADDED
-#undef SUMMED

@@ -74,9 +74,13 @@ class OneRow:
         assert x.is_contiguous() and x.shape == (1, inputs) and x.dtype is torch.bfloat16 and self.reads(w)
         assert (w.dtype is torch.int8) == (scales is not None)
         assert scales is None or (scales.shape == (outputs,) and scales.dtype is torch.bfloat16 and scales.is_contiguous())
-        part = max(1, PART_BYTES // (inputs * w.element_size() * OUTPUTS)) * OUTPUTS
         where = None if scales is None else scales.data_ptr()
-        return _One((inputs, outputs, part, self.wide), (x.data_ptr(), w.data_ptr(), where, out.data_ptr()))
+        return _One((inputs, outputs, part_of(w), self.wide), (x.data_ptr(), w.data_ptr(), where, out.data_ptr()))
+
+
+def part_of(w: Tensor) -> int:
+    """Outputs of a matrix [N, K] that one thread takes at a time."""
+    return max(1, PART_BYTES // (w.shape[1] * w.element_size() * OUTPUTS)) * OUTPUTS
 
 
 @lru_cache

@@ -97,7 +97,7 @@ struct dots {
     uint16_t *out;         /* bf16 [n, N] */
 };
 
-enum { AT_ONCE = 4 };
+enum { AT_ONCE = 4, SPAN = LANES };
 
 struct one {
     int64_t inputs, outputs, part, wide;
@@ -105,6 +105,48 @@ struct one {
     const void *w;          /* bf16 or int8 [N, K] */
     const uint16_t *scales; /* bf16 [N]; null: `w` is of bf16 */
     uint16_t *out;          /* bf16 [N] */
+};
+
+/* A matrix as one row meets it; in 4 bits where it has groups. */
+struct matrix {
+    int64_t inputs, outputs, group, part; /* outputs that one thread takes at a time */
+    const void *codes;
+    const uint16_t *lines;
+};
+
+struct attention {
+    int64_t heads, kv_heads, head_dim, window; /* positions that are seen, 0: all */
+    float eps, scale;
+    const uint16_t *norm; /* bf16 [H] */
+    struct matrix wqkv, wo;
+};
+
+struct attending {
+    const struct attention *of;
+    const uint16_t *qkv; /* bf16 [(NH + 2 KV) D] */
+    uint16_t *out;       /* bf16 [NH D] */
+    int64_t position, page;
+    const float *cos, *sin;  /* [D]; the first half of the sines negated */
+    const int64_t *pages;    /* of the Session */
+    uint16_t *keys, *values; /* bf16 [all pages, page, KV, D] */
+};
+
+struct experts {
+    int64_t hidden, count, top_k, over_chosen, part;
+    float eps;
+    const uint16_t *norm, *router; /* bf16 [H], [E, H]; null: there is one expert */
+    const struct matrix *w13, *w2; /* [E] each */
+};
+
+struct choosing {
+    const struct one *of;
+    int64_t part;
+    float *logits;
+};
+
+struct team {
+    int64_t threads, wide;
+    parallel run;
 };
 
 #pragma GCC push_options
@@ -131,6 +173,7 @@ static inline float summed_avx2(__m256 of)
 #define ADDED _mm256_add_ps
 #define SUMMED summed_avx2
 #include "one.h"
+#include "heads.h"
 #undef OF
 #pragma GCC pop_options
 
@@ -152,6 +195,7 @@ static inline float summed_avx2(__m256 of)
 #define ADDED _mm512_add_ps
 #define SUMMED _mm512_reduce_add_ps
 #include "one.h"
+#include "heads.h"
 #undef OF
 #pragma GCC pop_options
 
@@ -207,6 +251,8 @@ void swarm_expert(const struct dots *first, const struct dots *second, int64_t t
     (first->wide ? gated_avx512 : gated_avx2)(first->out, first->rows, first->outputs / 2, (uint16_t *)second->x);
     swarm_dots(second, threads, run);
 }
+
+#include "row.h"
 #endif
 
 #if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__) && defined(__linux__)
@@ -216,6 +262,10 @@ void swarm_expert(const struct dots *first, const struct dots *second, int64_t t
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512bf16,amx-tile,amx-bf16")
 #include "amx.h"
+#ifndef FETCH
+#define FETCH _MM_HINT_T1
+#endif
+#include "many.h"
 #pragma GCC pop_options
 
 enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* Linux: Documentation/arch/x86/xstate.rst */
@@ -244,6 +294,24 @@ void swarm_product(const struct task *tasks, int64_t count, parallel run)
 void swarm_bytes_product(const struct bytes_task *tasks, int64_t count, parallel run)
 {
     share_out(one_bytes_product, tasks, count, count, run);
+}
+
+static void many_shared_out(const struct many *t, int64_t threads, parallel run)
+{
+    share_out(many_part, t, (t->outputs / (2 * TILE) + t->part - 1) / t->part, threads, run);
+}
+
+void swarm_many(const struct many *t, int64_t threads, parallel run)
+{
+    many_begun(t);
+    many_shared_out(t, threads, run);
+}
+
+/* See `swarm_expert`. */
+void swarm_many_expert(const struct many *first, const struct many *second, int64_t threads, parallel run)
+{
+    swarm_many(first, threads, run);
+    many_shared_out(second, threads, run);
 }
 #endif
 

@@ -1,0 +1,141 @@
+"""One row of bf16 through the halves of a Block, a call each, where a C compiler was there at installation (`row.h`).
+
+H: hidden   D: head_dim   KV: key-value heads   E: experts   K: experts a row
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from swarm.model.native.compiled import compiled
+from swarm.model.native.one_row import one_row
+from swarm.model.native.team import parallel, shared
+
+MULTIPLE = 32
+"""What hidden and head_dim have to be a multiple of."""
+TOGETHER = 4
+"""Of how many experts logits are computed at once: all of them are a multiple of it."""
+ROUTER_BYTES = 1 << 16
+"""About so much of a router is read by one thread at a time."""
+_POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
+
+
+class Matrix(ctypes.Structure):
+    """A matrix [N, K] as one row meets it: where its numbers or codes are."""
+
+    _fields_ = [("sizes", _NUMBER * 4), ("pointers", _POINTER * 2)]
+
+
+class AttentionHalf(ctypes.Structure):
+    """A norm and attention."""
+
+    _fields_ = [
+        ("sizes", _NUMBER * 4),
+        ("eps", ctypes.c_float),
+        ("scale", ctypes.c_float),
+        ("norm", _POINTER),
+        ("wqkv", Matrix),
+        ("wo", Matrix),
+    ]
+
+
+class ExpertsHalf(ctypes.Structure):
+    """A norm, a router, and the experts."""
+
+    _fields_ = [("sizes", _NUMBER * 5), ("eps", ctypes.c_float), ("pointers", _POINTER * 4)]
+
+
+class _Team(ctypes.Structure):
+    _fields_ = [("sizes", _NUMBER * 2), ("run", _POINTER)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row is: its position, and the pages of its Session [pages] int64 in the pool of a Block."""
+
+    position: int
+    pages: Tensor
+    keys: Tensor  # bf16 [all pages, page positions, KV, D]
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a row's router chose, ascending, and the row `x` [1, H] that the experts meet."""
+
+    x: Tensor
+    experts: ctypes.Array[ctypes.c_int64]
+    weights: ctypes.Array[ctypes.c_float]
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The calls, by as many threads as torch has."""
+
+    functions: ctypes.CDLL
+    wide: bool
+    """Whether by AVX-512 in place of AVX2."""
+    parallel: int | None
+
+    def takes(self, h: Tensor) -> bool:
+        """Whether rows `h` [R, H] are to go through here."""
+        return h.shape[0] == 1 and h.dtype is torch.bfloat16 and h.device.type == "cpu" and h.is_contiguous() and shared()
+
+    def attention(self, half: AttentionHalf, h: Tensor, place: Place, cos: Tensor, sin: Tensor) -> Tensor:
+        """`h` [1, H] and what attention adds to it: [1, H]. Its key and value are in their page afterwards.
+
+        Args:
+            cos, sin: fp32 [D], contiguous, of `swarm.model.rope`.
+        """
+        out = torch.empty_like(h)
+        angles, pages = (cos.data_ptr(), sin.data_ptr()), place.pages.data_ptr()
+        where = place.position, place.keys.shape[1], *angles, pages, place.keys.data_ptr(), place.values.data_ptr()
+        self.functions.swarm_attention(ctypes.byref(half), h.data_ptr(), out.data_ptr(), *where, self._team())
+        return out
+
+    def route(self, half: ExpertsHalf, h: Tensor, width: int) -> Chosen:
+        """The norm of `h` [1, H], and the `width` experts that it goes to."""
+        chosen = Chosen(torch.empty_like(h), (ctypes.c_int64 * width)(), (ctypes.c_float * width)())
+        out = chosen.x.data_ptr(), chosen.experts, chosen.weights
+        self.functions.swarm_route(ctypes.byref(half), h.data_ptr(), *out, self._team())
+        return chosen
+
+    def experts(self, half: ExpertsHalf, h: Tensor, chosen: Chosen) -> Tensor:
+        """`h` [1, H] and the weighted sum of what its experts put out, added up in fp32 in their order: [1, H]."""
+        out = torch.empty_like(h)
+        of = chosen.x.data_ptr(), chosen.experts, chosen.weights
+        self.functions.swarm_experts(ctypes.byref(half), h.data_ptr(), *of, out.data_ptr(), self._team())
+        return out
+
+    def _team(self) -> _Team:
+        return _team(torch.get_num_threads(), self.wide, self.parallel)
+
+
+@lru_cache
+def _team(threads: int, wide: bool, run: int | None) -> _Team:
+    return _Team((threads, wide), run)
+
+
+def array_of(matrices: Sequence[Matrix]) -> ctypes.Array[Matrix]:
+    """Side by side, as `ExpertsHalf` points at them."""
+    return (Matrix * len(matrices))(*matrices)
+
+
+@lru_cache
+def halves() -> Halves | None:
+    """What this CPU has; None where it has not, or nothing was compiled."""
+    quick, one = compiled(), one_row()
+    if quick is None or one is None:
+        return None
+    functions, team = quick.functions, ctypes.POINTER(_Team)
+    functions.swarm_attention.argtypes = [_POINTER] * 3 + [_NUMBER] * 2 + [_POINTER] * 5 + [team]
+    functions.swarm_route.argtypes = [_POINTER] * 5 + [team]
+    functions.swarm_experts.argtypes = [_POINTER] * 6 + [team]
+    functions.swarm_attention.restype = functions.swarm_route.restype = functions.swarm_experts.restype = None
+    return Halves(functions, one.wide, parallel())

@@ -1,0 +1,202 @@
+/* What a Block does to one row of bf16 between its products: norms, attention over pages, the choice of experts. Included once for each kind of
+   CPU, behind dots.h and one.h, whose vectors it uses. Everything is fp32 inside, and rounded once.
+
+   H: hidden, a multiple of 32   D: head_dim, a multiple of 32   KV: key-value heads   G: heads a key-value head   E: experts, a multiple of 4 */
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void OF(read_lanes)(const uint16_t *from, floats *to)
+{
+    shorts some;
+    memcpy(&some, from, sizeof some);
+    *to = (floats)(__builtin_convertvector(some, words) << 16);
+}
+
+INLINE void OF(write_lanes)(const floats *from, uint16_t *to)
+{
+    const words bits = (words)*from;
+    const shorts rounded = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, shorts);
+    memcpy(to, &rounded, sizeof rounded);
+}
+
+INLINE float OF(added_up)(const floats *of)
+{
+    float total = 0;
+    for (int i = 0; i < LANES; i++)
+        total += (*of)[i];
+    return total;
+}
+
+/* e to the power of what is at most 0; what is no number stays none. */
+INLINE void OF(raised_below)(floats *x)
+{
+    const floats least = (floats){0} - 87;
+    const integers below = *x < least;
+    *x = (floats)(((integers)least & below) | ((integers)*x & ~below));
+    OF(raised)(x);
+}
+
+INLINE float OF(raised_alone)(float x)
+{
+    floats all = (floats){0} + x;
+    OF(raised_below)(&all);
+    return all[0];
+}
+
+/* `x` [H] over its root mean square, times `weight` [H]. */
+static void OF(normed)(const uint16_t *x, const uint16_t *weight, int64_t hidden, float eps, uint16_t *out)
+{
+    floats squares = {0}, number, factor;
+    for (int64_t k = 0; k < hidden; k += LANES) {
+        OF(read_lanes)(x + k, &number);
+        squares += number * number;
+    }
+    const float root = _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(OF(added_up)(&squares) / hidden + eps)));
+    for (int64_t k = 0; k < hidden; k += LANES) {
+        OF(read_lanes)(x + k, &number);
+        OF(read_lanes)(weight + k, &factor);
+        number = number * (1 / root) * factor;
+        OF(write_lanes)(&number, out + k);
+    }
+}
+
+/* A head [D] turned by its position's angles, halves against each other. */
+INLINE void OF(rotated)(const uint16_t *x, const struct attending *a, uint16_t *out)
+{
+    const int64_t d = a->of->head_dim;
+    for (int64_t k = 0; k < d; k += LANES) {
+        floats here, other, cos, sin;
+        OF(read_lanes)(x + k, &here);
+        OF(read_lanes)(x + (k < d / 2 ? k + d / 2 : k - d / 2), &other);
+        memcpy(&cos, a->cos + k, sizeof cos);
+        memcpy(&sin, a->sin + k, sizeof sin);
+        here = here * cos + other * sin;
+        OF(write_lanes)(&here, out + k);
+    }
+}
+
+/* Softmax of a head's scores so far: what the sums of before count from now on, and what `count` positions more do. */
+INLINE float OF(weighed)(float scores[SPAN], int64_t count, float *most, float *sum)
+{
+    float highest = *most;
+    for (int64_t j = 0; j < count; j++)
+        highest = scores[j] > highest ? scores[j] : highest;
+    const float before = highest == *most ? 1 : OF(raised_alone)(*most - highest);
+    floats power;
+    memcpy(&power, scores, sizeof power);
+    power -= highest;
+    OF(raised_below)(&power);
+    for (int64_t j = 0; j < SPAN; j++)
+        scores[j] = j < count ? power[j] : 0;
+    memcpy(&power, scores, sizeof power);
+    *most = highest, *sum = *sum * before + OF(added_up)(&power);
+    return before;
+}
+
+/* One key-value head: its key and value are put into their page, and its heads attend to all positions up to this one. */
+static void OF(attended)(const void *attending, int64_t g)
+{
+    const struct attending *const a = attending;
+    const struct attention *const t = a->of;
+    const int64_t d = t->head_dim, group = t->heads / t->kv_heads, line = t->kv_heads * d;
+    uint16_t rotated[d];
+    float q[group][d] __attribute__((aligned(64))), totals[group][d] __attribute__((aligned(64)));
+    float keys[SPAN][d] __attribute__((aligned(64))), values[SPAN][d] __attribute__((aligned(64)));
+    float most[group], sums[group];
+    const int64_t here = (a->pages[a->position / a->page] * a->page + a->position % a->page) * line + g * d;
+    OF(rotated)(a->qkv + (t->heads + g) * d, a, a->keys + here);
+    memcpy(a->values + here, a->qkv + (t->heads + t->kv_heads + g) * d, d * sizeof *a->values);
+    for (int64_t r = 0; r < group; r++) {
+        OF(rotated)(a->qkv + (g * group + r) * d, a, rotated);
+        most[r] = -1e30f, sums[r] = 0;
+        for (int64_t k = 0; k < d; k += WIDTH) {
+            *(NUMBERS *)(q[r] + k) = WIDENED_BF16(rotated + k) * (NOTHING + t->scale);
+            *(NUMBERS *)(totals[r] + k) = NOTHING;
+        }
+    }
+    for (int64_t at = t->window && a->position >= t->window ? a->position - t->window + 1 : 0; at <= a->position; at += SPAN) {
+        const int64_t left = a->position + 1 - at, count = left < SPAN ? left : SPAN;
+        int64_t page = at / a->page, inside = at % a->page;
+        for (int64_t j = 0; j < SPAN; j++) {
+            const int64_t slot = (a->pages[page] * a->page + inside) * line + g * d;
+            for (int64_t k = 0; k < d; k += WIDTH) {
+                *(NUMBERS *)(keys[j] + k) = WIDENED_BF16(a->keys + slot + k);
+                *(NUMBERS *)(values[j] + k) = WIDENED_BF16(a->values + slot + k);
+            }
+            if (j + 1 < count && ++inside == a->page)
+                page++, inside = 0;
+        }
+        for (int64_t r = 0; r < group; r++) {
+            float scores[SPAN] __attribute__((aligned(64)));
+            for (int64_t j = 0; j < SPAN; j++) {
+                NUMBERS sum = NOTHING;
+                for (int64_t k = 0; k < d; k += WIDTH)
+                    sum = JOINED(*(NUMBERS *)(q[r] + k), *(NUMBERS *)(keys[j] + k), sum);
+                scores[j] = SUMMED(sum);
+            }
+            const float before = OF(weighed)(scores, count, most + r, sums + r);
+            for (int64_t k = 0; k < d; k += WIDTH) {
+                NUMBERS total = *(NUMBERS *)(totals[r] + k) * (NOTHING + before);
+                for (int64_t j = 0; j < SPAN; j++)
+                    total = JOINED(NOTHING + scores[j], *(NUMBERS *)(values[j] + k), total);
+                *(NUMBERS *)(totals[r] + k) = total;
+            }
+        }
+    }
+    for (int64_t r = 0; r < group; r++)
+        for (int64_t k = 0; k < d; k += LANES) {
+            floats mean;
+            memcpy(&mean, totals[r] + k, sizeof mean);
+            mean /= sums[r];
+            OF(write_lanes)(&mean, a->out + (g * group + r) * d + k);
+        }
+}
+
+/* Logits of some experts, not rounded. */
+static void OF(scored)(const void *choosing, int64_t part)
+{
+    const struct choosing *const c = choosing;
+    for (int64_t e = part * c->part; e < (part + 1) * c->part && e < c->of->outputs; e += AT_ONCE)
+        OF(four_of_bf16)(c->of, e, c->logits + e);
+}
+
+/* The softmax of `count` logits, but for what they are all divided by: that is answered. */
+static float OF(softmax)(float *logits, int64_t count)
+{
+    float most = logits[0], total = 0;
+    for (int64_t e = 1; e < count; e++)
+        most = logits[e] > most ? logits[e] : most;
+    for (int64_t e = 0; e < count; e++)
+        total += logits[e] = OF(raised_alone)(logits[e] - most);
+    return total;
+}
+
+/* `h` [H] and the weighted outputs [K, H] of its experts in their order, added up in fp32: [H]. */
+static void OF(mixed)(const uint16_t *h, const uint16_t *outputs, const float *weights, int64_t count, int64_t hidden, uint16_t *out)
+{
+    for (int64_t k = 0; k < hidden; k += LANES) {
+        floats total = {0}, some;
+        for (int64_t i = 0; i < count; i++) {
+            OF(read_lanes)(outputs + i * hidden + k, &some);
+            total = i ? total + some * weights[i] : some * weights[i];
+        }
+        uint16_t rounded[LANES];
+        OF(write_lanes)(&total, rounded);
+        OF(read_lanes)(rounded, &total);
+        OF(read_lanes)(h + k, &some);
+        total += some;
+        OF(write_lanes)(&total, out + k);
+    }
+}
+
+#undef INLINE
+#undef NUMBERS
+#undef WIDTH
+#undef NOTHING
+#undef EVEN
+#undef ODD
+#undef WIDENED_BF16
+#undef WIDENED_BYTES
+#undef JOINED
+#undef ADDED
+#undef SUMMED

@@ -1,0 +1,111 @@
+/* One row of bf16 through the halves of a Block, each in a call: a norm, products (dots.h, one.h), and what is between them (heads.h).
+
+   A part of a Block is computed by the same functions whether it is alone or between others, so that an expert answers the same bits wherever
+   it is. */
+
+/* One matrix and what it is multiplied with. */
+struct factor {
+    const struct matrix *w;
+    const uint16_t *x; /* [K] */
+    uint16_t *out;     /* [N] */
+};
+
+struct factors {
+    const struct factor *each;
+    const struct whole *whole; /* of each, in 4 bits */
+    int64_t wide, parts;       /* of each */
+};
+
+static void part_of_factor(const void *factors, int64_t part)
+{
+    const struct factors *const all = factors;
+    const int64_t i = part / all->parts;
+    const struct factor *const f = all->each + i;
+    const struct matrix *const w = f->w;
+    if (w->group) {
+        const struct dots t = {1, w->inputs, w->outputs, w->group, w->part, all->wide, f->x, w->codes, w->lines, f->out};
+        (all->wide && w->part == MOST_ROWS ? dots_of_block_avx512 : dots_of_block_avx2)(&t, all->whole + i, part % all->parts);
+    } else {
+        const struct one t = {w->inputs, w->outputs, w->part, all->wide, f->x, w->codes, w->lines, f->out};
+        (all->wide ? one_part_avx512 : one_part_avx2)(&t, part % all->parts);
+    }
+}
+
+/* Products with matrices that are alike, shared out together. */
+static void multiply(const struct factor *each, int64_t count, const struct team *team)
+{
+    const struct matrix *const w = each->w;
+    const int64_t inputs = w->group ? w->inputs : 1, groups = w->group ? w->inputs / w->group : 1;
+    int8_t high[count][inputs], low[count][inputs];
+    float scales[count][groups], sums[count][groups];
+    struct whole whole[count];
+    for (int64_t i = 0; w->group && i < count; i++) {
+        const struct dots t = {.rows = 1, .inputs = inputs, .group = w->group, .x = each[i].x};
+        whole[i] = i && each[i].x == each->x ? whole[0] : (struct whole){high[i], low[i], scales[i], sums[i]};
+        if (!i || each[i].x != each->x)
+            (team->wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2)(&t, whole + i);
+    }
+    const struct factors all = {each, whole, team->wide, (w->outputs + w->part - 1) / w->part};
+    share_out(part_of_factor, &all, count * all.parts, team->threads, team->run);
+}
+
+/* `h` [H] and what attention adds to it: [H]. Its key and value are in their page afterwards. */
+void swarm_attention(const struct attention *t, const uint16_t *h, uint16_t *out, int64_t position, int64_t page, const float *cos,
+                     const float *sin, const int64_t *pages, uint16_t *keys, uint16_t *values, const struct team *team)
+{
+    const int64_t hidden = t->wqkv.inputs;
+    uint16_t x[hidden], qkv[t->wqkv.outputs], seen[t->wo.inputs], added[hidden];
+    const struct attending a = {t, qkv, seen, position, page, cos, sin, pages, keys, values};
+    const struct factor first = {&t->wqkv, x, qkv}, second = {&t->wo, seen, added};
+    const float whole = 1;
+    (team->wide ? normed_avx512 : normed_avx2)(h, t->norm, hidden, t->eps, x);
+    multiply(&first, 1, team);
+    share_out(team->wide ? attended_avx512 : attended_avx2, &a, t->kv_heads, team->threads, team->run);
+    multiply(&second, 1, team);
+    (team->wide ? mixed_avx512 : mixed_avx2)(h, added, &whole, 1, hidden, out);
+}
+
+/* The norm of `h` [H] to `x` [H], and which experts that goes to, ascending, with their weights. */
+void swarm_route(const struct experts *t, const uint16_t *h, uint16_t *x, int64_t *chosen, float *weights, const struct team *team)
+{
+    float logits[t->count + 1];
+    const struct one scores = {.inputs = t->hidden, .outputs = t->count, .x = x, .w = t->router};
+    const struct choosing c = {&scores, t->part, logits};
+    (team->wide ? normed_avx512 : normed_avx2)(h, t->norm, t->hidden, t->eps, x);
+    if (!t->router) { /* one expert, for all rows */
+        chosen[0] = 0, weights[0] = 1;
+        return;
+    }
+    share_out(team->wide ? scored_avx512 : scored_avx2, &c, (t->count + t->part - 1) / t->part, team->threads, team->run);
+    float total = (team->wide ? softmax_avx512 : softmax_avx2)(logits, t->count), best = 0;
+    char taken[t->count + 1];
+    memset(taken, 0, sizeof taken);
+    for (int64_t i = 0; i < t->top_k; i++) {
+        int64_t first = 0;
+        while (taken[first])
+            first++;
+        for (int64_t e = first + 1; e < t->count; e++)
+            first = !taken[e] && logits[e] > logits[first] ? e : first;
+        taken[first] = 1, best += logits[first];
+    }
+    for (int64_t e = 0, i = 0; e < t->count; e++)
+        if (taken[e])
+            chosen[i] = e, weights[i++] = logits[e] / (t->over_chosen ? best : total);
+}
+
+/* `h` [H] and the weighted sum of what some of the experts make of `x` [H], in their order: [H]. */
+void swarm_experts(const struct experts *t, const uint16_t *h, const uint16_t *x, const int64_t *chosen, const float *weights,
+                   uint16_t *out, const struct team *team)
+{
+    const int64_t hidden = t->hidden, ffn = t->w2[chosen[0]].inputs, count = t->top_k;
+    uint16_t both[count][2 * ffn], gated[count][ffn], outputs[count][hidden];
+    struct factor first[count], second[count];
+    for (int64_t i = 0; i < count; i++) {
+        first[i] = (struct factor){t->w13 + chosen[i], x, both[i]};
+        second[i] = (struct factor){t->w2 + chosen[i], gated[i], outputs[i]};
+    }
+    multiply(first, count, team);
+    (team->wide ? gated_avx512 : gated_avx2)(both[0], count, ffn, gated[0]);
+    multiply(second, count, team);
+    (team->wide ? mixed_avx512 : mixed_avx2)(h, outputs[0], weights, count, hidden, out);
+}
