@@ -1,4 +1,4 @@
-"""A SwiGLU expert in one call, for few rows on a CPU: what is between its products finds the caches full of weights.
+"""A SwiGLU expert in one call on a CPU: what is between its products finds the caches full of weights.
 
 n: rows   H: hidden   F: ffn
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from swarm.model.native.many_rows import many_rows
 from swarm.model.native.one_row import one_row
 from swarm.model.quant.dots import dots
 from swarm.model.quant.int4 import Int4Matrix
@@ -25,7 +26,7 @@ def swiglu(x: Tensor, w13: object, w2: object) -> Tensor | None:
     if isinstance(w13, Int8Matrix) and isinstance(w2, Int8Matrix):
         whole = w13.columns == w13.q.shape[1] and w2.columns == w2.q.shape[1]
         return _one_row(x, (w13.q, w13.scale), (w2.q, w2.scale)) if whole else None
-    return _one_row(x, (w13, None), (w2, None)) if isinstance(w13, Tensor) and isinstance(w2, Tensor) else None
+    return _in_bf16(x, w13, w2) if isinstance(w13, Tensor) and isinstance(w2, Tensor) else None
 
 
 def _in_4_bits(x: Tensor, w13: Int4Matrix, w2: Int4Matrix) -> Tensor | None:
@@ -35,6 +36,13 @@ def _in_4_bits(x: Tensor, w13: Int4Matrix, w2: Int4Matrix) -> Tensor | None:
     if any(w.packed.shape != (w.rows, w.columns // 2) for w in (w13, w2)):  # something was added to its shape
         return None
     return few.expert(x, (w13.packed, w13.scales), (w2.packed, w2.scales))
+
+
+def _in_bf16(x: Tensor, w13: Tensor, w2: Tensor) -> Tensor | None:
+    many = many_rows()
+    if many and many.takes(x, w13) and many.reads(w2):
+        return many.expert(x, w13, w2)
+    return _one_row(x, (w13, None), (w2, None))
 
 
 def _one_row(x: Tensor, first: tuple[Tensor, Tensor | None], second: tuple[Tensor, Tensor | None]) -> Tensor | None:

@@ -139,7 +139,7 @@ INLINE void multiplied(const struct task *t, int64_t g, const uint16_t *tiles, c
 INLINE void configured(int rows)
 {
     struct shapes shapes = {.palette = 1};
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 8; i++) {
         shapes.row_bytes[i] = 4 * TILE;
         shapes.rows[i] = i < 5 ? rows : TILE; /* what is summed and what comes first have a row each */
     }
