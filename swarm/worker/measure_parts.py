@@ -166,7 +166,7 @@ class Blank:
 RECORDED = 8
 """Blocks in one launch: what a launch itself takes counts little beside them."""
 SMALL = ModelConfig(
-    architecture="MixtralForCausalLM", hidden=64, ffn=64, num_blocks=1, num_heads=4, num_kv_heads=2, head_dim=16, num_experts=8,
+    architecture="MixtralForCausalLM", hidden=64, ffn=64, num_blocks=1, num_heads=2, num_kv_heads=1, head_dim=32, num_experts=8,
     top_k=2, vocab=64, max_positions=64, norm_eps=1e-5, rope_theta=1e6, tied_head=False, dtype="fp32", bos_id=1, eos_ids=(2,),
 )  # fmt: skip
 
