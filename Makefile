@@ -58,7 +58,7 @@ CHAOS ?= .chaos
 MINUTES ?= 100000
 BREAK := PYTHONPATH=tests:tests/ray $(BIN)/python tests/chaos
 
-# A dozen or two, and a short soak, as a test.
+# The thirty faults of `make test`, and a short soak.
 .PHONY: chaos-short
 chaos-short: .venv/ready
 	@$(BIN)/python -m pytest -m chaos

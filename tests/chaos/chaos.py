@@ -26,7 +26,7 @@ from network import own_network
 from plain_swarm import PlainSwarm
 from ray_swarm import RaySwarm
 from results import Result, add, read, table
-from rounds import LEASE_S, POLL_S, RECOVER_S, Hung, Round
+from rounds import LEASE_S, RECOVER_S, Hung, Round
 from schedule import LONGEST_S, RUN, Blow, blow
 from shapes import NEEDS_ROOT, SHAPES, Shape
 
@@ -35,6 +35,8 @@ from swarm.client.client import open_client
 from swarm.client.plan_source import SwarmPlan
 
 CHATS = 3
+STILL_S = 0.5
+"""No process comes or goes between two looks so far apart."""
 
 
 @asynccontextmanager
@@ -83,7 +85,7 @@ async def _complete(swarm: Swarm) -> Snapshot:
             if warm and seen.processes.keys() == before.processes.keys():
                 return seen
             before = seen
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(STILL_S)
 
 
 async def run(blows: Sequence[Blow], folder: Path, until: float) -> None:

@@ -47,17 +47,19 @@ class Chats:
 
     def __init__(self, clients: Sequence[Client], asked: Sequence[Question], count: int, seed: int) -> None:
         self._clients, self._asked = clients, asked
-        self._going = asyncio.Event()
+        self._going = [asyncio.Event() for _ in range(count)]
         self._told: list[list[Told]] = [[] for _ in range(count)]
         self._quiet = [asyncio.Event() for _ in range(count)]
         self._tasks = [asyncio.create_task(self._chat(number, Random(f"{seed}:{number}"))) for number in range(count)]
 
     def go(self) -> None:
-        self._going.set()
+        for going in self._going:
+            going.set()
 
     async def rest(self) -> None:
         """Until all answers under way are complete, and all Sessions given back."""
-        self._going.clear()
+        for going in self._going:
+            going.clear()
         await asyncio.gather(*(quiet.wait() for quiet in self._quiet))
         self._check()
 
@@ -70,9 +72,12 @@ class Chats:
             await asyncio.sleep(0.002)
 
     async def all_answer_anew(self) -> None:
-        """Until each has begun another answer, and completed it."""
+        """Until each has begun another answer, and completed it; who did rests, so that the others are soon as far."""
         wanted = [len(told) + 1 for told in self._told]
-        while any(len(t) < want or (len(t) == want and not t[-1].over) for t, want in zip(self._told, wanted, strict=True)):
+        while any(going.is_set() for going in self._going):
+            for going, told, want in zip(self._going, self._told, wanted, strict=True):
+                if len(told) > want or (len(told) == want and told[-1].over):
+                    going.clear()
             self._check()
             await asyncio.sleep(0.01)
 
@@ -98,18 +103,18 @@ class Chats:
                 task.result()
 
     async def _chat(self, number: int, chance: Random) -> None:
-        client = self._clients[number % len(self._clients)]
+        client, going = self._clients[number % len(self._clients)], self._going[number]
         while True:
             conversation = client.conversation(speculate=number % 2 == 1)
             for _ in range(IN_A_ROW):
-                if not self._going.is_set():
+                if not going.is_set():
                     break
                 self._quiet[number].clear()
                 await self._ask(conversation, chance.choice(self._asked), self._told[number])
             await conversation.close()
-            if not self._going.is_set():
+            if not going.is_set():
                 self._quiet[number].set()
-            await self._going.wait()
+            await going.wait()
 
     async def _ask(self, conversation: Conversation, question: Question, told: list[Told]) -> None:
         told.append(answer := Told(question, [time.monotonic()]))

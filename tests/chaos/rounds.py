@@ -14,11 +14,11 @@ from schedule import Blow
 
 RECOVER_S = 150.0
 """After which what is not answered counts as lost."""
-SETTLE_S = 50.0
+SETTLE_S = 90.0
 """Longer than the Sessions of a client that is gone are kept (`swarm.worker.callers.ABANDONED_S`), and than LEASE_S."""
 LEASE_S = 25.0
 """Of the Sessions of the chats, for what a Worker that was away when it was given back gives back by itself."""
-POLL_S = 0.25
+POLL_S = 0.1
 ANSWERED = 3
 """Moments that are noted until all answered anew."""
 

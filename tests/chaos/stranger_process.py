@@ -1,6 +1,6 @@
 """A client that opens many Sessions at once, as fast as it can, and asks a little in each: SIGTERM: it gives them back and ends.
 
-python stranger_process.py ADDRESS COUNT < key        prints `asks` once all were begun
+python stranger_process.py ADDRESS COUNT LEASE_S < key        prints `asks` once all were begun
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 
 from questions import GREEDY
 
+from swarm.client import room
 from swarm.client.client import Client, open_client
 from swarm.client.plan_source import SwarmPlan
 from swarm.errors import SwarmError
@@ -31,7 +32,8 @@ async def ask(client: Client) -> None:
         await conversation.close()
 
 
-async def main(address: str, count: int, key: str) -> None:
+async def main(address: str, count: int, lease_s: float, key: str) -> None:
+    room.LEASE_S = lease_s
     credentials = Credentials(key, "a stranger")
     async with open_client(SwarmPlan(address, credentials), credentials) as client:
         asking = asyncio.gather(*(ask(client) for _ in range(count)))
@@ -42,4 +44,4 @@ async def main(address: str, count: int, key: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.stdin.readline().strip()))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.stdin.readline().strip()))
