@@ -171,6 +171,7 @@ async def test_a_chunk_goes_with_the_answers_that_are_about_to_come_where_one_mi
 ) -> None:
     monkeypatch.setattr(BesideRows, "rows", lambda *_: PIECE_ROWS)
     monkeypatch.setattr(Around, "outside_s", PATIENCE_S)  # however slow this machine is
+    monkeypatch.setattr("swarm.worker.entry.RECENT_S", PATIENCE_S)
     async with seen(monkeypatch, replace(plan_of([8], sessions=2), in_flight=1)) as (watch, client):
         monkeypatch.setattr(watch.workers["w0"].entry._beside, "plain_s", 2 * PATIENCE_S)
         session, prompt = await client.open(512), pieces(await client.open(512), LONG)
@@ -207,6 +208,7 @@ async def test_answers_whose_micro_batches_take_long_run_beside_a_prompt_too(mon
 
 async def test_an_answer_that_waited_behind_a_long_chunk_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BesideRows, "rows", lambda *_: PIECE_ROWS)
+    monkeypatch.setattr("swarm.worker.entry.RECENT_S", PATIENCE_S)  # however slow this machine is
     async with seen(monkeypatch, replace(plan_of([8], sessions=2), in_flight=1)) as (watch, client):
         session, prompt = await client.open(512), pieces(await client.open(512), LONG)
         await client.ask(step(session, TEXT, 0, 4))
@@ -217,7 +219,7 @@ async def test_an_answer_that_waited_behind_a_long_chunk_still_runs(monkeypatch:
         await client.send(step(session, TEXT, 5, 6))
         entry = watch.workers["w0"].entry
         await until(lambda: entry._queue.answering() == {session}, "the answer's Step does not come")
-        entry.sweep(time.monotonic() + 10 * RECENT_S)  # so long does the chunk take
+        entry.sweep(time.monotonic() + 2 * PATIENCE_S)  # so long does the chunk take
         for count in (4, 5):
             watch.gates[0].release()
             await until(lambda count=count: len(watch.began) == count, "nothing follows")
