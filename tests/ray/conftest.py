@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
+import pytest_asyncio
 from real_swarms import Swarms
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def swarms(tmp_path: Path) -> AsyncIterator[Swarms]:
     found = Swarms(tmp_path)
     yield found

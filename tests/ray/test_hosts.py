@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.hosts,
     pytest.mark.timeout(240),
+    pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2"),
 ]
 MIB = 2**20

@@ -6,26 +6,39 @@ import asyncio
 import json
 import os
 import signal
-import sys
-import tempfile
 import urllib.error
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
+import pytest_asyncio
 from claimed_ports import claimed_range, free_range, range_text
-from real_swarms import ROOT, TOKEN, Process, Swarms, runs, shown_actors, until
+from real_swarms import Process, Swarms, runs, shown_actors, until
 
 from cluster.parts import holding
-from cluster.ports import Ports
-from cluster.ray_node import RayNode, RayNodeSettings
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1 import swarm_pb2_grpc
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def ports() -> range:
+    return claimed_range()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def head(tmp_path_factory: pytest.TempPathFactory, ports: range) -> AsyncIterator[Process]:
+    """One with two Devices, that serves."""
+    swarms = Swarms(tmp_path_factory.mktemp("head"))
+    head = await swarms.start("head", "attic", range_text(ports), 2, 64 * MIB)
+    await head.says("epoch")
+    yield head
+    await swarms.close()
 
 
 async def expect_agents(dashboard: str, names: set[str]) -> None:
@@ -61,18 +74,17 @@ async def test_the_dashboard_is_the_layer_map_before_and_after_a_join_and_a_leav
         await asyncio.to_thread(shown_actors, dashboard, "guess")
 
 
-async def test_after_sigkill_of_the_head_nothing_is_left_running(swarms: Swarms) -> None:
-    head = await swarms.start("head", "attic", free_range(), 2, 64 * MIB)
-    await head.says("epoch")
-    pids = head.tree()
-    assert len(pids) > 10
-    os.kill(head.process.pid, signal.SIGKILL)
-    await until(lambda: not any(map(runs, pids)))
+async def test_every_port_that_the_head_listens_on_is_in_its_range(head: Process, ports: range) -> None:
+    listening = {
+        connection.laddr.port
+        for pid in head.tree()
+        for connection in psutil.Process(pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(listening) > 10 and not [port for port in listening if port not in ports]
 
 
-async def test_a_killed_coordinator_comes_back_and_adopts_the_plan_of_the_last_load_without_a_reload(swarms: Swarms) -> None:
-    head = await swarms.start("head", "attic", free_range(), 2, 64 * MIB)
-    await head.says("epoch")
+async def test_a_killed_coordinator_comes_back_and_adopts_the_plan_of_the_last_load_without_a_reload(head: Process) -> None:
     channel = Credentials("secret").channel(await head.says("address"))
     stub = swarm_pb2_grpc.SwarmServiceStub(channel)
     assert [progress.done async for progress in stub.Load(pb.LoadRequest(model="other"))][-1]
@@ -84,33 +96,11 @@ async def test_a_killed_coordinator_comes_back_and_adopts_the_plan_of_the_last_l
     await channel.close(None)
 
 
-async def test_every_port_that_the_head_listens_on_is_in_its_range(swarms: Swarms) -> None:
-    mine = claimed_range()
-    head = await swarms.start("head", "attic", range_text(mine), 2, 64 * MIB)
-    await head.says("epoch")
-    ports = {
-        connection.laddr.port
-        for pid in head.tree()
-        for connection in psutil.Process(pid).net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert len(ports) > 10 and {port for port in ports if port not in mine} == set()
-
-
-async def test_a_loading_that_is_called_off_ends_on_the_worker_too(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    folder = Path(tempfile.mkdtemp(prefix="swarm-", dir="/tmp"))
-    node = RayNode(RayNodeSettings("127.0.0.1", Ports.lay_out(free_range(), 1), TOKEN, folder, "rig-id"), environment)
-    try:
-        await node.start()
-        driver = await asyncio.create_subprocess_exec(
-            sys.executable, str(Path(__file__).with_name("own_agent.py")), node.settings.gcs, "rig-id",
-            stdout=asyncio.subprocess.PIPE, env=node.environment,
-        )  # fmt: skip
-        said, _ = await driver.communicate()
-        assert said.decode().split("\n")[:2] == ["attic/cpu: prepare 7", "attic/cpu: called off 7"]
-    finally:
-        await node.stop()
+async def test_after_sigkill_of_the_head_nothing_is_left_running(head: Process) -> None:
+    pids = head.tree()
+    assert len(pids) > 10
+    os.kill(head.process.pid, signal.SIGKILL)
+    await until(lambda: not any(map(runs, pids)))
 
 
 def _pid(head: Process, name: str) -> int:
