@@ -6,6 +6,7 @@ R: rows   N: heads   D: head_dim
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, floor, log, pi
 
 import torch
@@ -26,7 +27,8 @@ class Angles:
     @classmethod
     def of(cls, positions: Tensor, head_dim: int, theta: float, scaling: RopeScaling = UNSCALED) -> Angles:
         """The angles of `positions` [R]: position x theta^(-2i/D) for i in 0..D/2, scaled as the model wants it."""
-        turns = frequencies(head_dim, theta, scaling, positions.device)  # [D/2]
+        made = _kept if positions.device.type == "cpu" else frequencies  # what a card records must be made there
+        turns = made(head_dim, theta, scaling, positions.device)  # [D/2]
         angles = torch.outer(positions.float(), turns)  # [R, D/2]
         cos, sin = angles.cos(), angles.sin()
         if scaling.attention != 1.0:
@@ -51,6 +53,9 @@ def frequencies(head_dim: int, theta: float, scaling: RopeScaling, device: torch
     if scaling.kind == "yarn":
         return _yarn(plain, theta, scaling)
     return plain
+
+
+_kept = lru_cache(frequencies)
 
 
 def _llama3(plain: Tensor, scaling: RopeScaling) -> Tensor:

@@ -51,6 +51,10 @@ class ExpertsHalf(ctypes.Structure):
     _fields_ = [("sizes", _NUMBER * 5), ("eps", ctypes.c_float), ("pointers", _POINTER * 4)]
 
 
+class _Norms(ctypes.Structure):
+    _fields_ = [("pointers", _POINTER * 2), ("sizes", _NUMBER * 2), ("eps", ctypes.c_float), ("out", _POINTER)]
+
+
 class _Team(ctypes.Structure):
     _fields_ = [("sizes", _NUMBER * 2), ("run", _POINTER)]
 
@@ -86,6 +90,20 @@ class Halves:
     def takes(self, h: Tensor) -> bool:
         """Whether rows `h` [R, H] are to go through here."""
         return h.shape[0] == 1 and h.dtype is torch.bfloat16 and h.device.type == "cpu" and h.is_contiguous() and shared()
+
+    def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor | None:
+        """`x` [R, H] over its root mean square, times `weight` [H]; None where that is done elsewhere."""
+        if (
+            x.device.type != "cpu"
+            or x.shape[1] % MULTIPLE
+            or not x.dtype is weight.dtype is torch.bfloat16
+            or not x.is_contiguous()
+        ):
+            return None
+        out = torch.empty_like(x)
+        rows = _Norms((x.data_ptr(), weight.data_ptr()), x.shape, eps, out.data_ptr())
+        self.functions.swarm_norm(ctypes.byref(rows), self._team())
+        return out
 
     def attention(self, half: AttentionHalf, h: Tensor, place: Place, cos: Tensor, sin: Tensor) -> Tensor:
         """`h` [1, H] and what attention adds to it: [1, H]. Its key and value are in their page afterwards.
@@ -135,7 +153,9 @@ def halves() -> Halves | None:
         return None
     functions, team = quick.functions, ctypes.POINTER(_Team)
     functions.swarm_attention.argtypes = [_POINTER] * 3 + [_NUMBER] * 2 + [_POINTER] * 5 + [team]
+    functions.swarm_norm.argtypes = [_POINTER, team]
     functions.swarm_route.argtypes = [_POINTER] * 5 + [team]
     functions.swarm_experts.argtypes = [_POINTER] * 6 + [team]
-    functions.swarm_attention.restype = functions.swarm_route.restype = functions.swarm_experts.restype = None
+    for call in (functions.swarm_norm, functions.swarm_attention, functions.swarm_route, functions.swarm_experts):
+        call.restype = None
     return Halves(functions, one.wide, parallel())

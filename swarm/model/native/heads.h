@@ -60,6 +60,14 @@ static void OF(normed)(const uint16_t *x, const uint16_t *weight, int64_t hidden
     }
 }
 
+/* `NORM_ROWS` of the rows, or what is left of them. */
+static void OF(some_normed)(const void *norms, int64_t part)
+{
+    const struct norms *const n = norms;
+    for (int64_t row = part * NORM_ROWS; row < (part + 1) * NORM_ROWS && row < n->rows; row++)
+        OF(normed)(n->x + row * n->hidden, n->weight, n->hidden, n->eps, n->out + row * n->hidden);
+}
+
 /* A head [D] turned by its position's angles, halves against each other. */
 INLINE void OF(rotated)(const uint16_t *x, const struct attending *a, uint16_t *out)
 {

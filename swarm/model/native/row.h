@@ -49,6 +49,12 @@ static void multiply(const struct factor *each, int64_t count, const struct team
     share_out(part_of_factor, &all, count * all.parts, team->threads, team->run);
 }
 
+/* Any number of rows. */
+void swarm_norm(const struct norms *n, const struct team *team)
+{
+    share_out(team->wide ? some_normed_avx512 : some_normed_avx2, n, (n->rows + NORM_ROWS - 1) / NORM_ROWS, team->threads, team->run);
+}
+
 /* `h` [H] and what attention adds to it: [H]. Its key and value are in their page afterwards. */
 void swarm_attention(const struct attention *t, const uint16_t *h, uint16_t *out, int64_t position, int64_t page, const float *cos,
                      const float *sin, const int64_t *pages, uint16_t *keys, uint16_t *values, const struct team *team)
