@@ -12,6 +12,7 @@ from swarm.model.native.one_row import one_row
 from swarm.model.quant.dots import dots
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
+from swarm.model.quant.many_codes import many_codes
 
 
 def swiglu(x: Tensor, w13: object, w2: object) -> Tensor | None:
@@ -30,12 +31,14 @@ def swiglu(x: Tensor, w13: object, w2: object) -> Tensor | None:
 
 
 def _in_4_bits(x: Tensor, w13: Int4Matrix, w2: Int4Matrix) -> Tensor | None:
-    few = dots()
-    if few is None or not few.takes(x, w13.packed, w13.group) or not few.reads(w2.packed, w2.group):
-        return None
     if any(w.packed.shape != (w.rows, w.columns // 2) for w in (w13, w2)):  # something was added to its shape
         return None
-    return few.expert(x, (w13.packed, w13.scales), (w2.packed, w2.scales))
+    first, second, few, many = (w13.packed, w13.scales), (w2.packed, w2.scales), dots(), many_codes()
+    if few and few.takes(x, w13.packed, w13.group) and few.reads(w2.packed, w2.group):
+        return few.expert(x, first, second)
+    if many and many.takes(x, w13.packed, w13.group) and many.reads(w2.packed, w2.group):
+        return many.expert(x, first, second)
+    return None
 
 
 def _in_bf16(x: Tensor, w13: Tensor, w2: Tensor) -> Tensor | None:

@@ -96,7 +96,7 @@ INLINE void multiplied_many(const struct many *t, const uint16_t *first, const u
             _tile_dpbf16ps(3, 5, 7);
         }
         for (int64_t i = 0; i < count; i++)
-            _mm_prefetch((const char *)(next[i] + k), FETCH);
+            _mm_prefetch((const char *)(next[i] + k), _MM_HINT_T1);
     }
     ended(products);
 }

@@ -49,7 +49,7 @@ class ManyRows:
     def product(self, x: Tensor, w: Tensor) -> Tensor:
         """`x` [n, K] times a matrix [N, K] transposed: [n, N]."""
         out = x.new_empty(x.shape[0], w.shape[0])
-        for rows in _together(x.shape[0], w.shape[1]):
+        for rows in together(x.shape[0], w.shape[1]):
             pairs = _pairs(x[rows], w.shape[1])
             task = self._task(w, x[rows], pairs, out[rows])
             self.functions.swarm_many(ctypes.byref(task), torch.get_num_threads(), self.parallel)
@@ -64,7 +64,7 @@ class ManyRows:
         """
         out = x.new_empty(x.shape[0], w2.shape[0])
         assert w13.shape[0] == 2 * w2.shape[1]
-        for rows in _together(x.shape[0], max(w13.shape[1], w2.shape[1])):
+        for rows in together(x.shape[0], max(w13.shape[1], w2.shape[1])):
             pairs, gated = _pairs(x[rows], w13.shape[1]), _pairs(x[rows], w2.shape[1])
             first = self._task(w13, x[rows], pairs, None, gated)
             second = self._task(w2, x[rows], gated, out[rows])
@@ -84,7 +84,7 @@ def _pairs(x: Tensor, inputs: int) -> Tensor:
     return x.new_empty(-(-x.shape[0] // TOGETHER) * TOGETHER, inputs)
 
 
-def _together(rows: int, inputs: int) -> list[slice]:
+def together(rows: int, inputs: int) -> list[slice]:
     """Rows that meet a matrix at once."""
     tiles = -(-rows // TOGETHER)
     parts = -(-tiles * TOGETHER * inputs * 2 // MOST_BYTES)

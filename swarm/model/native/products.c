@@ -220,12 +220,10 @@ void swarm_expert(const struct dots *first, const struct dots *second, int64_t t
 #include <sys/syscall.h>
 #include <unistd.h>
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512bf16,amx-tile,amx-bf16")
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512vbmi,avx512bf16,amx-tile,amx-bf16")
 #include "amx.h"
-#ifndef FETCH
-#define FETCH _MM_HINT_T1
-#endif
 #include "many.h"
+#include "many4.h"
 #pragma GCC pop_options
 
 enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* Linux: Documentation/arch/x86/xstate.rst */
@@ -233,7 +231,7 @@ enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* Linux: Documentation/arch/x86/xsta
 int swarm_has_tiles(void)
 {
     return __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("avx512bf16")
-        && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+        && __builtin_cpu_supports("avx512vbmi") && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 
 static void one_product(const void *tasks, int64_t part)
@@ -272,6 +270,11 @@ void swarm_many_expert(const struct many *first, const struct many *second, int6
 {
     swarm_many(first, threads, run);
     many_shared_out(second, threads, run);
+}
+
+void swarm_many4(const struct many4 *t, int64_t threads, parallel run)
+{
+    share_out(many4_part, t, (t->outputs / BLOCK / (t->gated ? 2 : 1) + t->part - 1) / t->part, threads, run);
 }
 #endif
 

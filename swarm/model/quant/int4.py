@@ -14,6 +14,7 @@ from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import num_bytes
 from swarm.model.quant import on_card, planes
 from swarm.model.quant.dots import dots
+from swarm.model.quant.many_codes import many_codes
 from swarm.model.quant.matrix_unit import matrix_unit
 from swarm.weights.codes import Codes
 
@@ -59,9 +60,11 @@ class Int4Matrix:
 
     def product(self, x: Tensor) -> Tensor:
         """`x` [n, K] times the transpose of the matrix: [n, N]."""
-        x, few, unit = planes.widened(x, self.packed), dots(), matrix_unit()
+        x, few, unit, many = planes.widened(x, self.packed), dots(), matrix_unit(), many_codes()
         if few and few.takes(x, self.packed, self.group):
             return few.product(x, self.packed, self.scales)[:, : self.rows]
+        if many and many.takes(x, self.packed, self.group):
+            return many.product(x, self.packed, self.scales)[:, : self.rows]
         if unit and unit.takes4(x, self.packed, self.group):
             return unit.product4(x, self.packed, self.scales)[:, : self.rows]
         if planes.has_kernel(x, FEW_ROWS):
