@@ -19,7 +19,7 @@ from swarm.model.native.halves import (
     ROUTER_BYTES,
     TOGETHER,
     AttentionHalf,
-    Chosen,
+    Choice,
     ExpertsHalf,
     Halves,
     Matrix,
@@ -78,6 +78,7 @@ class ExpertsAlone:
     width: int
     here: frozenset[int]
     """The experts that the second call may have."""
+    all_here: bool
     kept: tuple[object, ...]
     """Whose memory `half` points at."""
 
@@ -104,19 +105,24 @@ class ExpertsAlone:
             eps,
             (weight.data_ptr(), None if routing is None else routing.data_ptr(), ctypes.addressof(first), ctypes.addressof(second)),
         )
-        return cls(half, calls, width, frozenset(matrices), (weight, routing, first, second, dict(experts)))
+        all_here = len(matrices) == count
+        return cls(half, calls, width, frozenset(matrices), all_here, (weight, routing, first, second, dict(experts)))
 
     def takes(self, h: Tensor) -> bool:
         """Whether rows `h` [R, H] are one that is alone here."""
         return self.calls.takes(h)
 
-    def route(self, h: Tensor) -> Chosen:
+    def route(self, h: Tensor) -> tuple[Tensor, Choice]:
         """The norm of `h` [1, H], and the experts that it goes to."""
         return self.calls.route(self.half, h, self.width)
 
-    def forward(self, h: Tensor, chosen: Chosen) -> Tensor:
-        """`h` [1, H] and the weighted sum of what its experts put out, which are all `here`: [1, H]."""
-        return self.calls.experts(self.half, h, chosen)
+    def forward(self, h: Tensor, x: Tensor, choice: Choice) -> Tensor:
+        """`h` [1, H] and the weighted sum of what its experts, which are all `here`, make of its norm `x` [1, H]: [1, H]."""
+        return self.calls.experts(self.half, h, x, choice)
+
+    def behind(self, attention: AttentionAlone, h: Tensor, place: Place, angles: Angles) -> tuple[Tensor, Choice]:
+        """`h` [1, H] through that and this in one call, where all experts are `here`: [1, H], and which ones it went to."""
+        return self.calls.block(attention.half, self.half, h, place, (angles.cos, angles.sin), self.width)
 
 
 def matrix_of(w: object) -> Matrix | None:

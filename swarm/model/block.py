@@ -18,6 +18,7 @@ from swarm.model.cache import PagedCache
 from swarm.model.experts import CopyPort, ExpertPort, LocalExperts, SharedExpert
 from swarm.model.memory import num_bytes
 from swarm.model.moe import MoE
+from swarm.model.native.halves import Place
 from swarm.model.norm import NORMS, Norm
 from swarm.model.product import Weight
 from swarm.model.rope import Angles
@@ -92,10 +93,14 @@ class Block:
 
     def forward(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
         """`h` [R, H] to [R, H]; the rows' keys and values are in the cache afterwards."""
-        return self._with_experts(self._with_attention(h, rows, angles, cache))
-
-    def _with_attention(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
         place = cache.place(self.index, rows) if self.attention_alone and self.attention_alone.takes(h) else None
+        if self.attention_alone and self.experts_alone and self.experts_alone.all_here and place and not self.moe.copies:
+            h, choice = self.experts_alone.behind(self.attention_alone, h, place, angles)
+            self.moe.count(choice.experts)
+            return h
+        return self._with_experts(self._with_attention(h, rows, angles, cache, place))
+
+    def _with_attention(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache, place: Place | None) -> Tensor:
         if self.attention_alone and place:
             return self.attention_alone.forward(h, place, angles)
         return h + self.attention.forward(self.norm(h, self.attention_norm, self.eps), rows, angles, cache)

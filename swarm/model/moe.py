@@ -5,7 +5,7 @@ R: rows   H: hidden   E: experts   K: experts a row   n: rows of one expert
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ from swarm.model.alone import ExpertsAlone
 from swarm.model.experts import CopyPort, ExpertPort, LocalExperts, SharedExpert
 from swarm.model.kernels.chosen import ChosenExperts
 from swarm.model.kernels.port import FEW_ROWS
+from swarm.model.native.between import Part, between
 from swarm.model.router import Router, Share
 from swarm.model.spread import spread
 
@@ -81,19 +82,21 @@ class MoE:
 
     def add_to(self, h: Tensor, alone: ExpertsAlone) -> Tensor:
         """`h` [1, H] and what `forward` makes of its norm: [1, H]."""
-        chosen = alone.route(h)
-        experts: list[int] = list(chosen.experts)
-        if not self.ports:
-            return alone.forward(h, chosen)
-        if all(e in alone.here for e in experts) and not any(self.copies[e].willing() for e in experts if e in self.copies):
-            for expert in experts:
-                self.counts[expert] += 1
-            return alone.forward(h, chosen)
+        x, choice = alone.route(h)
+        experts: list[int] = list(choice.experts)
+        if alone.here.issuperset(experts) and not any(self.copies[e].willing() for e in experts if e in self.copies):
+            self.count(experts)
+            return alone.forward(h, x, choice)
         if self.router is None:
-            return h + self._alone(chosen.x)
+            return h + self._alone(x)
         first = torch.zeros(1, dtype=torch.int64)
-        shares = {e: Share(first, torch.tensor([[w]])) for e, w in zip(experts, chosen.weights, strict=True)}
-        return h + self._through_ports(chosen.x, shares)
+        shares = {e: Share(first, torch.tensor([[w]])) for e, w in zip(experts, choice.weights, strict=True)}
+        return h + self._through_ports(x, shares)
+
+    def count(self, experts: Iterable[int]) -> None:
+        """A row chose these."""
+        for expert in experts if self.ports else ():
+            self.counts[expert] += 1
 
     def _through_ports(self, x: Tensor, shares: Mapping[int, Share]) -> Tensor:
         places = self._placed(shares)
@@ -144,6 +147,10 @@ class MoE:
         return places | spread(rows, shards, copies)
 
     def _sum(self, x: Tensor, shares: Mapping[int, Share], outputs: Mapping[int, Tensor], beside: Tensor | None) -> Tensor:
+        here = between() if beside is None else None
+        at_once = here.summed([Part(s.index, s.weight, outputs[e]) for e, s in shares.items()], x.shape[0]) if here else None
+        if at_once is not None:
+            return at_once
         total = None if beside is None else beside.float()
         for expert, share in shares.items():
             weighted = outputs[expert] * share.weight  # [n, H] fp32

@@ -118,7 +118,8 @@ def off(answer: Tensor, exact: Tensor) -> float:
 
 
 def attended(block: Block, cache: PagedCache, h: Tensor, pair: Pair) -> Tensor:
-    return block._with_attention(h, pair.rows, pair.angles, cache)
+    place = cache.place(0, pair.rows) if block.attention_alone else None
+    return block._with_attention(h, pair.rows, pair.angles, cache, place)
 
 
 def narrowed(block: Block, wide: bool) -> Block:
@@ -176,6 +177,29 @@ def test_where_experts_are_changes_no_bit(form: str, threads: int) -> None:
         h = drawn(1, H, seed=seed).to(BF16)
         assert torch.equal(pair.here._with_experts(h), some._with_experts(h))
     assert sum(pair.here.moe.counts) == 2 * 2 * 8
+
+
+@pytest.mark.parametrize("form", ["bf16", "int8", "int4"])
+def test_a_block_in_one_call_answers_what_its_halves_do(form: str, wide: bool, threads: int) -> None:
+    pair = Pair.of(form, 40)
+    block = narrowed(pair.here, wide)
+    assert block.experts_alone is not None
+    apart = replace(block, experts_alone=replace(block.experts_alone, all_here=False))
+    for seed in range(4):
+        h = drawn(1, H, seed=seed).to(BF16)
+        assert torch.equal(*(each.forward(h, pair.rows, pair.angles, pair.cache) for each in (block, apart)))
+    assert sum(block.moe.counts) == 2 * 2 * 4
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 100])
+def test_a_norm_of_any_rows_is_as_near_as_torch_s_and_of_each_row_what_it_is_alone(rows: int, threads: int) -> None:
+    x, factors = drawn(rows, H).to(BF16) * 7, drawn(H).to(BF16)
+    exact = torch.nn.functional.rms_norm(x.to(FP64), (H,), factors.to(FP64), 1e-5)
+    answer = rms_norm(x, factors, 1e-5)
+    assert off(answer, exact) <= 1.01 * off(torch.nn.functional.rms_norm(x, (H,), factors, 1e-5), exact)
+    assert torch.equal(answer, torch.cat([rms_norm(x[r : r + 1], factors, 1e-5) for r in range(rows)]))
+    x[rows // 2, 3] = float("nan")
+    assert rms_norm(x, factors, 1e-5).isfinite().all(1).tolist() == [r != rows // 2 for r in range(rows)]
 
 
 @pytest.mark.parametrize("wrong", ["nan", "inf", "-inf"])

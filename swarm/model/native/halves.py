@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,12 +56,15 @@ class _Norms(ctypes.Structure):
     _fields_ = [("pointers", _POINTER * 2), ("sizes", _NUMBER * 2), ("eps", ctypes.c_float), ("out", _POINTER)]
 
 
+class _Place(ctypes.Structure):
+    _fields_ = [("sizes", _NUMBER * 2), ("pointers", _POINTER * 5)]
+
+
 class _Team(ctypes.Structure):
     _fields_ = [("sizes", _NUMBER * 2), ("run", _POINTER)]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a row is: its position, and the pages of its Session [pages] int64 in the pool of a Block."""
 
     position: int
@@ -68,14 +72,22 @@ class Place:
     keys: Tensor  # bf16 [all pages, page positions, KV, D]
     values: Tensor
 
+    def turned(self, cos: Tensor, sin: Tensor) -> _Place:
+        """With the angles that its position is turned by, fp32 [D], contiguous, of `swarm.model.rope`."""
+        memory = cos, sin, self.pages, self.keys, self.values
+        return _Place((self.position, self.keys.shape[1]), tuple([m.data_ptr() for m in memory]))
 
-@dataclass(frozen=True)
-class Chosen:
-    """What a row's router chose, ascending, and the row `x` [1, H] that the experts meet."""
 
-    x: Tensor
+class Choice(NamedTuple):
+    """The experts that a row's router chose, ascending, and their weights."""
+
     experts: ctypes.Array[ctypes.c_int64]
     weights: ctypes.Array[ctypes.c_float]
+
+    @classmethod
+    def of(cls, width: int) -> Choice:
+        """Room for so many."""
+        return cls((_NUMBER * width)(), (ctypes.c_float * width)())
 
 
 @dataclass(frozen=True)
@@ -106,30 +118,32 @@ class Halves:
         return out
 
     def attention(self, half: AttentionHalf, h: Tensor, place: Place, cos: Tensor, sin: Tensor) -> Tensor:
-        """`h` [1, H] and what attention adds to it: [1, H]. Its key and value are in their page afterwards.
-
-        Args:
-            cos, sin: fp32 [D], contiguous, of `swarm.model.rope`.
-        """
-        out = torch.empty_like(h)
-        angles, pages = (cos.data_ptr(), sin.data_ptr()), place.pages.data_ptr()
-        where = place.position, place.keys.shape[1], *angles, pages, place.keys.data_ptr(), place.values.data_ptr()
-        self.functions.swarm_attention(ctypes.byref(half), h.data_ptr(), out.data_ptr(), *where, self._team())
+        """`h` [1, H] and what attention adds to it: [1, H]. Its key and value are in their page afterwards."""
+        out, where = torch.empty_like(h), place.turned(cos, sin)
+        self.functions.swarm_attention(ctypes.byref(half), h.data_ptr(), out.data_ptr(), ctypes.byref(where), self._team())
         return out
 
-    def route(self, half: ExpertsHalf, h: Tensor, width: int) -> Chosen:
+    def route(self, half: ExpertsHalf, h: Tensor, width: int) -> tuple[Tensor, Choice]:
         """The norm of `h` [1, H], and the `width` experts that it goes to."""
-        chosen = Chosen(torch.empty_like(h), (ctypes.c_int64 * width)(), (ctypes.c_float * width)())
-        out = chosen.x.data_ptr(), chosen.experts, chosen.weights
-        self.functions.swarm_route(ctypes.byref(half), h.data_ptr(), *out, self._team())
-        return chosen
+        x, choice = torch.empty_like(h), Choice.of(width)
+        self.functions.swarm_route(ctypes.byref(half), h.data_ptr(), x.data_ptr(), *choice, self._team())
+        return x, choice
 
-    def experts(self, half: ExpertsHalf, h: Tensor, chosen: Chosen) -> Tensor:
-        """`h` [1, H] and the weighted sum of what its experts put out, added up in fp32 in their order: [1, H]."""
+    def experts(self, half: ExpertsHalf, h: Tensor, x: Tensor, choice: Choice) -> Tensor:
+        """`h` [1, H] and the weighted sum of what experts make of `x` [1, H], added up in fp32 in their order: [1, H]."""
         out = torch.empty_like(h)
-        of = chosen.x.data_ptr(), chosen.experts, chosen.weights
-        self.functions.swarm_experts(ctypes.byref(half), h.data_ptr(), *of, out.data_ptr(), self._team())
+        rows = h.data_ptr(), x.data_ptr()
+        self.functions.swarm_experts(ctypes.byref(half), *rows, *choice, out.data_ptr(), self._team())
         return out
+
+    def block(
+        self, first: AttentionHalf, second: ExpertsHalf, h: Tensor, place: Place, angles: tuple[Tensor, Tensor], width: int
+    ) -> tuple[Tensor, Choice]:
+        """`h` [1, H] through both halves, [1, H], all of whose experts are here; and the `width` of them that it went to."""
+        out, where, choice = torch.empty_like(h), place.turned(*angles), Choice.of(width)
+        both = ctypes.byref(first), ctypes.byref(second)
+        self.functions.swarm_block(*both, h.data_ptr(), out.data_ptr(), ctypes.byref(where), *choice, self._team())
+        return out, choice
 
     def _team(self) -> _Team:
         return _team(torch.get_num_threads(), self.wide, self.parallel)
@@ -152,10 +166,7 @@ def halves() -> Halves | None:
     if quick is None or one is None:
         return None
     functions, team = quick.functions, ctypes.POINTER(_Team)
-    functions.swarm_attention.argtypes = [_POINTER] * 3 + [_NUMBER] * 2 + [_POINTER] * 5 + [team]
-    functions.swarm_norm.argtypes = [_POINTER, team]
-    functions.swarm_route.argtypes = [_POINTER] * 5 + [team]
-    functions.swarm_experts.argtypes = [_POINTER] * 6 + [team]
-    for call in (functions.swarm_norm, functions.swarm_attention, functions.swarm_route, functions.swarm_experts):
-        call.restype = None
+    calls = functions.swarm_norm, functions.swarm_attention, functions.swarm_route, functions.swarm_experts, functions.swarm_block
+    for call, pointers in zip(calls, (1, 4, 5, 6, 7), strict=True):
+        call.argtypes, call.restype = [_POINTER] * pointers + [team], None
     return Halves(functions, one.wide, parallel())

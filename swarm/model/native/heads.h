@@ -27,10 +27,11 @@ INLINE float OF(added_up)(const floats *of)
     return total;
 }
 
-/* e to the power of what is at most 0; what is no number stays none. */
+/* e to the power of what is at most 0, or of -60, which counts nothing beside 1 and makes no product too small for a CPU to be quick with. What is
+   no number stays none. */
 INLINE void OF(raised_below)(floats *x)
 {
-    const floats least = (floats){0} - 87;
+    const floats least = (floats){0} - 60;
     const integers below = *x < least;
     *x = (floats)(((integers)least & below) | ((integers)*x & ~below));
     OF(raised)(x);
@@ -76,8 +77,8 @@ INLINE void OF(rotated)(const uint16_t *x, const struct attending *a, uint16_t *
         floats here, other, cos, sin;
         OF(read_lanes)(x + k, &here);
         OF(read_lanes)(x + (k < d / 2 ? k + d / 2 : k - d / 2), &other);
-        memcpy(&cos, a->cos + k, sizeof cos);
-        memcpy(&sin, a->sin + k, sizeof sin);
+        memcpy(&cos, a->at.cos + k, sizeof cos);
+        memcpy(&sin, a->at.sin + k, sizeof sin);
         here = here * cos + other * sin;
         OF(write_lanes)(&here, out + k);
     }
@@ -111,9 +112,9 @@ static void OF(attended)(const void *attending, int64_t g)
     float q[group][d] __attribute__((aligned(64))), totals[group][d] __attribute__((aligned(64)));
     float keys[SPAN][d] __attribute__((aligned(64))), values[SPAN][d] __attribute__((aligned(64)));
     float most[group], sums[group];
-    const int64_t here = (a->pages[a->position / a->page] * a->page + a->position % a->page) * line + g * d;
-    OF(rotated)(a->qkv + (t->heads + g) * d, a, a->keys + here);
-    memcpy(a->values + here, a->qkv + (t->heads + t->kv_heads + g) * d, d * sizeof *a->values);
+    const int64_t here = (a->at.pages[a->at.position / a->at.page] * a->at.page + a->at.position % a->at.page) * line + g * d;
+    OF(rotated)(a->qkv + (t->heads + g) * d, a, a->at.keys + here);
+    memcpy(a->at.values + here, a->qkv + (t->heads + t->kv_heads + g) * d, d * sizeof *a->at.values);
     for (int64_t r = 0; r < group; r++) {
         OF(rotated)(a->qkv + (g * group + r) * d, a, rotated);
         most[r] = -1e30f, sums[r] = 0;
@@ -122,16 +123,16 @@ static void OF(attended)(const void *attending, int64_t g)
             *(NUMBERS *)(totals[r] + k) = NOTHING;
         }
     }
-    for (int64_t at = t->window && a->position >= t->window ? a->position - t->window + 1 : 0; at <= a->position; at += SPAN) {
-        const int64_t left = a->position + 1 - at, count = left < SPAN ? left : SPAN;
-        int64_t page = at / a->page, inside = at % a->page;
+    for (int64_t at = t->window && a->at.position >= t->window ? a->at.position - t->window + 1 : 0; at <= a->at.position; at += SPAN) {
+        const int64_t left = a->at.position + 1 - at, count = left < SPAN ? left : SPAN;
+        int64_t page = at / a->at.page, inside = at % a->at.page;
         for (int64_t j = 0; j < SPAN; j++) {
-            const int64_t slot = (a->pages[page] * a->page + inside) * line + g * d;
+            const int64_t slot = (a->at.pages[page] * a->at.page + inside) * line + g * d;
             for (int64_t k = 0; k < d; k += WIDTH) {
-                *(NUMBERS *)(keys[j] + k) = WIDENED_BF16(a->keys + slot + k);
-                *(NUMBERS *)(values[j] + k) = WIDENED_BF16(a->values + slot + k);
+                *(NUMBERS *)(keys[j] + k) = WIDENED_BF16(a->at.keys + slot + k);
+                *(NUMBERS *)(values[j] + k) = WIDENED_BF16(a->at.values + slot + k);
             }
-            if (j + 1 < count && ++inside == a->page)
+            if (j + 1 < count && ++inside == a->at.page)
                 page++, inside = 0;
         }
         for (int64_t r = 0; r < group; r++) {

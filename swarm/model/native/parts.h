@@ -16,14 +16,19 @@ struct attention {
     struct matrix wqkv, wo;
 };
 
-struct attending {
-    const struct attention *of;
-    const uint16_t *qkv; /* bf16 [(NH + 2 KV) D] */
-    uint16_t *out;       /* bf16 [NH D] */
+/* Where a row is. */
+struct place {
     int64_t position, page;
     const float *cos, *sin;  /* [D]; the first half of the sines negated */
     const int64_t *pages;    /* of the Session */
     uint16_t *keys, *values; /* bf16 [all pages, page, KV, D] */
+};
+
+struct attending {
+    const struct attention *of;
+    const struct place at;
+    const uint16_t *qkv; /* bf16 [(NH + 2 KV) D] */
+    uint16_t *out;       /* bf16 [NH D] */
 };
 
 struct experts {

@@ -31,22 +31,48 @@ static void part_of_factor(const void *factors, int64_t part)
     }
 }
 
-/* Products with matrices that are alike, shared out together. */
-static void multiply(const struct factor *each, int64_t count, const struct team *team)
+/* Products with matrices that are alike, shared out together. In 4 bits, `whole` is what each is multiplied with. */
+static void share_products(const struct factor *each, const struct whole *whole, int64_t count, const struct team *team)
 {
     const struct matrix *const w = each->w;
-    const int64_t inputs = w->group ? w->inputs : 1, groups = w->group ? w->inputs / w->group : 1;
-    int8_t high[count][inputs], low[count][inputs];
-    float scales[count][groups], sums[count][groups];
-    struct whole whole[count];
-    for (int64_t i = 0; w->group && i < count; i++) {
-        const struct dots t = {.rows = 1, .inputs = inputs, .group = w->group, .x = each[i].x};
-        whole[i] = i && each[i].x == each->x ? whole[0] : (struct whole){high[i], low[i], scales[i], sums[i]};
-        if (!i || each[i].x != each->x)
-            (team->wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2)(&t, whole + i);
-    }
     const struct factors all = {each, whole, team->wide, (w->outputs + w->part - 1) / w->part};
     share_out(part_of_factor, &all, count * all.parts, team->threads, team->run);
+}
+
+static void in_whole_numbers(const struct factor *f, const struct whole *whole, int64_t wide)
+{
+    const struct dots t = {.rows = 1, .inputs = f->w->inputs, .group = f->w->group, .x = f->x};
+    if (f->w->group)
+        (wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2)(&t, whole);
+}
+
+/* The same `x` with each of some matrices. */
+static void multiply(const struct factor *each, int64_t count, const struct team *team)
+{
+    const int64_t inputs = each->w->inputs, groups = each->w->group ? inputs / each->w->group : 1;
+    int8_t high[inputs], low[inputs];
+    float scales[groups], sums[groups];
+    struct whole whole[count];
+    for (int64_t i = 0; i < count; i++)
+        whole[i] = (struct whole){high, low, scales, sums};
+    in_whole_numbers(each, whole, team->wide);
+    share_products(each, whole, count, team);
+}
+
+struct gates {
+    const struct factor *second;
+    const uint16_t *both; /* [K, 2F] */
+    const struct whole *whole;
+    int64_t wide;
+};
+
+/* What is between one expert's products. */
+static void gate_one(const void *gates, int64_t i)
+{
+    const struct gates *const g = gates;
+    const int64_t ffn = g->second->w->inputs;
+    (g->wide ? gated_avx512 : gated_avx2)(g->both + 2 * i * ffn, 1, ffn, (uint16_t *)g->second[i].x);
+    in_whole_numbers(g->second + i, g->whole + i, g->wide);
 }
 
 /* Any number of rows. */
@@ -56,12 +82,12 @@ void swarm_norm(const struct norms *n, const struct team *team)
 }
 
 /* `h` [H] and what attention adds to it: [H]. Its key and value are in their page afterwards. */
-void swarm_attention(const struct attention *t, const uint16_t *h, uint16_t *out, int64_t position, int64_t page, const float *cos,
-                     const float *sin, const int64_t *pages, uint16_t *keys, uint16_t *values, const struct team *team)
+void swarm_attention(const struct attention *t, const uint16_t *h, uint16_t *out, const struct place *place,
+                     const struct team *team)
 {
     const int64_t hidden = t->wqkv.inputs;
     uint16_t x[hidden], qkv[t->wqkv.outputs], seen[t->wo.inputs], added[hidden];
-    const struct attending a = {t, qkv, seen, position, page, cos, sin, pages, keys, values};
+    const struct attending a = {t, *place, qkv, seen};
     const struct factor first = {&t->wqkv, x, qkv}, second = {&t->wo, seen, added};
     const float whole = 1;
     (team->wide ? normed_avx512 : normed_avx2)(h, t->norm, hidden, t->eps, x);
@@ -103,15 +129,31 @@ void swarm_route(const struct experts *t, const uint16_t *h, uint16_t *x, int64_
 void swarm_experts(const struct experts *t, const uint16_t *h, const uint16_t *x, const int64_t *chosen, const float *weights,
                    uint16_t *out, const struct team *team)
 {
-    const int64_t hidden = t->hidden, ffn = t->w2[chosen[0]].inputs, count = t->top_k;
+    const int64_t hidden = t->hidden, count = t->top_k, ffn = t->w2[chosen[0]].inputs;
+    const int64_t groups = t->w2[chosen[0]].group ? ffn / t->w2[chosen[0]].group : 1;
     uint16_t both[count][2 * ffn], gated[count][ffn], outputs[count][hidden];
+    int8_t high[count][ffn], low[count][ffn];
+    float scales[count][groups], sums[count][groups];
     struct factor first[count], second[count];
+    struct whole whole[count];
     for (int64_t i = 0; i < count; i++) {
         first[i] = (struct factor){t->w13 + chosen[i], x, both[i]};
         second[i] = (struct factor){t->w2 + chosen[i], gated[i], outputs[i]};
+        whole[i] = (struct whole){high[i], low[i], scales[i], sums[i]};
     }
+    const struct gates gates = {second, both[0], whole, team->wide};
     multiply(first, count, team);
-    (team->wide ? gated_avx512 : gated_avx2)(both[0], count, ffn, gated[0]);
-    multiply(second, count, team);
+    share_out(gate_one, &gates, count, team->threads, team->run);
+    share_products(second, whole, count, team);
     (team->wide ? mixed_avx512 : mixed_avx2)(h, outputs[0], weights, count, hidden, out);
+}
+
+/* Both halves, where all experts are here. */
+void swarm_block(const struct attention *a, const struct experts *e, const uint16_t *h, uint16_t *out, const struct place *place,
+                 int64_t *chosen, float *weights, const struct team *team)
+{
+    uint16_t between[e->hidden], x[e->hidden];
+    swarm_attention(a, h, between, place, team);
+    swarm_route(e, between, x, chosen, weights, team);
+    swarm_experts(e, between, x, chosen, weights, out, team);
 }
