@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from swarm.config import RopeScaling
+from swarm.model.native.between import between
 
 UNSCALED = RopeScaling()
 
@@ -37,6 +38,10 @@ class Angles:
 
     def rotate(self, x: Tensor) -> Tensor:
         """Rotate `x` [R, N, D] by each row's angles, in fp32; the result has the dtype of `x`."""
+        here = between()
+        at_once = here.rotated(x, self.cos, self.sin) if here else None
+        if at_once is not None:
+            return at_once
         wide = x.float()
         turned = torch.roll(wide, wide.shape[-1] // 2, -1)  # (x2, x1)
         return torch.addcmul(wide * self.cos, turned, self.sin).to(x.dtype)

@@ -109,6 +109,29 @@ struct one {
 
 #include "parts.h"
 
+enum { SOME_ROWS = 32 /* that a thread takes at a time */ };
+
+/* For between.h. */
+struct turning {
+    int64_t rows, heads, head_dim, stride; /* from a row to the next */
+    const uint16_t *x;      /* bf16 [R, T, D] */
+    const float *cos, *sin; /* [R, D]; the first half of the sines negated */
+    uint16_t *out;          /* bf16 [R, T, D], contiguous */
+};
+
+struct share {
+    int64_t rows;
+    const int64_t *index;    /* [n], ascending */
+    const float *weight;     /* [n] */
+    const uint16_t *outputs; /* bf16 [n, H] */
+};
+
+struct summing {
+    int64_t rows, hidden, count;
+    const struct share *each;
+    uint16_t *out; /* bf16 [R, H] */
+};
+
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #include "dots_avx2.h"
@@ -134,6 +157,7 @@ static inline float summed_avx2(__m256 of)
 #define SUMMED summed_avx2
 #include "one.h"
 #include "heads.h"
+#include "between.h"
 #undef OF
 #pragma GCC pop_options
 
@@ -156,6 +180,7 @@ static inline float summed_avx2(__m256 of)
 #define SUMMED _mm512_reduce_add_ps
 #include "one.h"
 #include "heads.h"
+#include "between.h"
 #undef OF
 #pragma GCC pop_options
 
@@ -210,6 +235,16 @@ void swarm_expert(const struct dots *first, const struct dots *second, int64_t t
     swarm_dots(first, threads, run);
     (first->wide ? gated_avx512 : gated_avx2)(first->out, first->rows, first->outputs / 2, (uint16_t *)second->x);
     swarm_dots(second, threads, run);
+}
+
+void swarm_rotate(const struct turning *t, int64_t wide, int64_t threads, parallel run)
+{
+    share_out(wide ? turned_rows_avx512 : turned_rows_avx2, t, (t->rows + SOME_ROWS - 1) / SOME_ROWS, threads, run);
+}
+
+void swarm_sum(const struct summing *t, int64_t wide, int64_t threads, parallel run)
+{
+    share_out(wide ? summed_rows_avx512 : summed_rows_avx2, t, (t->rows + SOME_ROWS - 1) / SOME_ROWS, threads, run);
 }
 
 #include "row.h"

@@ -1,0 +1,105 @@
+"""What a Block does to many rows of bf16 between products, a pass each, where a C compiler was there at installation (`between.h`).
+
+R: rows   T: heads   D: head_dim   H: hidden   n: rows of one expert
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from swarm.model.native.compiled import LANES, compiled
+from swarm.model.native.one_row import one_row
+from swarm.model.native.team import parallel, shared
+
+HEAD_DIM = 32
+"""What it wants the size of a head to be a multiple of."""
+_POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
+
+
+class _Turning(ctypes.Structure):
+    _fields_ = [("sizes", _NUMBER * 4), ("pointers", _POINTER * 4)]
+
+
+class _Share(ctypes.Structure):
+    _fields_ = [("rows", _NUMBER), ("pointers", _POINTER * 3)]
+
+
+class _Summing(ctypes.Structure):
+    _fields_ = [("sizes", _NUMBER * 3), ("pointers", _POINTER * 2)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one expert put out for some of the rows, and how much it counts for each."""
+
+    index: Tensor  # int64 [n], ascending
+    weight: Tensor  # fp32 [n, 1]
+    outputs: Tensor  # bf16 [n, H]
+
+
+@dataclass(frozen=True)
+class Between:
+    """The passes, by as many threads as torch has."""
+
+    functions: ctypes.CDLL
+    wide: bool
+    """Whether by AVX-512 in place of AVX2."""
+    parallel: int | None
+
+    def rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor | None:
+        """`x` [R, T, D] turned by each row's angles; None where that is not done here.
+
+        Args:
+            cos, sin: fp32 [R, 1, D], the first half of the sines negated.
+        """
+        (rows, heads, dim), angles = x.shape, (cos, sin)
+        apart = x.stride(0) if rows > 1 else heads * dim
+        if not _are(torch.bfloat16, x) or x.stride()[1:] != (dim, 1) or dim % HEAD_DIM or not shared():
+            return None
+        if any(a.shape != (rows, 1, dim) or not a.is_contiguous() or not _are(torch.float32, a) for a in angles):
+            return None
+        out = x.new_empty(rows, heads, dim)
+        where = (each.data_ptr() for each in (x, cos, sin, out))
+        task = _Turning((rows, heads, dim, apart), tuple(where))
+        self.functions.swarm_rotate(ctypes.byref(task), self.wide, torch.get_num_threads(), self.parallel)
+        return out
+
+    def summed(self, parts: Sequence[Part], rows: int) -> Tensor | None:
+        """Each row's parts times their weights, added up in their order: [R, H]. None where that is not done here."""
+        first = parts[0].outputs
+        if first.shape[1] % LANES or not all(_fits(part) for part in parts) or not shared():
+            return None
+        out = first.new_empty(rows, first.shape[1])
+        shares = (_Share * len(parts))()
+        for share, part in zip(shares, parts, strict=True):
+            where = (each.data_ptr() for each in (part.index, part.weight, part.outputs))
+            share.rows, share.pointers[:] = part.index.shape[0], list(where)
+        task = _Summing((rows, first.shape[1], len(parts)), (ctypes.addressof(shares), out.data_ptr()))
+        self.functions.swarm_sum(ctypes.byref(task), self.wide, torch.get_num_threads(), self.parallel)
+        return out
+
+
+def _are(dtype: torch.dtype, x: Tensor) -> bool:
+    return x.dtype is dtype and x.device.type == "cpu"
+
+
+def _fits(part: Part) -> bool:
+    of_a_kind = _are(torch.bfloat16, part.outputs) and _are(torch.float32, part.weight) and _are(torch.int64, part.index)
+    return of_a_kind and all(each.is_contiguous() for each in (part.index, part.weight, part.outputs))
+
+
+@lru_cache
+def between() -> Between | None:
+    """What this CPU has; None where it has not, or nothing was compiled."""
+    quick, one = compiled(), one_row()
+    if quick is None or one is None:
+        return None
+    for function in (quick.functions.swarm_rotate, quick.functions.swarm_sum):
+        function.argtypes, function.restype = [_POINTER, _NUMBER, _NUMBER, _POINTER], None
+    return Between(quick.functions, one.wide, parallel())
