@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.config import SINK_ROWS
+from swarm.model.native.many_queries import many_queries
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, position: int, window: int = 0, sinks: Tensor | None = None) -> Tensor:
@@ -24,6 +25,9 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, position: int, window: int =
     n, num_heads, head_dim = q.shape
     if sinks is not None:
         return _with_sinks(q, keys, values, position, window, sinks)
+    many = many_queries() if not 0 < window < keys.shape[0] else None
+    if many and many.takes(q, keys, values):
+        return many.attend(q, keys, values, position)
     k, v = keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0)  # [1, KV, P, D]
     if n == 1:  # all heads of a key-value head as rows of one product: keys are read once
         grouped = q.reshape(1, k.shape[1], -1, head_dim)  # [1, KV, G, D]

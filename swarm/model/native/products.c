@@ -259,6 +259,7 @@ void swarm_sum(const struct summing *t, int64_t wide, int64_t threads, parallel 
 #include "amx.h"
 #include "many.h"
 #include "many4.h"
+#include "attend.h"
 #pragma GCC pop_options
 
 enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* Linux: Documentation/arch/x86/xstate.rst */
@@ -310,6 +311,12 @@ void swarm_many_expert(const struct many *first, const struct many *second, int6
 void swarm_many4(const struct many4 *t, int64_t threads, parallel run)
 {
     share_out(many4_part, t, (t->outputs / BLOCK / (t->gated ? 2 : 1) + t->part - 1) / t->part, threads, run);
+}
+
+void swarm_attend(const struct queries *t, int64_t threads, parallel run)
+{
+    share_out(keys_begun, t, t->kv_heads * ((t->positions + 2 * TILE - 1) / (2 * TILE)), threads, run);
+    share_out(attended_rows, t, t->heads * ((t->rows + QUERIES - 1) / QUERIES), threads, run);
 }
 #endif
 
