@@ -37,7 +37,7 @@ INLINE void column_avx2(const uint8_t *codes, int64_t stride, int64_t group, con
         for (int p = 0; p < 4; p++)
             high[p] = low[p] = _mm256_setzero_si256();
         for (int64_t k = first; k < first + SAFE_INPUTS; k += 4, codes += 4 * stride) {
-            _mm_prefetch((const char *)codes + DOTS_AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)codes + ROW_AHEAD, _MM_HINT_T0);
             const __m256i even = _mm256_set_m128i(bytes_at(codes + 2 * stride), bytes_at(codes));
             const __m256i odd = _mm256_set_m128i(bytes_at(codes + 3 * stride), bytes_at(codes + stride));
             const __m256i left = _mm256_unpacklo_epi8(even, odd), right = _mm256_unpackhi_epi8(even, odd);

@@ -29,8 +29,8 @@ INLINE void rows_avx512(const struct dots *t, const struct whole *w, int64_t blo
         for (int p = 0; p < 4; p++)
             high[r][p] = low[r][p] = _mm512_setzero_si512();
     for (int64_t k = 0; k < t->group; k += 4, codes += 128) {
-        _mm_prefetch((const char *)codes + DOTS_AHEAD, _MM_HINT_T0);
-        _mm_prefetch((const char *)codes + DOTS_AHEAD + 64, _MM_HINT_T0);
+        _mm_prefetch((const char *)codes + ROW_AHEAD, _MM_HINT_T0);
+        _mm_prefetch((const char *)codes + ROW_AHEAD + 64, _MM_HINT_T0);
         const __m512i first = _mm512_permutexvar_epi8(order, _mm512_loadu_si512(codes));
         const __m512i second = _mm512_permutexvar_epi8(order, _mm512_loadu_si512(codes + 64));
         const __m512i left = _mm512_unpacklo_epi16(first, second), right = _mm512_unpackhi_epi16(first, second);

@@ -165,8 +165,10 @@ static void OF(attended)(const void *attending, int64_t g)
 static void OF(scored)(const void *choosing, int64_t part)
 {
     const struct choosing *const c = choosing;
+    float x[c->of->inputs] __attribute__((aligned(64)));
+    OF(widened_row)(c->of, x);
     for (int64_t e = part * c->part; e < (part + 1) * c->part && e < c->of->outputs; e += AT_ONCE)
-        OF(four_of_bf16)(c->of, e, c->logits + e);
+        OF(four_of_bf16)(c->of, x, e, 1, c->logits + e);
 }
 
 /* The softmax of `count` logits, but for what they are all divided by: that is answered. */

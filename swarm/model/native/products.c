@@ -80,7 +80,7 @@ static void share_out(void (*one)(const void *, int64_t), const void *task, int6
 
 #if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #include <immintrin.h>
-enum { MOST_DOT_ROWS = 4, MOST_WHOLE = 32512 /* 127 * 256 */, DOTS_AHEAD = 2048 /* bytes */ };
+enum { MOST_DOT_ROWS = 4, MOST_WHOLE = 32512 /* 127 * 256 */, ROW_AHEAD = 2048 /* bytes */ };
 
 /* `x` [n, K] in whole numbers. */
 struct whole {
@@ -210,13 +210,13 @@ void swarm_one_expert(const struct one *first, const struct one *second, int64_t
 struct dots_of {
     const struct dots *of;
     struct whole x;
-    void (*block)(const struct dots *, const struct whole *, int64_t);
+    void (*two)(const struct dots *, const struct whole *, int64_t);
 };
 
-static void one_block(const void *all, int64_t block)
+static void two_blocks(const void *all, int64_t block)
 {
     const struct dots_of *const dots = all;
-    dots->block(dots->of, &dots->x, block);
+    dots->two(dots->of, &dots->x, block);
 }
 
 void swarm_dots(const struct dots *t, int64_t threads, parallel run)
@@ -224,9 +224,9 @@ void swarm_dots(const struct dots *t, int64_t threads, parallel run)
     const int64_t inputs = t->rows * t->inputs, groups = inputs / t->group;
     int8_t high[inputs], low[inputs];
     float scales[groups], sums[groups];
-    const struct dots_of all = {t, {high, low, scales, sums}, t->wide ? dots_of_block_avx512 : dots_of_block_avx2};
+    const struct dots_of all = {t, {high, low, scales, sums}, t->wide ? dots_of_two_avx512 : dots_of_two_avx2};
     (t->wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2)(t, &all.x);
-    share_out(one_block, &all, t->outputs / t->height, threads, run);
+    share_out(two_blocks, &all, (t->outputs / t->height + 1) / 2, threads, run);
 }
 
 /* A SwiGLU expert: `first` has w1 and w3, `second` w2, whose inputs lie behind what `first` puts out. */

@@ -24,7 +24,7 @@ static void part_of_factor(const void *factors, int64_t part)
     const struct matrix *const w = f->w;
     if (w->group) {
         const struct dots t = {1, w->inputs, w->outputs, w->group, w->part, all->wide, f->x, w->codes, w->lines, f->out};
-        (all->wide && w->part == MOST_ROWS ? dots_of_block_avx512 : dots_of_block_avx2)(&t, all->whole + i, part % all->parts);
+        (all->wide && w->part == MOST_ROWS ? dots_of_two_avx512 : dots_of_two_avx2)(&t, all->whole + i, part % all->parts);
     } else {
         const struct one t = {w->inputs, w->outputs, w->part, all->wide, f->x, w->codes, w->lines, f->out};
         (all->wide ? one_part_avx512 : one_part_avx2)(&t, part % all->parts);
@@ -35,7 +35,8 @@ static void part_of_factor(const void *factors, int64_t part)
 static void share_products(const struct factor *each, const struct whole *whole, int64_t count, const struct team *team)
 {
     const struct matrix *const w = each->w;
-    const struct factors all = {each, whole, team->wide, (w->outputs + w->part - 1) / w->part};
+    const int64_t parts = (w->outputs + w->part - 1) / w->part;
+    const struct factors all = {each, whole, team->wide, w->group ? (parts + 1) / 2 : parts};
     share_out(part_of_factor, &all, count * all.parts, team->threads, team->run);
 }
 
