@@ -34,6 +34,8 @@ static void unpack_lines(struct unpacking *u)
         const __m512i line = _mm512_permutexvar_epi32(twice, _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(u->lines + TILE * i))));
         const __m512 scale = (__m512)_mm512_slli_epi32(line, 16);
         const __m512 zero = (__m512)_mm512_and_si512(line, _mm512_set1_epi32((int)0xffff0000));
+        if (i % 2 == 0)
+            _mm_prefetch((const char *)(u->lines + 2 * BLOCK + TILE * i), _MM_HINT_T0); /* the next block's: far from this one's next group */
         _mm512_store_ps(u->scale[i], scale);
         _mm512_store_ps(u->origin[i], _mm512_fnmadd_ps(scale, _mm512_set1_ps(24), zero));
     }
