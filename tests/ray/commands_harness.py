@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from claimed_ports import claimed_range, range_text
 
 HOST = "127.0.0.1"
-LIMIT_S = 60.0
-GONE_S = 20.0
+LIMIT_S = 120.0
+GONE_S = 60.0
 POLL_S = 0.1
 NOISE = ("Traceback", "WARNING", "raylet", "(pid=", "UserWarning", "\x1b")
 TEMPORARY = re.compile(r"/tmp/swarm-[^/\s\0]+")
@@ -119,7 +119,7 @@ class Person:
 
     def status_where(self, true: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
         """The first status of which something is true."""
-        return wait_for(lambda: next((s for s in [self.status()] if true(s)), None), what)
+        return wait_for(lambda: next((s for s in [self.status()] if true(s)), None), what, instead=self.status)
 
     def processes(self) -> dict[int, str]:
         """Command lines of all processes that were started with this home, by process id, also of those whose parents are gone."""

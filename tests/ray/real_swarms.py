@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
-DEADLINE_S = 90.0
+DEADLINE_S = 150.0
 TOKEN = "5eed" * 16
 
 
@@ -79,7 +79,7 @@ class Swarms:
         for each in reversed(self.started):
             pids = each.tree()
             if each.process.returncode is None:
-                each.process.terminate()
+                each.process.kill()
             await asyncio.wait_for(each.process.wait(), DEADLINE_S)
             await until(lambda pids=pids: not any(map(runs, pids)))  # type: ignore[misc]
 

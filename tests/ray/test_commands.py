@@ -18,7 +18,7 @@ from commands_harness import NOISE, Person, Running, join_words, wait_for
 
 from cluster.ports import Ports, parse_ports
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
 DEVICES = ("--device", "cpu=52MiB", "--device", "cpu=34MiB", "--device", "cpu=27MiB")
 LONG = (
@@ -286,7 +286,7 @@ def ray_processes(person: Person) -> set[int]:
 def test_down_ends_everything_and_says_so(person: Person, up: Running) -> None:
     ran = person.run("down")
     assert (ran.code, ran.err) == (0, "") and person.address in ran.out
-    ended = up.ended(5)
+    ended = up.ended()
     assert ended.code == 0 and "Traceback" not in ended.err
     person.nothing_is_left()
     assert not (person.home / "head.json").exists()

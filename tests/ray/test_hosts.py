@@ -17,7 +17,7 @@ from swarm.plan import Plan
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.hosts,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(400),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root and iproute2"),
 ]
@@ -70,5 +70,5 @@ def _plan(address: str, inside: tuple[str, ...]) -> str:
         "    print((await stub.GetPlan(pb.PlanRequest())).plan)\n"
         "asyncio.run(main())\n"
     )
-    done = subprocess.run([*inside, sys.executable, "-c", program, address], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([*inside, sys.executable, "-c", program, address], capture_output=True, text=True, check=True, timeout=90)
     return done.stdout

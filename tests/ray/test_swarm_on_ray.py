@@ -22,7 +22,7 @@ from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1 import swarm_pb2_grpc
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module")]
 MIB = 2**20
 
 
@@ -50,7 +50,7 @@ async def expect_agents(dashboard: str, names: set[str]) -> None:
         shown.update(await asyncio.to_thread(shown_actors, dashboard))
         return {n for n in shown if n != "swarm-coordinator"} == names
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         while not await look():
             await asyncio.sleep(0.2)
     assert all(shown[name] == name for name in names)
