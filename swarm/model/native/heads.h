@@ -84,21 +84,49 @@ INLINE void OF(rotated)(const uint16_t *x, const struct attending *a, uint16_t *
     }
 }
 
-/* Softmax of a head's scores so far: what the sums of before count from now on, and what `count` positions more do. */
-INLINE float OF(weighed)(float scores[SPAN], int64_t count, float *most, float *sum)
+/* What the lanes of each of `SPAN` vectors add up to. */
+INLINE void OF(each_summed)(const NUMBERS of[SPAN], float sums[SPAN])
 {
-    float highest = *most;
-    for (int64_t j = 0; j < count; j++)
-        highest = scores[j] > highest ? scores[j] : highest;
-    const float before = highest == *most ? 1 : OF(raised_alone)(*most - highest);
-    floats power;
+#if WIDTH == 16
+    __m512 pairs[8], fours[4], eights[2];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++)
+        pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(of[2 * i], of[2 * i + 1]), _mm512_unpackhi_ps(of[2 * i], of[2 * i + 1]));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const __m512d even = _mm512_castps_pd(pairs[2 * i]), odd = _mm512_castps_pd(pairs[2 * i + 1]);
+        fours[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(even, odd)), _mm512_castpd_ps(_mm512_unpackhi_pd(even, odd)));
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++)
+        eights[i] = _mm512_add_ps(_mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0x88),
+                                  _mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0xdd));
+    _mm512_storeu_ps(sums, _mm512_add_ps(_mm512_shuffle_f32x4(eights[0], eights[1], 0x88), _mm512_shuffle_f32x4(eights[0], eights[1], 0xdd)));
+#else
+    for (int i = 0; i < SPAN; i++)
+        sums[i] = SUMMED(of[i]);
+#endif
+}
+
+/* Softmax of a head's scores so far: what the sums of before count from now on, and what `count` positions more do. */
+INLINE float OF(weighed)(float scores[SPAN], int64_t count, float *most, floats *sums)
+{
+    const integers lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, there = lanes < (int32_t)count;
+    floats power, highest;
     memcpy(&power, scores, sizeof power);
-    power -= highest;
+    highest = (floats)(((integers)power & there) | ((integers)((floats){0} + *most) & ~there));
+#pragma GCC unroll 4
+    for (int step = 8; step; step /= 2) {
+        const floats other = __builtin_shuffle(highest, lanes ^ step);
+        const integers larger = other > highest;
+        highest = (floats)(((integers)other & larger) | ((integers)highest & ~larger));
+    }
+    const float now = highest[0] > *most ? highest[0] : *most, before = now == *most ? 1 : OF(raised_alone)(*most - now);
+    power -= now;
     OF(raised_below)(&power);
-    for (int64_t j = 0; j < SPAN; j++)
-        scores[j] = j < count ? power[j] : 0;
-    memcpy(&power, scores, sizeof power);
-    *most = highest, *sum = *sum * before + OF(added_up)(&power);
+    power = (floats)((integers)power & there);
+    memcpy(scores, &power, sizeof power);
+    *most = now, *sums = *sums * before + power;
     return before;
 }
 
@@ -111,13 +139,14 @@ static void OF(attended)(const void *attending, int64_t g)
     uint16_t rotated[d];
     float q[group][d] __attribute__((aligned(64))), totals[group][d] __attribute__((aligned(64)));
     float keys[SPAN][d] __attribute__((aligned(64))), values[SPAN][d] __attribute__((aligned(64)));
-    float most[group], sums[group];
+    float most[group];
+    floats sums[group];
     const int64_t here = (a->at.pages[a->at.position / a->at.page] * a->at.page + a->at.position % a->at.page) * line + g * d;
     OF(rotated)(a->qkv + (t->heads + g) * d, a, a->at.keys + here);
     memcpy(a->at.values + here, a->qkv + (t->heads + t->kv_heads + g) * d, d * sizeof *a->at.values);
     for (int64_t r = 0; r < group; r++) {
         OF(rotated)(a->qkv + (g * group + r) * d, a, rotated);
-        most[r] = -1e30f, sums[r] = 0;
+        most[r] = -1e30f, sums[r] = (floats){0};
         for (int64_t k = 0; k < d; k += WIDTH) {
             *(NUMBERS *)(q[r] + k) = WIDENED_BF16(rotated + k) * (NOTHING + t->scale);
             *(NUMBERS *)(totals[r] + k) = NOTHING;
@@ -129,6 +158,8 @@ static void OF(attended)(const void *attending, int64_t g)
         for (int64_t j = 0; j < SPAN; j++) {
             const int64_t slot = (a->at.pages[page] * a->at.page + inside) * line + g * d;
             for (int64_t k = 0; k < d; k += WIDTH) {
+                _mm_prefetch((const char *)(a->at.keys + slot + SPAN * line + k), _MM_HINT_T0);
+                _mm_prefetch((const char *)(a->at.values + slot + SPAN * line + k), _MM_HINT_T0);
                 *(NUMBERS *)(keys[j] + k) = WIDENED_BF16(a->at.keys + slot + k);
                 *(NUMBERS *)(values[j] + k) = WIDENED_BF16(a->at.values + slot + k);
             }
@@ -137,18 +168,24 @@ static void OF(attended)(const void *attending, int64_t g)
         }
         for (int64_t r = 0; r < group; r++) {
             float scores[SPAN] __attribute__((aligned(64)));
+            NUMBERS products[SPAN];
             for (int64_t j = 0; j < SPAN; j++) {
-                NUMBERS sum = NOTHING;
+                products[j] = NOTHING;
                 for (int64_t k = 0; k < d; k += WIDTH)
-                    sum = JOINED(*(NUMBERS *)(q[r] + k), *(NUMBERS *)(keys[j] + k), sum);
-                scores[j] = SUMMED(sum);
+                    products[j] = JOINED(*(NUMBERS *)(q[r] + k), *(NUMBERS *)(keys[j] + k), products[j]);
             }
+            OF(each_summed)(products, scores);
             const float before = OF(weighed)(scores, count, most + r, sums + r);
-            for (int64_t k = 0; k < d; k += WIDTH) {
-                NUMBERS total = *(NUMBERS *)(totals[r] + k) * (NOTHING + before);
-                for (int64_t j = 0; j < SPAN; j++)
-                    total = JOINED(NOTHING + scores[j], *(NUMBERS *)(values[j] + k), total);
-                *(NUMBERS *)(totals[r] + k) = total;
+            for (int64_t k = 0; k < d; k += 2 * WIDTH) {
+                NUMBERS left = *(NUMBERS *)(totals[r] + k) * (NOTHING + before);
+                NUMBERS right = *(NUMBERS *)(totals[r] + k + WIDTH) * (NOTHING + before);
+                for (int64_t j = 0; j < SPAN; j++) {
+                    const NUMBERS weight = NOTHING + scores[j];
+                    left = JOINED(weight, *(NUMBERS *)(values[j] + k), left);
+                    right = JOINED(weight, *(NUMBERS *)(values[j] + k + WIDTH), right);
+                }
+                *(NUMBERS *)(totals[r] + k) = left;
+                *(NUMBERS *)(totals[r] + k + WIDTH) = right;
             }
         }
     }
@@ -156,7 +193,7 @@ static void OF(attended)(const void *attending, int64_t g)
         for (int64_t k = 0; k < d; k += LANES) {
             floats mean;
             memcpy(&mean, totals[r] + k, sizeof mean);
-            mean /= sums[r];
+            mean /= OF(added_up)(sums + r);
             OF(write_lanes)(&mean, a->out + (g * group + r) * d + k);
         }
 }
