@@ -13,6 +13,7 @@ from fake_swarm import plan_for
 from swarm import __version__
 from swarm.cli.main import COMMANDS
 
+PLAN = ("plan", "nano", "--rigs", str(Path(__file__).parents[2] / "docs" / "examples" / "two-3090-rigs.toml"))
 BUILT = [name for name in COMMANDS if importlib.util.find_spec(f"swarm.cli.{name}")]
 
 
@@ -63,9 +64,7 @@ def test_a_failure_is_one_sentence_and_1() -> None:
     assert is_one_sentence(ran.err) and "swarm up" in ran.err
 
 
-@pytest.mark.parametrize(
-    "words", [("--version",), ("plan", "nano", "--device", "cpu=1GiB"), ("plan", "nano", "--device", "cpu=1GiB", "--json")]
-)
+@pytest.mark.parametrize("words", [("--version",), PLAN, (*PLAN, "--json")], ids=len)
 def test_an_output_without_room_is_one_sentence(words: tuple[str, ...]) -> None:
     if words[0] == "plan":
         pytest.importorskip("scipy")
@@ -82,9 +81,9 @@ main()
 def test_an_encoding_that_lacks_a_character_loses_that_character_and_json_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("scipy")
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    ran = swarm("plan", "nano", "--device", "cpu=1GiB")
+    ran = swarm(*PLAN)
     assert (ran.code, ran.err) == (0, "") and "blocks" in ran.out
-    assert json.loads(swarm("plan", "nano", "--device", "cpu=1GiB", "--json").out)["stages"]
+    assert json.loads(swarm(*PLAN, "--json").out)["stages"]
 
 
 @pytest.mark.parametrize(

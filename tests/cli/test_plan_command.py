@@ -75,7 +75,7 @@ def test_out_writes_a_plan_for_workers_on_this_machine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("--device", "cpu=20MiB"), 1, "nano in int4/128 needs 53.8 MiB, the devices have 20.0 MiB"),
+        (("--device", "cpu=20MiB", "--dtype", "int4/128"), 1, "nano in int4/128 needs 53.8 MiB, the devices have 20.0 MiB"),
         (("--device", "gpu"), 2, "--device gpu"),
         (("--device", "cpu=4"), 2, "20GiB"),
         (("--device", "cpu=900TiB"), 1, "of RAM"),
