@@ -80,33 +80,6 @@ static void share_out(void (*one)(const void *, int64_t), const void *task, int6
 
 #if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #include <immintrin.h>
-enum { MOST_DOT_ROWS = 4, MOST_WHOLE = 32512 /* 127 * 256 */, ROW_AHEAD = 2048 /* bytes */ };
-
-/* `x` [n, K] in whole numbers. */
-struct whole {
-    int8_t *high, *low;   /* [n, K] each */
-    float *scales, *sums; /* [n, G] each: s, and what the group's inputs sum up to */
-};
-
-struct dots {
-    int64_t rows, inputs, outputs, group, height;
-    int64_t wide; /* whether by vectors of 512 bits, which take blocks of 64 */
-    const uint16_t *x;     /* bf16 [n, K] */
-    const uint8_t *codes;  /* [b, K, height / 2]: low halves are a block's first outputs */
-    const uint16_t *lines; /* bf16 [G, N, 2]: scale and zero */
-    uint16_t *out;         /* bf16 [n, N] */
-};
-
-enum { AT_ONCE = 4, SPAN = LANES, NORM_ROWS = 16 };
-
-struct one {
-    int64_t inputs, outputs, part, wide;
-    const uint16_t *x;      /* bf16 [K] */
-    const void *w;          /* bf16 or int8 [N, K] */
-    const uint16_t *scales; /* bf16 [N]; null: `w` is of bf16 */
-    uint16_t *out;          /* bf16 [N] */
-};
-
 #include "parts.h"
 
 enum { SOME_ROWS = 32 /* that a thread takes at a time */ };
