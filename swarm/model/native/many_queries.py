@@ -17,8 +17,8 @@ from swarm.model.native.team import parallel, shared
 
 FEWEST = 16
 """Rows; fewer are for torch."""
-MOST_POSITIONS = 1 << 13
-"""Scores of 32 rows lie on a thread's stack, 6 bytes each."""
+MOST_POSITIONS = 6144
+"""Scores of 32 rows lie on a thread's stack, 6 bytes each: 1.2 MB of the 2 MB or more that one has."""
 HEAD_DIM, SPAN = 32, 32
 """What it wants the size of a head to be a multiple of, and positions that it takes together."""
 

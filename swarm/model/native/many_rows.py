@@ -20,6 +20,8 @@ FEWEST = 16
 """Rows; fewer are for other kernels."""
 MOST_BYTES = 1 << 20
 """Of inputs that meet a matrix at once: they are to stay in a core's cache while it passes."""
+MOST_ROWS = 512
+"""That meet a matrix at once: what they are summed up to lies on a thread's stack (`many4.h`)."""
 UNIT = 32
 """What it wants inputs and outputs to be a multiple of."""
 PART_BYTES = 1 << 19
@@ -87,7 +89,7 @@ def _pairs(x: Tensor, inputs: int) -> Tensor:
 def together(rows: int, inputs: int) -> list[slice]:
     """Rows that meet a matrix at once."""
     tiles = -(-rows // TOGETHER)
-    parts = -(-tiles * TOGETHER * inputs * 2 // MOST_BYTES)
+    parts = max(-(-tiles * TOGETHER * inputs * 2 // MOST_BYTES), -(-tiles * TOGETHER // MOST_ROWS))
     step = -(-tiles // parts) * TOGETHER
     return [slice(at, min(at + step, rows)) for at in range(0, rows, step)]
 
