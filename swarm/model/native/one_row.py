@@ -14,7 +14,7 @@ from torch import Tensor
 
 from swarm.model.native.compiled import LANES, compiled
 from swarm.model.native.team import parallel, shared
-from swarm.model.quant.dots import WIDE
+from swarm.model.quant.dots import MOST_INPUTS, WIDE
 
 INPUTS, OUTPUTS = 32, 4
 """What it wants the inputs and the outputs to be a multiple of."""
@@ -42,7 +42,7 @@ class OneRow:
     def reads(self, w: Tensor) -> bool:
         """Whether a matrix [N, K] is of a kind and shape that are expected here."""
         of_a_kind = w.dtype in (torch.bfloat16, torch.int8) and w.is_contiguous()
-        return of_a_kind and w.shape[0] % OUTPUTS == 0 and w.shape[1] % INPUTS == 0
+        return of_a_kind and w.shape[0] % OUTPUTS == 0 and w.shape[1] % INPUTS == 0 and w.shape[1] <= MOST_INPUTS
 
     def product(self, x: Tensor, w: Tensor, scales: Tensor | None = None) -> Tensor:
         """`x` times a matrix transposed: [1, N].
