@@ -21,7 +21,7 @@ CHUNK_ROWS = 448
 """The most prompt tokens in one Step, and rows in one micro-batch's prompt share."""
 PIECE_ROWS = 32
 """Tokens of a prompt in one Step as a client sends it; the entry Stage makes chunks of pieces."""
-START_ROWS = 128
+START_ROWS = 256
 """See `Plan.start_rows`; of the CPUs that docs/performance.md is about."""
 MAX_ROWS = 512
 """The most rows in one micro-batch."""
