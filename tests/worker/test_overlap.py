@@ -96,7 +96,7 @@ def pieces(session: bytes, rows: int) -> list[pb.StepHeader]:
 
 
 async def test_a_prompts_next_chunk_is_computed_while_the_stage_behind_has_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with seen(monkeypatch, plan_of([4, 8])) as (watch, client):
+    async with seen(monkeypatch, replace(plan_of([4, 8]), start_rows=48)) as (watch, client):
         watch.gates[4] = threading.Semaphore(0)  # the second Stage holds the first chunk
         prompt = pieces(await client.open(512), LONG)
         await client.send(*prompt)
@@ -229,7 +229,7 @@ async def test_an_answer_that_waited_behind_a_long_chunk_still_runs(monkeypatch:
 
 
 async def test_the_next_micro_batch_is_formed_before_the_one_at_hand_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with seen(monkeypatch, plan_of([4, 8])) as (watch, client):
+    async with seen(monkeypatch, replace(plan_of([4, 8]), start_rows=48)) as (watch, client):
         watch.last_block = threading.Semaphore(0)  # the first Stage stops before its last Block
         prompt = pieces(await client.open(512), LONG)
         await client.send(*prompt)
