@@ -1,1 +1,1 @@
-"""What is compiled where a C compiler was there at installation: products of few rows, unpacking. Optional: torch does the rest."""
+"""What is compiled where a C compiler was there at installation, for CPUs: products and what is between them. Torch does the rest."""
