@@ -1,7 +1,7 @@
-/* Unpacks matrices in few bits to bf16 in one pass (tile.h): torch's own operations take six (see docs/performance.md). One row of bf16 or
-   int8 (one.h) and a few of 4 bits (dots.h) are multiplied here, too, and on CPUs with a matrix unit many (amx.h).
+/* A CPU's own products, and what is between them: each header says what it takes, docs/design.md which rows go where.
 
-   Optional: where it was not compiled, swarm/model/quant/planes.py unpacks the same, bit for bit, and torch multiplies. */
+   Optional: where it was not compiled, or a CPU has not what a header wants, torch computes (swarm/model/quant/planes.py unpacks with the
+   same bits). */
 
 #include <stdint.h>
 #include <string.h>
