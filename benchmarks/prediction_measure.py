@@ -82,7 +82,7 @@ async def _device(swarm: Running, worker: WorkerSpec) -> Measured:
     async with Credentials().channel(worker.address) as channel:
         reply = await WorkerServiceStub(channel).Measure(request)
     products = tuple((p.rows, p.seconds_a_byte) for p in reply.products)
-    return Measured(worker, Speed(products, reply.start_s, reply.software_s))
+    return Measured(worker, Speed(products, reply.start_s, reply.software_s, several_start_s=reply.several_start_s))
 
 
 async def _link(swarm: Running, caller: str, other: str) -> Link:

@@ -260,4 +260,4 @@ def read_figures(reply: pb.MeasureReply) -> Figures:
     products = tuple((p.rows, p.seconds_a_byte) for p in reply.products)
     if not products or min(rows for rows, _ in products) < 1 or min(seconds for _, seconds in products) <= 0:
         raise DeviceError("measuring it gave no figures: look at its worker's log")
-    return Figures(Speed(products, reply.start_s, reply.software_s), tuple(reply.dtypes))
+    return Figures(Speed(products, reply.start_s, reply.software_s, several_start_s=reply.several_start_s), tuple(reply.dtypes))

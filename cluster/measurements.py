@@ -151,6 +151,7 @@ class Measurements:
                 tuple((int(rows), float(s)) for rows, s in f["speed"]["products"]),
                 float(f["speed"]["start_s"]),
                 float(f["speed"]["software_s"]),
+                several_start_s=float(f["speed"].get("several_start_s", 0.0)),
             )
             shape = Shape(**entry["shape"])
             self._devices.setdefault(entry["device"], {})[shape] = Figures(speed, tuple(f["dtypes"]), float(f["at"]))

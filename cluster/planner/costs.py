@@ -68,28 +68,24 @@ class Costs:
         """A Block without its experts: its weights once, and the KV of the whole planned context for each row."""
         speed, sizes = device.speed, self.prices.sizes
         kv = rows * sizes.kv(self.prices.context)
-        return sizes.block_core * speed.seconds_a_byte(rows) + kv * speed.seconds_a_byte(1) + KERNELS_CORE * self._start_s(device)
+        return sizes.block_core * speed.seconds_a_byte(rows) + kv * speed.seconds_a_byte(1) + KERNELS_CORE * _start_s(device, rows)
 
     def prompt_core_s(self, device: Measured, rows: float) -> float:
         """A Block without its experts for a chunk of one Session's prompt."""
         speed = device.speed
-        return self.prices.sizes.block_core * speed.seconds_a_byte(rows) + KERNELS_CORE * self._start_s(device)
+        return self.prices.sizes.block_core * speed.seconds_a_byte(rows) + KERNELS_CORE * _start_s(device, rows)
 
     def expert_s(self, device: Measured, rows: float) -> float:
         """One touched expert, with its share of the rows."""
         each = max(1.0, rows * self.prices.sizes.config.top_k / self.touched(rows))
         speed = device.speed
-        return self.prices.expert * speed.seconds_a_byte(each) + KERNELS_EXPERT * self._start_s(device)
+        return self.prices.expert * speed.seconds_a_byte(each) + KERNELS_EXPERT * _start_s(device, rows)
 
     def ends_s(self, device: Measured, first: bool, last: bool, rows: float) -> float:
         """Embedding and head, where a Stage has them."""
         speed = device.speed
         head = self.prices.sizes.head * speed.seconds_a_byte(rows) if last else 0.0
-        return head + (first + last) * KERNELS_HEAD * self._start_s(device)
-
-    def _start_s(self, device: Measured) -> float:
-        """One kernel, where it stands between products."""
-        return COLD * device.speed.start_s * device.speed.slowed
+        return head + (first + last) * KERNELS_HEAD * _start_s(device, rows)
 
     def frame_s(self, device: Measured) -> float:
         """A Worker's software for one micro-batch, beside computing it."""
@@ -153,6 +149,11 @@ class Costs:
         software = SHARD_WORK * (owner.speed.software_s + a.device.speed.software_s)
         wait = WAIT_SHARE * (self.core_s(a.device, rows) + self.touched(rows) * self.expert_s(a.device, rows)) if a.busy else 0.0
         return link.rtt_s + (rows + answers) * self.hidden_bytes / link.bytes_per_s + software + wait + work_s
+
+
+def _start_s(device: Measured, rows: float) -> float:
+    """One kernel, where it stands between products."""
+    return COLD * device.speed.starting_s(rows)
 
 
 @lru_cache(maxsize=4096)

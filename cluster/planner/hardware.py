@@ -18,15 +18,22 @@ class Speed:
 
     Args:
         products: (rows, seconds a byte of weight) of the real product at growing row counts, from one row up.
-        start_s: seconds to start one kernel, Python included.
+        start_s: seconds to start one kernel for one row, Python included.
         software_s: of its machine's Python: seconds for one frame of one Step to be made, written and read.
         slowed: how many times slower it serves now than it measured; 1 where it does not.
+        several_start_s: to start one kernel for several rows; 0: as for one.
     """
 
     products: tuple[tuple[int, float], ...]
     start_s: float
     software_s: float = 20e-6
     slowed: float = 1.0
+    several_start_s: float = 0.0
+
+    def starting_s(self, rows: float) -> float:
+        """To start one kernel of a micro-batch of so many rows on average: of fewer than two, some are of one."""
+        several = min(1.0, max(0.0, rows - 1))
+        return self.slowed * (self.start_s + several * ((self.several_start_s or self.start_s) - self.start_s))
 
     def seconds_a_byte(self, rows: float) -> float:
         """Of a product with that many rows: linear between what was measured, in proportion to the rows beyond it."""

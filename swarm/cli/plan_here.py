@@ -149,7 +149,7 @@ def _measure(device: Device, model: Model) -> Speed:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_S, check=True)
         raw = json.loads(done.stdout)
         products = tuple((int(rows), float(each)) for rows, each in raw["products"])
-        return Speed(products, float(raw["start_s"]), float(raw["software_s"]))
+        return Speed(products, float(raw["start_s"]), float(raw["software_s"]), several_start_s=float(raw["several_start_s"]))
     except subprocess.TimeoutExpired:
         raise DeviceError(
             f"{device.name} was not measured in {PROCESS_S:.0f} s: leave it out with --exclude {device.name}"

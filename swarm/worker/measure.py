@@ -28,6 +28,8 @@ from swarm.worker.quota import pauses
 ROWS = (1, 2, 4, 8, 16, 64, 256)
 BUDGET_S = 3.0
 ROUNDS = 6
+SEVERAL = 4
+"""Rows of several Sessions, as they are answered together."""
 GUESS_S = 1e-9
 """Seconds a byte at one row, before anything is known: a slow CPU's."""
 BF16_CAPABILITY = 8
@@ -52,10 +54,9 @@ class Wanted:
     kernels_expert: int = 8
     budget_s: float = BUDGET_S
 
-    @property
-    def kernels(self) -> int:
-        """Of a Block whose row has two experts."""
-        return self.kernels_core + 2 * self.kernels_expert
+    def kernels(self, experts: int) -> int:
+        """Of a Block whose rows go to so many experts together."""
+        return self.kernels_core + experts * self.kernels_expert
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,16 @@ class Figures:
 
     Args:
         products: (rows, seconds a byte of weight), growing; as many row counts as there was time for.
-        start_s: seconds to start one kernel, Python included.
+        start_s: seconds to start one kernel for one row, Python included.
         software_s: seconds for one frame of one Step to be made, written and read.
+        several_start_s: seconds to start one kernel for several rows, which go other ways than a row that is alone.
     """
 
     products: tuple[tuple[int, float], ...]
     start_s: float
     software_s: float
     took_s: float
+    several_start_s: float
 
 
 def dtypes_of(device: torch.device) -> tuple[str, ...]:
@@ -90,21 +93,23 @@ def measuring(wanted: Wanted, device: torch.device, room_bytes: int, held: Seque
     """
     began = time.perf_counter()
     dtype = numbers_of(wanted.dtype)
-    block = SmallBlock(dtype, device)
+    one, several = SmallBlock(dtype, device, 1), SmallBlock(dtype, device, SEVERAL)
     fill_until = began + wanted.budget_s / 4
     products = yield from Products.filling(wanted.hidden, wanted.ffn, held, wanted.dtype, device, room_bytes, fill_until)
-    block.run(products.one, JOB_S)
-    yield
+    for block in (one, several):
+        block.run(products.one, JOB_S)
+        yield
     known = yield from _warm_up(products, began + wanted.budget_s / 2)
     until = began + wanted.budget_s - JOB_S
-    repeat_s = max(JOB_S, (until - time.perf_counter()) / ROUNDS / (len(known) + 2))
+    repeat_s = max(JOB_S, (until - time.perf_counter()) / ROUNDS / (len(known) + 3))
     found: dict[int, list[list[float]]] = {rows: [] for rows in known}
-    starts: list[list[float]] = []
+    starts: dict[SmallBlock, list[list[float]]] = {one: [], several: []}
     software: list[list[float]] = []
     paused = pauses()
-    while len(starts) < ROUNDS and (not starts or time.perf_counter() < until):
-        starts.append(block.run(products.one, repeat_s))
-        yield
+    while len(software) < ROUNDS and (not software or time.perf_counter() < until):
+        for block, seconds in starts.items():
+            seconds.append(block.run(products.one, repeat_s))
+            yield
         software.append(frames(products.one, JOB_S))
         yield
         for rows in known:
@@ -112,7 +117,8 @@ def measuring(wanted: Wanted, device: torch.device, room_bytes: int, held: Seque
                 found[rows].append((yield from _repeat(products, rows, known[rows], repeat_s)))
     typical = _with_pauses if pauses() > paused else _without_others
     figures = tuple((rows, typical(rounds)) for rows, rounds in found.items())
-    return Figures(figures, typical(starts) / wanted.kernels, typical(software), time.perf_counter() - began)
+    one_s, several_s = (typical(seconds) / wanted.kernels(block.chosen) for block, seconds in starts.items())
+    return Figures(figures, one_s, typical(software), time.perf_counter() - began, several_s)
 
 
 def _without_others(rounds: Sequence[Sequence[float]]) -> float:
@@ -162,7 +168,7 @@ def at_once(wanted: Wanted, device: torch.device, room_bytes: int) -> Figures:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print one line of JSON: products, start_s, software_s, took_s, dtypes, free_bytes."""
+    """Print one line of JSON: products, start_s, software_s, took_s, several_start_s, dtypes, free_bytes."""
     parser = argparse.ArgumentParser(prog="swarm.worker.measure", description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)

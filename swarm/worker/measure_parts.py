@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -172,9 +172,13 @@ SMALL = ModelConfig(
 
 
 class SmallBlock:
-    """A Block whose weights are next to nothing: what one row takes of it is what starting its kernels takes."""
+    """A Block whose weights are next to nothing: what few rows take of it is what starting its kernels takes.
 
-    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+    Args:
+        rows: of as many Sessions.
+    """
+
+    def __init__(self, dtype: torch.dtype, device: torch.device, rows: int) -> None:
         c, random = SMALL, torch.Generator().manual_seed(0)
 
         def matrix(*shape: int) -> Tensor:
@@ -185,21 +189,30 @@ class SmallBlock:
         core = BlockCore(norm, matrix(heads, c.hidden), matrix(c.hidden, c.hidden), norm, matrix(c.num_experts, c.hidden))
         experts = [ExpertWeights(matrix(2 * c.ffn, c.hidden), matrix(c.hidden, c.ffn)) for _ in range(c.num_experts)]
         recorder = recorder_for(device, dtype)
-        self._cache, self._count = PagedCache(c, 1, 32, dtype, device), RECORDED if recorder else 1
+        self._cache, self._count = PagedCache(c, rows, 32, dtype, device), RECORDED if recorder else 1
         local = LocalExperts.of(
             {(b, e): experts[e] for b in range(self._count) for e in range(c.num_experts)}, kernels_for(device, dtype)
         )
         blocks = {b: Block.of(c, b, core, dict.fromkeys(range(c.num_experts), local)) for b in range(self._count)}
         for block in blocks:
             self._cache.add_block(block)
-        self._cache.reserve(b"", 1)
+        sessions = [bytes([each]) for each in range(rows)]
+        for session in sessions:
+            self._cache.reserve(session, 1)
         self._block, self._stage = blocks[0], Stage(c, blocks).replayed(self._cache, recorder) if recorder else None
-        self._rows = Rows.of((Segment(b"", 0, 1, 0),), device)
+        self._rows = Rows.of(tuple(Segment(session, at, at + 1, 0) for at, session in enumerate(sessions)), device)
         self._angles = Angles.of(self._rows.positions, c.head_dim, c.rope_theta)
-        self._hidden = matrix(1, c.hidden)
+        self._hidden = matrix(rows, c.hidden)
+
+    @cached_property
+    def chosen(self) -> int:
+        """How many experts its rows go to together."""
+        router = self._block.moe.router
+        assert router is not None
+        return int(router.choose(self._hidden)[1].unique().numel())
 
     def run(self, before_each: Callable[[], None], at_most_s: float) -> list[float]:
-        """Seconds of each of many Blocks of one row, for about that long in all; `before_each` is not counted."""
+        """Seconds of each of many Blocks, for about that long in all; `before_each` is not counted."""
         device, began = self._hidden.device, time.perf_counter()
         seconds: list[float] = []
         while not seconds or time.perf_counter() - began < at_most_s:

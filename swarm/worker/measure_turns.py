@@ -53,7 +53,8 @@ async def measure(worker: Worker, request: pb.MeasureRequest) -> pb.MeasureReply
                 figures = await _in_turns(worker, wanted, request.beside)
             finally:
                 release_memory()
-            reply.start_s, reply.software_s = figures.start_s, figures.software_s
+            reply.start_s, reply.several_start_s = figures.start_s, figures.several_start_s
+            reply.software_s = figures.software_s
             for rows, seconds_a_byte in figures.products:
                 reply.products.add(rows=rows, seconds_a_byte=seconds_a_byte)
         reply.free_bytes = await asyncio.to_thread(_free_bytes, worker)  # with the card's context made, and what it keeps

@@ -174,20 +174,22 @@ class Product(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., seconds_a_byte: _Optional[float] = ...) -> None: ...
 
 class MeasureReply(_message.Message):
-    __slots__ = ("products", "start_s", "free_bytes", "dtypes", "took_s", "software_s")
+    __slots__ = ("products", "start_s", "free_bytes", "dtypes", "took_s", "software_s", "several_start_s")
     PRODUCTS_FIELD_NUMBER: _ClassVar[int]
     START_S_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DTYPES_FIELD_NUMBER: _ClassVar[int]
     TOOK_S_FIELD_NUMBER: _ClassVar[int]
     SOFTWARE_S_FIELD_NUMBER: _ClassVar[int]
+    SEVERAL_START_S_FIELD_NUMBER: _ClassVar[int]
     products: _containers.RepeatedCompositeFieldContainer[Product]
     start_s: float
     free_bytes: int
     dtypes: _containers.RepeatedScalarFieldContainer[str]
     took_s: float
     software_s: float
-    def __init__(self, products: _Optional[_Iterable[_Union[Product, _Mapping]]] = ..., start_s: _Optional[float] = ..., free_bytes: _Optional[int] = ..., dtypes: _Optional[_Iterable[str]] = ..., took_s: _Optional[float] = ..., software_s: _Optional[float] = ...) -> None: ...
+    several_start_s: float
+    def __init__(self, products: _Optional[_Iterable[_Union[Product, _Mapping]]] = ..., start_s: _Optional[float] = ..., free_bytes: _Optional[int] = ..., dtypes: _Optional[_Iterable[str]] = ..., took_s: _Optional[float] = ..., software_s: _Optional[float] = ..., several_start_s: _Optional[float] = ...) -> None: ...
 
 class EchoFrame(_message.Message):
     __slots__ = ("data", "answer_bytes")
