@@ -260,7 +260,10 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
             return worker_pb2.MeasureReply(dtypes=found.dtypes)
         products = [worker_pb2.Product(rows=rows, seconds_a_byte=each) for rows, each in found.speed.products]
         start_s, software_s = found.speed.start_s, found.speed.software_s
-        return worker_pb2.MeasureReply(products=products, start_s=start_s, software_s=software_s, dtypes=found.dtypes)
+        several_s = found.speed.several_start_s
+        return worker_pb2.MeasureReply(
+            products=products, start_s=start_s, several_start_s=several_s, software_s=software_s, dtypes=found.dtypes
+        )
 
     async def MeasureLink(self, request, context):  # type: ignore[no-untyped-def]
         found = await self._worker.measure_link(LinkOrder(request.address, request.budget_s))

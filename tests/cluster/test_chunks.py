@@ -26,6 +26,7 @@ def rows_of(speed: Speed, bytes_per_s: float = 1e12) -> int:
 
 def test_the_dearer_a_chunk_starts_beside_its_rows_the_larger_it_is_to_be() -> None:
     assert rows_of(replace(CPU, start_s=5e-3)) > rows_of(CPU)
+    assert rows_of(replace(CPU, several_start_s=5e-3)) > rows_of(CPU), "a chunk is several rows"
     assert rows_of(Speed.of(20e9, 4e12, 20e-6, 2)) > rows_of(CPU)
     assert rows_of(Speed.of(5e9, 1e12, 20e-6, 2)) > rows_of(CPU)
 

@@ -113,6 +113,8 @@ def _by_chance(random: Random, model: Model, load: Load, count: int) -> list[int
 def _speed(random: Random) -> Speed:
     bandwidth, flops, start_s = random.choice(SPEEDS)
     speed = Speed.of(bandwidth * random.uniform(0.8, 1.2), flops, start_s, 2)
+    if int(speed.bandwidth) % 3 == 0:
+        speed = replace(speed, several_start_s=10 * start_s)
     return replace(speed, slowed=3.0) if random.random() < 0.1 else speed
 
 

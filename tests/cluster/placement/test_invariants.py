@@ -116,6 +116,7 @@ def better(asked: Swarm, random: Random) -> Iterator[tuple[str, Swarm]]:
         picked.speed.start_s / 1.5,
         picked.speed.software_s,
         picked.speed.slowed,
+        picked.speed.several_start_s / 1.5,
     )
     yield "a faster device", asked.with_devices(_with(devices, picked, replace(picked, speed=speed)))
 
