@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from swarm.model.memory import evened
+from swarm.model.memory import TOGETHER
 from swarm.model.native.compiled import compiled
 from swarm.model.native.many_rows import together
 from swarm.model.native.team import parallel, shared
@@ -54,9 +55,9 @@ class ManyCodes:
             packed: uint8 [N, K / 2], as `swarm.model.quant.int4_layout` says.
             lines: bf16 [G, N, 2]: scale and zero.
         """
-        out = x.new_empty(x.shape[0], lines.shape[1])
-        for rows in together(x.shape[0], x.shape[1]):
-            self._run(evened(x[rows]), packed, lines, out[rows], gated=False)
+        out, x = x.new_empty(x.shape[0], lines.shape[1]), _in_tiles(x)
+        for rows in together(*x.shape):
+            self._run(x[rows], packed, lines, out[rows], gated=False)
         return out
 
     def expert(self, x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
@@ -67,8 +68,9 @@ class ManyCodes:
         """
         ffn, out = first[1].shape[1] // 2, x.new_empty(x.shape[0], second[1].shape[1])
         assert ffn == 2 * second[0].shape[1] and ffn % HEIGHT == 0
+        x = _in_tiles(x)
         for rows in together(x.shape[0], max(x.shape[1], ffn)):
-            some = evened(x[rows])
+            some = x[rows]
             between = some.new_empty(some.shape[0], ffn)
             self._run(some, *first, between, gated=True)
             self._run(between, *second, out[rows], gated=False)
@@ -77,12 +79,18 @@ class ManyCodes:
     def _run(self, x: Tensor, packed: Tensor, lines: Tensor, out: Tensor, gated: bool) -> None:
         (groups, outputs, _), inputs = lines.shape, x.shape[1]
         assert all(each.is_contiguous() for each in (x, packed, lines, out)) and x.dtype is lines.dtype is torch.bfloat16
-        assert packed.shape == (outputs, inputs // 2) and outputs % HEIGHT == inputs % groups == 0
+        assert packed.shape == (outputs, inputs // 2) and outputs % HEIGHT == inputs % groups == x.shape[0] % TOGETHER == 0
         threads = torch.get_num_threads()
         part = -(-outputs // (HEIGHT * (1 + gated) * (PARTS * threads if threads > 1 else 1)))
         where = (each.data_ptr() for each in (x, packed, lines, out))
         task = _Many4((out.shape[0], inputs, outputs, inputs // groups, part, gated), tuple(where))
         self.functions.swarm_many4(ctypes.byref(task), threads, self.parallel)
+
+
+def _in_tiles(x: Tensor) -> Tensor:
+    """Rows `x` [n, K], and rows of zeros up to whole tiles: the matrix unit reads all rows of a tile, those of the last one too."""
+    missing = -x.shape[0] % TOGETHER
+    return F.pad(x, (0, 0, 0, missing)) if missing else x
 
 
 @lru_cache
