@@ -36,7 +36,7 @@ def _in_4_bits(x: Tensor, w13: Int4Matrix, w2: Int4Matrix) -> Tensor | None:
     first, second, few, many = (w13.packed, w13.scales), (w2.packed, w2.scales), dots(), many_codes()
     if few and few.takes(x, w13.packed, w13.group) and few.reads(w2.packed, w2.group):
         return few.expert(x, first, second)
-    if many and many.takes(x, w13.packed, w13.group) and many.reads(w2.packed, w2.group):
+    if many and many.takes(x, w13.packed, w13.group) and many.reads_gated(w2.packed, w2.group):
         return many.expert(x, first, second)
     return None
 

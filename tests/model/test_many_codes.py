@@ -11,6 +11,7 @@ from torch import Tensor
 from swarm.bits import Form
 from swarm.model.experts import ExpertWeights, gated
 from swarm.model.native import many_rows
+from swarm.model.quant import int4_layout
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.many_codes import FEWEST, ManyCodes, many_codes
 from swarm.model.quant.matrix import matrix_of
@@ -115,3 +116,10 @@ def test_it_is_what_computes_here(many: ManyCodes) -> None:
     assert not many.takes(x[: FEWEST - 1], w13.packed, 64) and not many.takes(x.float(), w13.packed, 64)
     expert = ExpertWeights(padded, quantized("int4", 1000, 312))
     assert expert.forward(drawn(40, 1000)).shape == (40, 1000), "what is padded is taken apart"
+    narrow = ExpertWeights(quantized("int4/32", 192, 256), quantized("int4/32", 256, 96))
+    assert narrow.forward(x).shape == (64, 256), "and what meets w2 in no whole blocks"
+
+
+def test_it_computes_only_where_torch_packs_as_it_expects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int4_layout, "block_rows", lambda: 32)
+    assert many_codes.__wrapped__() is None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from swarm.bits import Form
-from swarm.model.quant import planes
+from swarm.model.quant import int4_layout, planes
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
 from swarm.model.quant.matrix import matrix_of
@@ -83,3 +83,12 @@ def test_it_is_what_computes_here() -> None:
     assert not unit.takes4(wide[:1], four.packed, four.group)
     assert not unit.takes4(wide.float(), four.packed, four.group)
     assert not unit.takes8(drawn(64), eight.q[:, :976]), "inputs are no multiple of what it wants"
+
+
+def test_it_computes_4_bits_only_where_torch_packs_as_it_expects(monkeypatch: pytest.MonkeyPatch) -> None:
+    four, eight = quantized("int4"), quantized("int8")
+    assert isinstance(four, Int4Matrix) and isinstance(eight, Int8Matrix)
+    monkeypatch.setattr(int4_layout, "block_rows", lambda: 32)
+    unit = matrix_unit.__wrapped__()
+    assert unit is not None and unit.takes8(drawn(64), eight.q)
+    assert not unit.takes4(planes.widened(drawn(64), four.packed), four.packed, four.group)

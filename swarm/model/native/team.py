@@ -13,9 +13,14 @@ import torch
 def parallel() -> int | None:
     """Address of GOMP_parallel in this process; None where torch computes on other threads than GNU's; see `shared`."""
     maps = Path("/proc/self/maps")
-    loaded = (Path(line.split()[-1]) for line in maps.read_text().splitlines()) if maps.exists() else ()
-    path = next((path for path in loaded if path.name.startswith("libgomp")), None)
+    path = gnu_library(maps.read_text()) if maps.exists() else None
     return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, ctypes.c_void_p).value if path else None
+
+
+def gnu_library(maps: str) -> Path | None:
+    """GNU's OpenMP among the files that are mapped, as proc(5) lists them: a path is the rest of its line, and may have spaces."""
+    mapped = (Path(line.split(maxsplit=5)[-1]) for line in maps.splitlines())
+    return next((path for path in mapped if path.name.startswith("libgomp") and path.exists()), None)
 
 
 def shared() -> bool:

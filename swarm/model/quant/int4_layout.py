@@ -82,6 +82,11 @@ def straight(height: int) -> bool:
     return _places(height) is None
 
 
+def packs(height: int) -> bool:
+    """Whether torch packs in blocks so high here, and straight; it can be told to know less of a CPU than there is."""
+    return block_rows() == height and straight(height)
+
+
 @lru_cache
 def _places(height: int) -> Tensor | None:
     """Where each row of a block of that height is among an input's low halves and then its high ones; None: in that order."""

@@ -17,6 +17,7 @@ from swarm.model.memory import TOGETHER
 from swarm.model.native.compiled import compiled
 from swarm.model.native.many_rows import together
 from swarm.model.native.team import parallel, shared
+from swarm.model.quant import int4_layout
 
 FEWEST = 24
 """Rows; with fewer, scaling what was summed (`swarm.model.quant.matrix_unit`) is less work than unpacking."""
@@ -46,6 +47,10 @@ class ManyCodes:
     def reads(self, packed: Tensor, group: int) -> bool:
         """Whether a plane of 4 bits [N, K / 2] lies as is expected here."""
         return group in GROUPS and packed.shape[0] % HEIGHT == 0
+
+    def reads_gated(self, packed: Tensor, group: int) -> bool:
+        """Whether w2 [H, F / 2] does too, and what meets it is put out by whole blocks."""
+        return self.reads(packed, group) and 2 * packed.shape[1] % HEIGHT == 0
 
     def product(self, x: Tensor, packed: Tensor, lines: Tensor) -> Tensor:
         """`x` times a plane transposed: [n, N].
@@ -95,9 +100,11 @@ def _in_tiles(x: Tensor) -> Tensor:
 
 @lru_cache
 def many_codes() -> ManyCodes | None:
-    """What this CPU has; None where it has no such unit, the system does not allow it, or nothing was compiled."""
+    """What this CPU has; None where it has no such unit or may not use it, torch packs otherwise, or nothing was compiled."""
     quick = compiled()
     if quick is None or not hasattr(quick.functions, "swarm_has_tiles") or not quick.functions.swarm_has_tiles():
+        return None
+    if not int4_layout.packs(HEIGHT):
         return None
     quick.functions.swarm_many4.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
     quick.functions.swarm_many4.restype = None

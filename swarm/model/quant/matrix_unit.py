@@ -16,6 +16,7 @@ from torch import Tensor
 from swarm.model.memory import TOGETHER, evened
 from swarm.model.native.compiled import compiled
 from swarm.model.native.team import parallel, shared
+from swarm.model.quant import int4_layout
 
 ROWS4, ROWS8 = range(2, 257), range(4, 257)
 """So many rows of 4 and of 8 bits are quicker here than by torch's product, or unpacked; see docs/performance.md."""
@@ -40,10 +41,12 @@ class MatrixUnit:
 
     functions: ctypes.CDLL
     parallel: int | None
+    packs: bool
+    """Whether torch packs 4 bits here as is expected."""
 
     def takes4(self, x: Tensor, packed: Tensor, group: int) -> bool:
         """Whether rows `x` [n, K] are to meet this plane of 4 bits here."""
-        return _may(x, ROWS4) and group in GROUPS and packed.shape[0] % OUTPUTS4 == 0
+        return self.packs and _may(x, ROWS4) and group in GROUPS and packed.shape[0] % OUTPUTS4 == 0
 
     def takes8(self, x: Tensor, q: Tensor) -> bool:
         """Whether rows `x` [n, K] are to meet these codes of 8 bits here."""
@@ -103,7 +106,7 @@ def matrix_unit() -> MatrixUnit | None:
         return None
     for function in (quick.functions.swarm_product, quick.functions.swarm_bytes_product):
         function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], None
-    return MatrixUnit(quick.functions, parallel())
+    return MatrixUnit(quick.functions, parallel(), int4_layout.packs(OUTPUTS4))
 
 
 def _parts(blocks: int) -> list[range]:
