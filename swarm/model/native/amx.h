@@ -89,6 +89,7 @@ INLINE void stored(uint16_t *out, const float *totals)
 /* The four tiles of sums, as nothing. */
 INLINE void begun(void)
 {
+    __asm__ volatile("" ::: "memory"); /* a compiler does not know what tiles are loaded from */
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);

@@ -102,7 +102,6 @@ static void attended_rows(const void *queries, int64_t part)
         memcpy(q + i * d, t->q + (row + (i < rows ? i : 0)) * t->row_step + head * d, d * sizeof *q);
     configured(TILE);
     for (int64_t at = 0; at < count; at += 2 * TILE, key += TILE * d) {
-        __asm__ volatile("" ::: "memory"); /* a compiler does not know what tiles are loaded from */
         begun();
         for (int64_t k = 0; k < d; k += TILE_INPUTS) {
             _tile_loadd(4, q + k, 2 * d);
@@ -127,7 +126,6 @@ static void attended_rows(const void *queries, int64_t part)
         sums[i] = weighed_row(scores + i * count, t->position + row + (i < rows ? i : 0) + 1, count, t->scale, weights + i * count);
     for (int64_t k = 0; k < d; k += 2 * TILE) {
         const uint16_t *some = value + k * 2 * TILE;
-        __asm__ volatile("" ::: "memory");
         begun();
         for (int64_t at = 0; at < count; at += 2 * TILE, some += 2 * TILE * d) {
             _tile_loadd(4, weights + at, 2 * count);

@@ -168,7 +168,6 @@ static void many4_part(const void *task, int64_t part)
     configured(TILE);
     for (int64_t i = 0, number = part * t->part * each; number < last * each; number++, i++) {
         const struct unit unit = unit_of(t, number);
-        __asm__ volatile("" ::: "memory"); /* a compiler does not know that tiles are loaded from what was unpacked */
         const int64_t second = number % each * kinds / each;
         if (number + 1 < last * each)
             unpack_from(t, unit_of(t, number + 1), unpacked_tiles[(i + 1) % 2], &next);
