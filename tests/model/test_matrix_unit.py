@@ -79,7 +79,7 @@ def test_it_is_what_computes_here() -> None:
     four, eight = quantized("int4"), quantized("int8")
     assert isinstance(four, Int4Matrix) and isinstance(eight, Int8Matrix)
     wide = planes.widened(drawn(64), four.packed)
-    assert unit.takes4(wide, four.packed, four.group)
+    assert unit.takes4(wide, four.packed, four.group) == unit.packs
     assert not unit.takes4(wide[:1], four.packed, four.group)
     assert not unit.takes4(wide.float(), four.packed, four.group)
     assert not unit.takes8(drawn(64), eight.q[:, :976]), "inputs are no multiple of what it wants"
