@@ -33,6 +33,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest, one_thread: None) -> int:
+    """Of torch, for what is compiled: as many compute it."""
+    count: int = request.param
+    torch.set_num_threads(count)
+    return count
+
+
 @dataclass
 class Weights:
     """A model's parts, loaded once, from which Stages of any split are made."""

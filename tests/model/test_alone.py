@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -34,14 +33,6 @@ CONFIG = ModelConfig(
     top_k=2, vocab=64, max_positions=512, norm_eps=1e-5, rope_theta=1e4, tied_head=False, dtype="bf16", bos_id=1, eos_ids=(2,),
 )  # fmt: skip
 BF16, FP64 = torch.bfloat16, torch.float64
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=["wide", "narrow"])

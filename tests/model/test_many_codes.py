@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -19,14 +17,6 @@ from swarm.weights.quantize import quantize
 
 pytestmark = pytest.mark.skipif(many_codes() is None, reason="this CPU has no matrix unit for bf16, or no C compiler was there")
 ROWS = (1, 16, 17, 31, 33, 48, 100)
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,14 +12,6 @@ from swarm.model.native.many_queries import FEWEST, ManyQueries, many_queries
 
 pytestmark = pytest.mark.skipif(many_queries() is None, reason="this CPU has no matrix unit for bf16, or no C compiler was there")
 HEADS, KV_HEADS = 6, 3
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
