@@ -86,14 +86,8 @@ class Coordinator:
 
     async def start(self) -> None:
         """Begin to plan and to watch the Workers."""
-        watching = (
-            self._patrol.run(),
-            self._forget_absent(),
-            self._measuring.run(),
-            self._second_look.run(),
-            self._ray_presence.run(),
-        )
-        runs = (self._replanning.run(), self._naming.run(), self._idle_unload.run(), *watching)
+        watching = (self._patrol.run(), self._forget_absent(), self._measuring.run(), self._second_look.run())
+        runs = (self._replanning.run(), self._naming.run(), self._idle_unload.run(), self._ray_presence.run(), *watching)
         self._tasks = [asyncio.create_task(run) for run in runs]
 
     async def failed(self) -> None:
