@@ -25,7 +25,7 @@ INLINE __m128i bytes_at(const uint8_t *from)
 }
 
 /* Codes of 16 bytes an input times whole numbers: of the low halves' outputs 0 to 7, 8 to 15, then the high halves'. */
-INLINE void column_avx2(const uint8_t *codes, int64_t stride, int64_t group, const int8_t *h, const int8_t *l, __m256i dots[4])
+INLINE void column_avx2(const uint8_t *codes, int64_t stride, int64_t group, int64_t ahead, const int8_t *h, const int8_t *l, __m256i dots[4])
 {
     const __m256i mask = _mm256_set1_epi8(15);
 #pragma GCC unroll 4
@@ -37,7 +37,7 @@ INLINE void column_avx2(const uint8_t *codes, int64_t stride, int64_t group, con
         for (int p = 0; p < 4; p++)
             high[p] = low[p] = _mm256_setzero_si256();
         for (int64_t k = first; k < first + SAFE_INPUTS; k += 4, codes += 4 * stride) {
-            _mm_prefetch((const char *)codes + ROW_AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)codes + ahead, _MM_HINT_T0);
             const __m256i even = _mm256_set_m128i(bytes_at(codes + 2 * stride), bytes_at(codes));
             const __m256i odd = _mm256_set_m128i(bytes_at(codes + 3 * stride), bytes_at(codes + stride));
             const __m256i left = _mm256_unpacklo_epi8(even, odd), right = _mm256_unpackhi_epi8(even, odd);
@@ -64,7 +64,7 @@ INLINE void group_avx2(const struct dots *t, const struct whole *w, int64_t bloc
         const __m256 sum = _mm256_set1_ps(w->sums[at]), s = _mm256_set1_ps(w->scales[at]), eight = _mm256_set1_ps(8);
         for (int64_t v = 0; v < half; v += LANES) {
             __m256i dots[4];
-            column_avx2(t->codes + inputs * half + v, half, t->group, w->high + x, w->low + x, dots);
+            column_avx2(t->codes + inputs * half + v, half, t->group, fetched_ahead[t->rows > 1], w->high + x, w->low + x, dots);
 #pragma GCC unroll 4
             for (int p = 0; p < 4; p++) {
                 const int64_t j = v + (p & 1) * 8 + (p >> 1) * half;

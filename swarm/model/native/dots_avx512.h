@@ -21,6 +21,7 @@ INLINE void rows_avx512(const struct dots *t, const struct whole *w, int64_t blo
 {
     const uint8_t *codes = t->codes + (block * t->inputs + g * t->group) * 32;
     const uint16_t *line = t->lines + 2 * (g * t->outputs + block * 64);
+    const int64_t ahead = fetched_ahead[t->rows > 1];
     const __m512i order = _mm512_load_si512(in_pairs), mask = _mm512_set1_epi8(15);
     __m512i high[2][4], low[2][4];
 #pragma GCC unroll 2
@@ -29,8 +30,8 @@ INLINE void rows_avx512(const struct dots *t, const struct whole *w, int64_t blo
         for (int p = 0; p < 4; p++)
             high[r][p] = low[r][p] = _mm512_setzero_si512();
     for (int64_t k = 0; k < t->group; k += 4, codes += 128) {
-        _mm_prefetch((const char *)codes + ROW_AHEAD, _MM_HINT_T0);
-        _mm_prefetch((const char *)codes + ROW_AHEAD + 64, _MM_HINT_T0);
+        _mm_prefetch((const char *)codes + ahead, _MM_HINT_T0);
+        _mm_prefetch((const char *)codes + ahead + 64, _MM_HINT_T0);
         const __m512i first = _mm512_permutexvar_epi8(order, _mm512_loadu_si512(codes));
         const __m512i second = _mm512_permutexvar_epi8(order, _mm512_loadu_si512(codes + 64));
         const __m512i left = _mm512_unpacklo_epi16(first, second), right = _mm512_unpackhi_epi16(first, second);

@@ -8,7 +8,7 @@
    K: inputs, a multiple of 32   N: outputs, a multiple of 4 */
 
 #define INLINE static inline __attribute__((always_inline))
-#define FETCH(at) _mm_prefetch((const char *)(at) + ROW_AHEAD, _MM_HINT_T0)
+#define FETCH(at) _mm_prefetch((const char *)(at) + ahead, _MM_HINT_T0)
 
 /* `x` as an output's weights meet it: in bf16 two are a lane, the first of them its low half. */
 static void OF(widened_row)(const struct one *t, float *x)
@@ -23,6 +23,7 @@ static void OF(widened_row)(const struct one *t, float *x)
 INLINE void OF(four_of_bf16)(const struct one *t, const float *x, int64_t output, int64_t apart, float sums[AT_ONCE])
 {
     const uint16_t *w = (const uint16_t *)t->w + output * t->inputs;
+    const int64_t ahead = fetched_ahead[0];
     NUMBERS even[AT_ONCE], odd[AT_ONCE];
 #pragma GCC unroll 4
     for (int j = 0; j < AT_ONCE; j++)
@@ -44,6 +45,7 @@ INLINE void OF(four_of_bf16)(const struct one *t, const float *x, int64_t output
 INLINE void OF(four_of_bytes)(const struct one *t, const float *x, int64_t output, int64_t apart, float sums[AT_ONCE])
 {
     const int8_t *w = (const int8_t *)t->w + output * t->inputs;
+    const int64_t ahead = fetched_ahead[0];
     NUMBERS first[AT_ONCE], second[AT_ONCE];
 #pragma GCC unroll 4
     for (int j = 0; j < AT_ONCE; j++)
