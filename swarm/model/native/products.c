@@ -56,24 +56,39 @@ struct sizes {
 
 typedef void (*parallel)(void (*work)(void *), void *data, unsigned threads, unsigned flags); /* GOMP_parallel */
 
+/* Parts that follow each other, up to `end`. */
+struct lot {
+    int64_t next, end, apart[6]; /* from what another thread counts on */
+};
+
+/* Each thread begins with a lot of its own, for what a CPU fetches behind the part that it reads is of use there; then it helps with the others'. */
 struct shared {
     void (*one)(const void *task, int64_t part);
     const void *task;
-    int64_t next, count;
+    int64_t threads, came;
+    struct lot *lots;
 };
 
 static void take(void *data)
 {
     struct shared *const all = data;
-    for (int64_t part; (part = __atomic_fetch_add(&all->next, 1, __ATOMIC_RELAXED)) < all->count;)
-        all->one(all->task, part);
+    const int64_t mine = __atomic_fetch_add(&all->came, 1, __ATOMIC_RELAXED);
+    for (int64_t i = 0; i < all->threads; i++) {
+        struct lot *const lot = all->lots + (mine + i) % all->threads;
+        for (int64_t part; (part = __atomic_fetch_add(&lot->next, 1, __ATOMIC_RELAXED)) < lot->end;)
+            all->one(all->task, part);
+    }
 }
 
 static void share_out(void (*one)(const void *, int64_t), const void *task, int64_t count, int64_t threads, parallel run)
 {
-    struct shared all = {.one = one, .task = task, .count = count};
-    if (run && threads > 1 && count > 1)
-        run(take, &all, threads < count ? threads : count, 0);
+    threads = !run || count < 1 ? 1 : threads < count ? threads : count;
+    struct lot lots[threads];
+    struct shared all = {one, task, threads, 0, lots};
+    for (int64_t i = 0; i < threads; i++)
+        lots[i].next = count * i / threads, lots[i].end = count * (i + 1) / threads;
+    if (threads > 1)
+        run(take, &all, threads, 0);
     else
         take(&all);
 }
