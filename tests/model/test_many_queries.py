@@ -1,4 +1,4 @@
-"""Attention of many rows on a CPU's matrix unit, beside torch's."""
+"""Attention of many rows in bf16, compiled, beside torch's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from swarm.model.attend import attend
 from swarm.model.native.many_queries import FEWEST, ManyQueries, many_queries
 
-pytestmark = pytest.mark.skipif(many_queries() is None, reason="this CPU has no matrix unit for bf16, or no C compiler was there")
+pytestmark = pytest.mark.skipif(many_queries() is None, reason="this CPU has no products of pairs, or nothing was compiled")
 HEADS, KV_HEADS = 6, 3
 
 

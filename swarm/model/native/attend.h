@@ -1,5 +1,5 @@
-/* Attention of many rows of one Session on CPUs with a matrix unit for bf16 (AMX; after many.h): softmax of scaled products, each row over all positions
-   up to its own. The scores of 32 rows of a head are kept whole, in a core's own cache.
+/* Attention of many rows of one Session on CPUs that multiply bf16 in pairs, or have a matrix unit for it (AMX; after many.h): softmax of scaled
+   products, each row over all positions up to its own. The scores of 32 rows of a head are kept whole, in a core's own cache.
 
    n: rows   P: positions   NH: heads   KV: key-value heads   D: head_dim, a multiple of 32 */
 
@@ -16,7 +16,7 @@ struct queries {
     uint16_t *out;                 /* bf16 [n, NH, D] */
 };
 
-enum { QUERIES = 2 * TILE };
+enum { QUERIES = 2 * TILE, PAIRED_ROWS = 8 };
 
 /* 32 positions of a key-value head, as tiles. */
 static void keys_begun(const void *queries, int64_t part)
@@ -86,20 +86,47 @@ INLINE float weighed_row(const float *scores, int64_t seen, int64_t count, float
     return _mm512_reduce_add_ps(_mm512_add_ps(sum, second));
 }
 
-/* 32 rows of a head. */
-static void attended_rows(const void *queries, int64_t part)
+/* 32 rows of a head, and what they see. */
+struct asking {
+    int64_t head, row, rows, count; /* positions, rounded up to 32 */
+    const uint32_t *key;
+    const uint16_t *value;
+};
+
+INLINE struct asking asking_of(const struct queries *t, int64_t part)
+{
+    const int64_t blocks = (t->rows + QUERIES - 1) / QUERIES, head = part / blocks, row = (blocks - 1 - part % blocks) * QUERIES;
+    const int64_t rows = t->rows - row < QUERIES ? t->rows - row : QUERIES, of = head / (t->heads / t->kv_heads);
+    const int64_t kept = (t->positions + 2 * TILE - 1) / (2 * TILE) * 2 * TILE * t->head_dim;
+    const int64_t count = (t->position + row + rows + 2 * TILE - 1) / (2 * TILE) * 2 * TILE;
+    return (struct asking){head, row, rows, count, t->keys_first + of * kept / 2, t->values_first + of * kept};
+}
+
+INLINE void weighed_rows(const struct queries *t, const struct asking *a, const float *scores, uint16_t *weights, float *sums)
+{
+    for (int64_t i = 0; i < a->rows; i++)
+        sums[i] = weighed_row(scores + i * a->count, t->position + a->row + i + 1, a->count, t->scale, weights + i * a->count);
+}
+
+/* 32 numbers of a row's answer. */
+INLINE void answered(const struct queries *t, const struct asking *a, int64_t i, int64_t k, __m512 low, __m512 high, float sum)
+{
+    const __m512 share = _mm512_set1_ps(1 / sum);
+    uint16_t *const to = t->out + ((a->row + i) * t->heads + a->head) * t->head_dim + k;
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(high, share), _mm512_mul_ps(low, share)));
+}
+
+/* `asking_of` a part, on the matrix unit. */
+static void attended_by_tiles(const void *queries, int64_t part)
 {
     const struct queries *const t = queries;
-    const int64_t d = t->head_dim, blocks = (t->rows + QUERIES - 1) / QUERIES, head = part / blocks, row = (blocks - 1 - part % blocks) * QUERIES;
-    const int64_t rows = t->rows - row < QUERIES ? t->rows - row : QUERIES, both = rows > TILE;
-    const int64_t last = t->position + row + rows, count = (last + 2 * TILE - 1) / (2 * TILE) * 2 * TILE, line = t->heads * d;
-    const int64_t kept = (t->positions + 2 * TILE - 1) / (2 * TILE) * 2 * TILE * d, of = head / (t->heads / t->kv_heads);
-    const uint32_t *key = t->keys_first + of * kept / 2;
-    const uint16_t *value = t->values_first + of * kept;
+    const struct asking a = asking_of(t, part);
+    const int64_t d = t->head_dim, count = a.count, both = a.rows > TILE;
+    const uint32_t *key = a.key;
     uint16_t q[QUERIES * d] __attribute__((aligned(64))), weights[QUERIES * count] __attribute__((aligned(64)));
     float scores[QUERIES * count] __attribute__((aligned(64))), sums[QUERIES], products[PARTS][TILE * TILE] __attribute__((aligned(64)));
     for (int64_t i = 0; i < QUERIES; i++)
-        memcpy(q + i * d, t->q + (row + (i < rows ? i : 0)) * t->row_step + head * d, d * sizeof *q);
+        memcpy(q + i * d, t->q + (a.row + (i < a.rows ? i : 0)) * t->row_step + a.head * d, d * sizeof *q);
     configured(TILE);
     for (int64_t at = 0; at < count; at += 2 * TILE, key += TILE * d) {
         begun();
@@ -122,10 +149,10 @@ static void attended_rows(const void *queries, int64_t part)
             _tile_stored(3, scores + TILE * count + at + TILE, 4 * count);
         }
     }
-    for (int64_t i = 0; i < (both ? QUERIES : TILE); i++)
-        sums[i] = weighed_row(scores + i * count, t->position + row + (i < rows ? i : 0) + 1, count, t->scale, weights + i * count);
+    weighed_rows(t, &a, scores, weights, sums);
+    memset(weights + a.rows * count, 0, ((both ? QUERIES : TILE) - a.rows) * count * sizeof *weights);
     for (int64_t k = 0; k < d; k += 2 * TILE) {
-        const uint16_t *some = value + k * 2 * TILE;
+        const uint16_t *some = a.value + k * 2 * TILE;
         begun();
         for (int64_t at = 0; at < count; at += 2 * TILE, some += 2 * TILE * d) {
             _tile_loadd(4, weights + at, 2 * count);
@@ -140,14 +167,63 @@ static void attended_rows(const void *queries, int64_t part)
             }
         }
         ended(products);
-        for (int64_t i = 0; i < rows; i++) {
-            const __m512 share = _mm512_set1_ps(1 / sums[i]);
+        for (int64_t i = 0; i < a.rows; i++) {
             const float *from = products[i / TILE * 2] + i % TILE * TILE;
-            const __m512 low = _mm512_mul_ps(_mm512_load_ps(from), share), high = _mm512_mul_ps(_mm512_load_ps(from + TILE * TILE), share);
-            _mm512_storeu_si512(t->out + (row + i) * line + head * d + k, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+            answered(t, &a, i, k, _mm512_load_ps(from), _mm512_load_ps(from + TILE * TILE), sums[i]);
         }
     }
     _tile_release();
+}
+
+/* Sums over `pairs` of what some rows have, two numbers each, times what two vectors of lanes have of them. */
+INLINE void pairs_added(const uint16_t *const rows[PAIRED_ROWS], const void *first, const void *second, int64_t pairs, __m512 sums[PAIRED_ROWS][2])
+{
+    for (int64_t p = 0; p < pairs; p++) {
+        const __m512bh low = (__m512bh)_mm512_load_si512((const __m512i *)first + p), high = (__m512bh)_mm512_load_si512((const __m512i *)second + p);
+#pragma GCC unroll 8
+        for (int i = 0; i < PAIRED_ROWS; i++) {
+            int32_t both;
+            memcpy(&both, rows[i] + 2 * p, sizeof both);
+            const __m512bh x = (__m512bh)_mm512_set1_epi32(both);
+            sums[i][0] = _mm512_dpbf16_ps(sums[i][0], low, x);
+            sums[i][1] = _mm512_dpbf16_ps(sums[i][1], high, x);
+        }
+    }
+}
+
+/* `asking_of` a part, by products of pairs: of lanes that are positions, then of lanes that are what is answered. */
+static void attended_by_pairs(const void *queries, int64_t part)
+{
+    const struct queries *const t = queries;
+    const struct asking a = asking_of(t, part);
+    const int64_t d = t->head_dim, count = a.count;
+    uint16_t weights[QUERIES * count] __attribute__((aligned(64)));
+    float scores[QUERIES * count] __attribute__((aligned(64))), sums[QUERIES];
+    const uint16_t *from[PAIRED_ROWS];
+    for (int64_t at = 0; at < count; at += 2 * TILE)
+        for (int64_t row = 0; row < a.rows; row += PAIRED_ROWS) {
+            __m512 products[PAIRED_ROWS][2] = {{{0}}};
+            for (int64_t i = 0; i < PAIRED_ROWS; i++)
+                from[i] = t->q + (a.row + (row + i < a.rows ? row + i : row)) * t->row_step + a.head * d;
+            pairs_added(from, a.key + at / 2 * d, a.key + (at + TILE) / 2 * d, d / 2, products);
+            for (int64_t i = 0; i < PAIRED_ROWS; i++) {
+                _mm512_store_ps(scores + (row + i) * count + at, products[i][0]);
+                _mm512_store_ps(scores + (row + i) * count + at + TILE, products[i][1]);
+            }
+        }
+    weighed_rows(t, &a, scores, weights, sums);
+    for (int64_t row = 0; row < a.rows; row += PAIRED_ROWS)
+        for (int64_t k = 0; k < d; k += 2 * TILE) {
+            __m512 products[PAIRED_ROWS][2] = {{{0}}};
+            for (int64_t at = 0; at < count; at += 2 * TILE) {
+                const uint16_t *const value = a.value + at * d + k * 2 * TILE;
+                for (int64_t i = 0; i < PAIRED_ROWS; i++)
+                    from[i] = weights + (row + i < a.rows ? row + i : row) * count + at;
+                pairs_added(from, value, value + 2 * TILE * TILE, TILE, products);
+            }
+            for (int64_t i = row; i < row + PAIRED_ROWS && i < a.rows; i++)
+                answered(t, &a, i, k, products[i - row][0], products[i - row][1], sums[i]);
+        }
 }
 
 #undef INLINE

@@ -1,4 +1,4 @@
-"""Attention of many rows of one Session on a CPU's matrix unit, where a C compiler was there at installation (`attend.h`).
+"""Attention of many rows of one Session on a CPU, where a C compiler was there at installation (`attend.h`).
 
 n: rows   P: positions   NH: heads   KV: key-value heads   D: head_dim
 """
@@ -32,6 +32,8 @@ class ManyQueries:
     """The product, by as many threads as torch has."""
 
     functions: ctypes.CDLL
+    tiles: bool
+    """Whether on the matrix unit."""
     parallel: int | None
 
     def takes(self, q: Tensor, keys: Tensor, values: Tensor) -> bool:
@@ -49,7 +51,7 @@ class ManyQueries:
         steps = (x.stride(0) for x in (q, keys, values))
         where = (x.data_ptr() for x in (q, keys, values, room[0], room[1], out))
         task = _Queries((rows, heads, kv_heads, dim, position, positions, *steps), (dim**-0.5, 0), tuple(where))
-        self.functions.swarm_attend(ctypes.byref(task), torch.get_num_threads(), self.parallel)
+        self.functions.swarm_attend(ctypes.byref(task), self.tiles, torch.get_num_threads(), self.parallel)
         return out
 
 
@@ -59,10 +61,11 @@ def _lies_well(x: Tensor, dim: int) -> bool:
 
 @lru_cache
 def many_queries() -> ManyQueries | None:
-    """What this CPU has; None where it has no such unit, the system does not allow it, or nothing was compiled."""
+    """What this CPU has; None where it has neither, or nothing was compiled."""
     quick = compiled()
-    if quick is None or not hasattr(quick.functions, "swarm_has_tiles") or not quick.functions.swarm_has_tiles():
+    if quick is None or not hasattr(quick.functions, "swarm_has_pairs") or not quick.functions.swarm_has_pairs():
         return None
-    quick.functions.swarm_attend.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    quick.functions.swarm_attend.argtypes = [pointer, number, number, pointer]
     quick.functions.swarm_attend.restype = None
-    return ManyQueries(quick.functions, parallel())
+    return ManyQueries(quick.functions, bool(quick.functions.swarm_has_tiles()), parallel())

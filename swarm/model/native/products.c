@@ -301,10 +301,16 @@ void swarm_many4(const struct many4 *t, int64_t threads, parallel run)
     share_out(many4_part, t, (t->outputs / BLOCK / (t->gated ? 2 : 1) + t->part - 1) / t->part, threads, run);
 }
 
-void swarm_attend(const struct queries *t, int64_t threads, parallel run)
+/* Whether this CPU multiplies bf16 in pairs. */
+int swarm_has_pairs(void)
+{
+    return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vl");
+}
+
+void swarm_attend(const struct queries *t, int64_t tiles, int64_t threads, parallel run)
 {
     share_out(keys_begun, t, t->kv_heads * ((t->positions + 2 * TILE - 1) / (2 * TILE)), threads, run);
-    share_out(attended_rows, t, t->heads * ((t->rows + QUERIES - 1) / QUERIES), threads, run);
+    share_out(tiles ? attended_by_tiles : attended_by_pairs, t, t->heads * ((t->rows + QUERIES - 1) / QUERIES), threads, run);
 }
 #endif
 
