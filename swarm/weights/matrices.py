@@ -12,7 +12,7 @@ from torch import Tensor
 from swarm.bits import Bits, Form
 from swarm.config import Activation, fits
 from swarm.errors import CorruptWeights
-from swarm.model.memory import scratch, trim
+from swarm.model.memory import in_large_pages, scratch, trim
 from swarm.model.product import Weight
 from swarm.model.quant.filling import Filling, joined
 from swarm.model.quant.matrix import matrix_of
@@ -89,7 +89,8 @@ class Matrices:
             matrix = self._in_few_bits(role, parts, form, rehearsal, met).to(self.device)
             trim()
             return matrix
-        out = torch.empty((sum(p.shape[0] for p in parts), parts[0].shape[1]), dtype=self.dtype, device=self.device)
+        shape = sum(p.shape[0] for p in parts), parts[0].shape[1]
+        out = in_large_pages(torch.empty(shape, dtype=self.dtype, device=self.device))
         at = 0
         for part in parts:
             read_into(out[at : at + part.shape[0]], part.entry, part.index)

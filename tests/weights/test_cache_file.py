@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mappings import flags, needs_large_pages
 from safetensors.torch import load_file
 
 from swarm.errors import CorruptWeights
@@ -143,6 +144,15 @@ def test_who_is_killed_while_he_writes_leaves_the_old_file_or_none(path: Path) -
         assert died.returncode == -9
     assert path.read_bytes() == before
     assert {p.name.startswith(file.UNFINISHED) for p in path.parent.iterdir() if p != path} == {True}
+
+
+@needs_large_pages
+def test_what_is_large_is_mapped_in_large_pages(tmp_path: Path) -> None:
+    some, small = torch.zeros(3 << 20, dtype=torch.uint8), torch.zeros(11, dtype=torch.uint8)
+    file.write(tmp_path / "large", {}, {"w": some})
+    file.write(tmp_path / "small", {}, {"w": small})
+    assert "hg" in flags(file.read(tmp_path / "large").tensors["w"].data_ptr())
+    assert "hg" not in flags(file.read(tmp_path / "small").tensors["w"].data_ptr())
 
 
 def test_what_is_mapped_holds_no_file_open(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from gguf_files import converted, metadata_of, tensors_of, write_gguf
+from mappings import flags, needs_large_pages
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -46,6 +47,14 @@ def test_every_role_is_kept_in_its_own_form_and_weighs_what_is_planned(write: Wr
     assert isinstance(head.output, Tensor) and isinstance(core.router, Tensor)
     sizes = Sizes(loader.checkpoint.config, dtype)
     assert (core.num_bytes, expert.num_bytes, head.num_bytes) == (sizes.block_core, sizes.expert, sizes.head)
+
+
+@needs_large_pages
+@pytest.mark.parametrize("dtype", ["bf16", "int4"])
+def test_what_is_large_is_read_into_large_pages(write: Write, dtype: str) -> None:
+    expert = loader_of(write(hidden_size=1024, intermediate_size=4096), dtype).expert(0, 0)
+    for w in (expert.w13, expert.w2):
+        assert "hg" in flags((w if isinstance(w, Tensor) else w.packed).data_ptr())
 
 
 @pytest.mark.parametrize("dtype", ["int4", "int8"])

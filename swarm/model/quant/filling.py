@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from swarm.model.memory import in_large_pages
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
 from swarm.model.quant.int8_groups import Int8Groups
@@ -106,4 +107,4 @@ def _blank(part: Plain, rows: int) -> Plain:
 def _high(like: Tensor, outputs: int, rows: int) -> Tensor:
     shape = list(like.shape)
     shape[outputs] = rows
-    return like.new_empty(shape)
+    return in_large_pages(like.new_empty(shape))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from swarm.errors import CorruptWeights
-from swarm.model.memory import ALIGNMENT
+from swarm.model.memory import ALIGNMENT, in_large_pages
 from swarm.weights.cache.checksum import DIGEST_BYTES, checksum
 from swarm.weights.header import Entry, Header, read_header
 from swarm.weights.torch_dtypes import TORCH
@@ -106,7 +106,8 @@ def _mapped(path: Path, size: int) -> Tensor:
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size < size:
             raise CorruptWeights(f"{path} became shorter while it was looked at")
-    pages = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)  # a stray write must not reach the file
+    # Not shared: a stray write must not reach the file. Large pages are what is not in memory yet, where the file system has them.
+    pages = in_large_pages(torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.madvise(ctypes.c_void_p(pages.data_ptr()), ctypes.c_size_t(size), POPULATE_READ):
         error = ctypes.get_errno()
