@@ -16,7 +16,7 @@ from swarm.bits import NUMBER_BYTES
 from swarm.config import Sizes
 from swarm.errors import CorruptWeights, MissingWeights
 from swarm.model.dtypes import TORCH_DTYPES
-from swarm.model.memory import ALIGNMENT, num_bytes
+from swarm.model.memory import ALIGNMENT, LARGE_PAGE, num_bytes
 from swarm.weights.checkpoint import Checkpoint
 from swarm.weights.load import Loader
 
@@ -131,4 +131,4 @@ def test_in_few_bits_too_the_peak_is_what_is_kept_plus_one_tensor(write: Write) 
     grown, kept = peak_over_kept(folder, 1, "int4")
     one_tensor = 5632 * 2048 * 4  # in fp32; it is held in the file's bf16, beside what tells how it is to be quantized
     assert kept == Sizes(Checkpoint.open(folder).config, "int4").expert
-    assert grown < kept + one_tensor + 2**22  # what a thread works in
+    assert grown < kept + one_tensor + 2**22 + LARGE_PAGE  # what a thread works in, and a page that is there before it is filled
