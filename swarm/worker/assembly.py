@@ -82,7 +82,7 @@ class Assembly:
             frame = (self.plan.model.model_id, self.plan.epoch)
             loop = asyncio.get_running_loop()
             name = called(self.plan, worker)
-            self._remotes[worker] = RemoteExperts(worker, name, lambda: peers.stub(address), self.compute, loop, frame, local)
+            self._remotes[worker] = RemoteExperts(worker, name, address, peers, self.compute, loop, frame, local)
         return self._remotes[worker]
 
     def _pool(self) -> KVPool:

@@ -19,10 +19,11 @@ from swarm.model.experts import LocalExperts
 from swarm.model.spread import work
 from swarm.wire.tensors import from_wire, to_wire
 from swarm.wire.v1 import stage_pb2 as pb
-from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 from swarm.worker.compute import Compute
 from swarm.worker.copy_holder import CopyHolder
 from swarm.worker.link import Link
+from swarm.worker.near_streams import Call
+from swarm.worker.peers import Peers
 from swarm.worker.vigil import Vigil
 
 PATIENCE_S = 20.0
@@ -47,7 +48,8 @@ class RemoteExperts:
     Args:
         worker: its name.
         called: the same for messages, with what it has (`swarm.lost`).
-        stub: calls on it.
+        address: its own.
+        peers: the way to it.
         compute: the thread that asks and waits.
         loop: the loop that owns the stream.
         frame: model id and epoch that go into each request.
@@ -58,7 +60,8 @@ class RemoteExperts:
         self,
         worker: str,
         called: str,
-        stub: Callable[[], StageServiceStub],
+        address: str,
+        peers: Peers,
         compute: Compute,
         loop: asyncio.AbstractEventLoop,
         frame: tuple[str, int],
@@ -72,8 +75,13 @@ class RemoteExperts:
         self._holder = CopyHolder()
         self._pending: dict[int, _Pending] = {}
         self._next_id = 0
-        self._link: Link[pb.ExpertRequest, pb.ExpertReply] = Link(lambda: stub().Experts(), self._arrived, self._broken)
-        self._vigil = Vigil(called, lambda seconds: stub().Ping(pb.PingRequest(), timeout=seconds), self._silent)
+        self._link: Link[pb.ExpertRequest, pb.ExpertReply] = Link(
+            lambda: peers.stub(address).Experts(),
+            self._arrived,
+            self._broken,
+            lambda on_reply: peers.near(address, Call.EXPERTS, pb.ExpertReply, on_reply),
+        )
+        self._vigil = Vigil(called, lambda seconds: peers.stub(address).Ping(pb.PingRequest(), timeout=seconds), self._silent)
         self._closed = self._renewing = False
         self.waited_s = 0.0
 

@@ -12,6 +12,7 @@ from swarm.plan import Plan
 from swarm.wire.status import to_step
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.link import Link
+from swarm.worker.near_streams import Call
 from swarm.worker.peers import Peers
 from swarm.worker.rates import Work
 from swarm.worker.ticket import Ticket
@@ -76,7 +77,12 @@ class Hops:
     def _link(self, address: str, worker: str) -> Link[pb.MicroBatch, pb.Report]:
         if address not in self._links:
             peers = self._peers
-            self._links[address] = Link(lambda: peers.stub(address).Hop(), self._reported, lambda why: self._broken(address, why))
+            self._links[address] = Link(
+                lambda: peers.stub(address).Hop(),
+                self._reported,
+                lambda why: self._broken(address, why),
+                lambda on_reply: peers.near(address, Call.HOP, pb.Report, on_reply),
+            )
             self._vigils[address] = Vigil(
                 f"worker {worker}",
                 lambda seconds: peers.stub(address).Ping(pb.PingRequest(), timeout=seconds),

@@ -1,15 +1,22 @@
-"""The other Workers of a Plan: one channel to each, for single calls and streams alike; through a Unix socket on one rig."""
+"""The other Workers of a Plan: one channel to each, for single calls and streams alike; through a Unix socket on one rig, where
+streams do without gRPC as well."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import TypeVar
 
 import grpc.aio
+from google.protobuf.message import Message
 
 from swarm.plan import Plan
 from swarm.wire import near
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
+from swarm.worker.near_streams import Call, NearStream
+
+In = TypeVar("In", bound=Message)
 
 FINISH_S = 1.0
 """What is under way on a channel that is given up may take so long."""
@@ -51,6 +58,15 @@ class Peers:
             self._channels[address] = self._credentials.channel(self._nearest(address))
             self._stubs[address] = StageServiceStub(self._channels[address])
         return self._stubs[address]
+
+    async def near(self, address: str, call: Call, reply: type[In], on_reply: Callable[[In], None]) -> NearStream[In] | None:
+        """A stream to a Worker of this rig; None where that is another rig's, or takes none."""
+        worker, port = self._beside.get(address), address.rpartition(":")[2]
+        path = near.streams_of(worker, int(port)) if worker and port.isdecimal() else None
+        if path is not None:
+            with suppress(OSError):  # nobody listens there any more
+                return await NearStream.to(path, call, reply, on_reply)
+        return None
 
     async def keep_only(self, addresses: Collection[str]) -> None:
         """Close the channels to all others."""

@@ -28,10 +28,11 @@ from swarm.wire.v1.rig_pb2_grpc import add_RigServiceServicer_to_server
 from swarm.wire.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
 from swarm.wire.v1.weights_pb2_grpc import add_WeightsServiceServicer_to_server
 from swarm.wire.v1.worker_pb2_grpc import add_WorkerServiceServicer_to_server
+from swarm.worker import near_streams
 from swarm.worker.control_servicer import ControlServicer
 from swarm.worker.rekeying import Rekeying
 from swarm.worker.rig_servicer import RigServicer
-from swarm.worker.stage_servicer import StageServicer
+from swarm.worker.stage_servicer import StageServicer, near_calls
 from swarm.worker.weights_servicer import WeightsServicer
 from swarm.worker.worker import Worker
 
@@ -90,8 +91,12 @@ async def serving(settings: WorkerSettings, say: Callable[[str], None] | None = 
         add_WeightsServiceServicer_to_server(WeightsServicer(worker), server)
         add_KeyServiceServicer_to_server(Rekeying(admission, s.credentials, worker, say), server)
         add_RigServiceServicer_to_server(RigServicer(s.logs, s.cache), server)
-        await server.start()
-        yield worker, address
+        async with near_streams.listening(near.streams_for(s.name, port), near_calls(worker)):
+            await server.start()
+            try:
+                yield worker, address
+            finally:
+                await server.stop(GRACE_S)  # what is under way on either kind of stream has that long
     finally:
         await server.stop(GRACE_S)
         await worker.close()

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -30,37 +30,50 @@ class Shards:
         self._epochs = epochs
         self._compute = compute
         self._rates = rates
-        self._asked: dict[Outbox[pb.ExpertReply], set[int]] = {}
-        """Open stream → the epochs that it has asked for."""
+        self._streams: set[Asking] = set()
 
     async def serve(self, requests: AsyncIterable[pb.ExpertRequest]) -> AsyncGenerator[pb.ExpertReply, None]:
         """One stream of another Worker. Every request is answered."""
-        loop, replies = asyncio.get_running_loop(), Outbox[pb.ExpertReply]()
-        asked = self._asked[replies] = set()
+        replies = Outbox[pb.ExpertReply]()
+        stream = self.begin(replies.put)
 
         async def read() -> None:
             try:
                 async for request in requests:
-                    asked.add(request.epoch)
-                    self._compute.submit_shard(functools.partial(self._compute_one, request, loop, replies))
+                    stream.take(request)
             finally:
                 replies.end()
 
-        reader = loop.create_task(read())
+        reader = asyncio.get_running_loop().create_task(read())
         try:
             async for reply in replies:
                 yield reply
             replies.check(reader)
         finally:
             reader.cancel()
-            del self._asked[replies]
+            stream.end()
+
+    def begin(self, send: Callable[[pb.ExpertReply], None]) -> Asking:
+        """Somebody opened a stream; `send` answers on it."""
+        stream = Asking(self, send)
+        self._streams.add(stream)
+        return stream
+
+    def ended(self, stream: Asking) -> None:
+        self._streams.discard(stream)
+
+    def submit(self, request: pb.ExpertRequest, send: Callable[[pb.ExpertReply], None]) -> None:
+        """Have the compute thread answer."""
+        self._compute.submit_shard(functools.partial(self._compute_one, request, asyncio.get_running_loop(), send))
 
     async def over(self, epoch: int) -> None:
         """Return when nobody whose stream is open has asked for this epoch: who retires it ends the stream."""
-        while any(epoch in asked for asked in self._asked.values()):
+        while any(epoch in stream.epochs for stream in self._streams):
             await asyncio.sleep(0.005)
 
-    def _compute_one(self, request: pb.ExpertRequest, loop: asyncio.AbstractEventLoop, replies: Outbox[pb.ExpertReply]) -> None:
+    def _compute_one(
+        self, request: pb.ExpertRequest, loop: asyncio.AbstractEventLoop, send: Callable[[pb.ExpertReply], None]
+    ) -> None:
         """On the compute thread."""
         try:
             epoch = self._epochs.held(request.epoch, request.model_id)
@@ -72,7 +85,23 @@ class Shards:
         except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no request may end it, nor hang)
             _LOG.exception("computing for another worker failed")
             reply = pb.ExpertReply(id=request.id, code=pb.LOST, message=f"computing failed: {error!r}")
-        loop.call_soon_threadsafe(replies.put, reply)
+        loop.call_soon_threadsafe(send, reply)
+
+
+class Asking:
+    """An open stream of another Worker."""
+
+    def __init__(self, shards: Shards, send: Callable[[pb.ExpertReply], None]) -> None:
+        self._shards, self._send = shards, send
+        self.epochs: set[int] = set()
+        """Those that it has asked for."""
+
+    def take(self, request: pb.ExpertRequest) -> None:
+        self.epochs.add(request.epoch)
+        self._shards.submit(request, self._send)
+
+    def end(self) -> None:
+        self._shards.ended(self)
 
 
 def answer(request: pb.ExpertRequest, epoch: Epoch) -> pb.ExpertReply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -15,7 +15,9 @@ from swarm.wire.status import to_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceServicer
 from swarm.worker.candidates import row_bytes
+from swarm.worker.flow import Flow
 from swarm.worker.frames import Answered
+from swarm.worker.near_streams import Call, Served
 from swarm.worker.opening import reserve_here
 from swarm.worker.outbox import Outbox
 from swarm.worker.ticket import Inside, Report
@@ -30,16 +32,35 @@ async def refuse(context: Context, error: SwarmError) -> None:
     await context.abort(code, details)
 
 
-def _report_to(reports: Outbox[pb.Report], number: int) -> Report:
+def _report_to(send: Callable[[pb.Report], None], number: int) -> Report:
     since = time.monotonic()
 
     def report(failed: list[pb.StepStatus], done: bool, inside: Inside) -> None:
         held_s = time.monotonic() - since if done else 0.0
-        reports.put(
-            pb.Report(id=number, failed=failed, done=done, held_s=held_s, inside_s=inside.all_s, slowest_s=inside.slowest_s)
-        )
+        send(pb.Report(id=number, failed=failed, done=done, held_s=held_s, inside_s=inside.all_s, slowest_s=inside.slowest_s))
 
     return report
+
+
+class Hopping:
+    """An open stream of the Worker before."""
+
+    def __init__(self, flow: Flow, send: Callable[[pb.Report], None]) -> None:
+        self._flow, self._send = flow, send
+
+    def take(self, frame: pb.MicroBatch) -> None:
+        self._flow.receive(frame, _report_to(self._send, frame.id))
+
+    def end(self) -> None:
+        """Reports that nobody hears any more are dropped where they are sent."""
+
+
+def near_calls(worker: Worker) -> dict[int, Served]:
+    """The streams that Workers of one rig open without gRPC."""
+    return {
+        Call.HOP: Served(pb.MicroBatch, lambda send: Hopping(worker.flow, send)),
+        Call.EXPERTS: Served(pb.ExpertRequest, worker.shards.begin),
+    }
 
 
 class StageServicer(StageServiceServicer):
@@ -96,11 +117,12 @@ class StageServicer(StageServiceServicer):
 
     async def Hop(self, requests: AsyncIterable[pb.MicroBatch], context: Context) -> AsyncIterator[pb.Report]:
         reports = Outbox[pb.Report](lambda: reader.cancel())
+        hopping = Hopping(self._worker.flow, reports.put)
 
         async def read() -> None:
             try:
                 async for frame in requests:
-                    self._worker.flow.receive(frame, _report_to(reports, frame.id))
+                    hopping.take(frame)
             finally:
                 reports.end()
 

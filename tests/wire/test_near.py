@@ -31,9 +31,8 @@ TEXT = [(11 * i) % 2000 + 50 for i in range(40)]
 KEY = "nobody-guesses-this-one"
 
 
-def connections(address: str) -> int:
+def connections(path: str) -> int:
     """That this process serves at a Unix socket, its listening one included."""
-    path = address.removeprefix("unix:")
     return sum(each.laddr == path for each in psutil.Process().net_connections("unix"))
 
 
@@ -43,12 +42,13 @@ async def test_workers_of_one_rig_talk_through_a_socket_and_those_of_two_do_not_
     for rigs in (("here", "here"), ("here", "there")):
         plan = plan_of([3, 8])
         plan = replace(plan, workers=tuple(replace(w, rig=rig) for w, rig in zip(plan.workers, rigs, strict=True)))
-        beside = ""
+        port = int(plan.worker("w1").address.rpartition(":")[2])
         async with workers_here(plan, credentials), raw(plan, credentials) as client:
-            beside = near.address_of("w1", int(plan.worker("w1").address.rpartition(":")[2])) or ""
+            streams = near.streams_of("w1", port)
             found.append(bits(*await client.ask(step(await client.open(64), TEXT, 0))))
-            assert connections(beside) == (2 if rigs[0] == rigs[1] else 1)
-        assert not Path(beside.removeprefix("unix:")).exists()
+            assert connections(str(streams)) == (2 if rigs[0] == rigs[1] else 1)
+            assert near.address_of("w1", port) is not None
+        assert near.streams_of("w1", port) is near.address_of("w1", port) is None
     assert found[0] == found[1]
 
 

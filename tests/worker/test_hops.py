@@ -29,6 +29,9 @@ class NextWorker:
     def stub(self, address: str) -> NextWorker:
         return self
 
+    async def near(self, *stream: object) -> None:
+        """It is on another rig."""
+
     def Hop(self) -> NextWorker:
         return self
 
