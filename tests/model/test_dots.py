@@ -1,7 +1,9 @@
-"""A few rows in 4 bits by products of whole numbers, beside torch's product."""
+"""Rows in 4 bits by products of whole numbers, beside torch's product."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from dataclasses import replace
 
 import pytest
@@ -11,12 +13,15 @@ from torch import Tensor
 from swarm.bits import Form
 from swarm.model.experts import ExpertWeights
 from swarm.model.quant import planes
-from swarm.model.quant.dots import ROWS, Dots, dots
+from swarm.model.quant.dots import MOST_BESIDE, PART_ROWS, Dots, dots
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.matrix import matrix_of
+from swarm.model.quant.matrix_unit import MatrixUnit
 from swarm.weights.quantize import quantize
 
 pytestmark = pytest.mark.skipif(dots() is None, reason="this CPU has no AVX2, or no C compiler was there")
+ROWS = (1, 2, 3, 4, 5, 6, 7, 13, PART_ROWS + 1)
+"""Of every number that is summed at once, of several such, and of more than a thread takes at a time."""
 
 
 @pytest.fixture(params=["wide", "narrow"])
@@ -52,11 +57,36 @@ def test_it_answers_as_near_as_torch_s_own_product_and_always_the_same(form: str
         assert torch.equal(answer, few.product(x, matrix.packed, matrix.scales))
 
 
-def test_a_row_is_the_same_beside_any_other(few: Dots) -> None:
-    matrix, x = quantized("int4"), drawn(4, 1024)
-    together = few.product(x, matrix.packed, matrix.scales)
-    for row in range(4):
-        assert torch.equal(together[row], few.product(x[row : row + 1], matrix.packed, matrix.scales)[0])
+def test_a_row_is_the_same_beside_any_others_and_on_any_threads(few: Dots) -> None:
+    first, second, x = quantized("int4", 1152, 256), quantized("int4/32", 320, 576), drawn(150, 256)
+    codes, before = ((first.packed, first.scales), (second.packed, second.scales)), torch.get_num_threads()
+    together = few.product(x, *codes[0]), few.expert(x, *codes)
+    torch.set_num_threads(2)
+    shared = few.product(x, *codes[0]), few.expert(x, *codes)
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(together, shared, strict=True))
+    for some in (slice(0, 1), slice(4, 6), slice(20, 23), slice(31, 44), slice(50, 130), slice(149, 150)):
+        assert torch.equal(together[0][some], few.product(x[some], *codes[0]))
+        assert torch.equal(together[1][some], few.expert(x[some], *codes))
+
+
+def at_the_end(x: Tensor) -> Tensor:
+    """The same numbers, behind which no memory may be touched."""
+    size = x.numel() * x.element_size()
+    room = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, room + mmap.PAGESIZE)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(begin + room), mmap.PAGESIZE, 0) == 0
+    return torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=room - size).view(x.shape).copy_(x)
+
+
+@pytest.mark.parametrize("form", ["int4/32", "int4/128"])
+def test_nothing_is_read_behind_rows_codes_and_scales(form: str, few: Dots) -> None:
+    matrix = quantized(form, 192, 384)
+    packed, scales = at_the_end(matrix.packed), at_the_end(matrix.scales)
+    for n in (1, 3, 8, 70):
+        x = drawn(n, 384)
+        assert torch.equal(few.product(at_the_end(x), packed, scales), few.product(x, matrix.packed, matrix.scales))
 
 
 def test_both_kinds_of_vectors_answer_the_same_bits() -> None:
@@ -66,20 +96,22 @@ def test_both_kinds_of_vectors_answer_the_same_bits() -> None:
         pytest.skip("this CPU has one kind of vectors only")
     other = replace(few, wide=False)
     first, second = quantized("int4", 1024, 256), quantized("int4/32", 256, 512)
-    x = drawn(3, 256) * 5
     codes = (first.packed, first.scales), (second.packed, second.scales)
-    assert torch.equal(few.product(x, *codes[0]), other.product(x, *codes[0]))
-    assert torch.equal(few.expert(x, *codes), other.expert(x, *codes))
+    for n in ROWS:
+        x = drawn(n, 256) * 5
+        assert torch.equal(few.product(x, *codes[0]), other.product(x, *codes[0]))
+        assert torch.equal(few.expert(x, *codes), other.expert(x, *codes))
 
 
 @pytest.mark.parametrize("wrong", ["nan", "inf", "-inf"])
 def test_a_row_that_is_no_number_spoils_no_other(wrong: str, few: Dots) -> None:
     first, second = quantized("int4", 512, 128), quantized("int4", 128, 256)
-    x = drawn(3, 128)
-    x[1, 7] = float(wrong)
     codes = (first.packed, first.scales), (second.packed, second.scales)
-    assert few.product(x, *codes[0]).isfinite().all(1).tolist() == [True, False, True]
-    assert few.expert(x, *codes).isfinite().all(1).tolist() == [True, False, True]
+    for n in (3, 20):
+        x = drawn(n, 128)
+        x[1, 7] = float(wrong)
+        assert few.product(x, *codes[0]).isfinite().all(1).tolist() == [row != 1 for row in range(n)]
+        assert few.expert(x, *codes).isfinite().all(1).tolist() == [row != 1 for row in range(n)]
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-38, 1e-20, 1e20])
@@ -108,10 +140,11 @@ def test_it_is_what_computes_here() -> None:
     matrix, padded = quantized("int4"), quantized("int4", 624, 1000)
     x = drawn(4, 1024)
     assert torch.equal(matrix.product(x), few.product(x, matrix.packed, matrix.scales))
-    assert not few.takes(drawn(5, 1024), matrix.packed, matrix.group) and not few.takes(x.float(), matrix.packed, matrix.group)
+    assert few.takes(x, matrix.packed, matrix.group) and not few.takes(x.float(), matrix.packed, matrix.group)
     w13, w2 = quantized("int4", 1024, 256), quantized("int4", 256, 512)
-    x = drawn(2, 256)
-    assert torch.equal(ExpertWeights(w13, w2).forward(x), few.expert(x, (w13.packed, w13.scales), (w2.packed, w2.scales)))
+    for n in {2, min(few.most, 40)}:
+        x = drawn(n, 256)
+        assert torch.equal(ExpertWeights(w13, w2).forward(x), few.expert(x, (w13.packed, w13.scales), (w2.packed, w2.scales)))
     assert ExpertWeights(padded, quantized("int4", 1000, 312)).forward(drawn(2, 1000)).shape == (2, 1000), (
         "what is padded is taken apart"
     )
@@ -122,3 +155,14 @@ def test_where_its_threads_are_not_torch_s_more_than_one_leave_it_to_torch(monke
     assert few is not None
     monkeypatch.setattr("swarm.model.native.team.parallel", lambda: None)
     assert few.takes(drawn(1, 1024), matrix.packed, matrix.group) == (threads == 1)
+
+
+def test_a_matrix_unit_has_more_rows_than_a_few_where_torch_packs_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = dots()
+    assert here is not None
+    for packs in (True, False):
+        unit = MatrixUnit(here.functions, None, packs)
+        monkeypatch.setattr("swarm.model.quant.dots.matrix_unit", lambda unit=unit: unit)
+        found = dots.__wrapped__()
+        assert found is not None and (found.most == MOST_BESIDE) == packs
+        assert found.takes(drawn(MOST_BESIDE + 1, 1024), quantized("int4").packed, 64) != packs

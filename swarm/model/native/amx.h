@@ -5,7 +5,7 @@
 
    n: rows   K: inputs   N: outputs   G: groups of a row */
 
-enum { BLOCK = 64, PARTS = 4, TILE = 16, TILE_INPUTS = 32, MOST_GROUP = 128, AHEAD = 1024 /* bytes */ };
+enum { BLOCK = 64, PARTS = 4, TILE = 16, TILE_INPUTS = 32, AHEAD = 1024 /* bytes */ };
 
 struct task {
     int64_t rows, inputs, outputs, group, first, last; /* of the outputs' blocks, `last` exclusive */

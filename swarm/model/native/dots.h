@@ -1,9 +1,10 @@
-/* A few rows times a matrix in 4 bits, by products of whole numbers. Included once for each kind of CPU, whose name `OF` puts behind a
-   function's; `ONE_GROUP` is how that kind takes one group of one block (dots_avx2.h, dots_avx512.h).
+/* Rows times a matrix in 4 bits, by products of whole numbers. Included once for each kind of CPU, whose name `OF` puts behind a
+   function's; `WHOLES`, `NUMBERS` and what is done to them are that kind's vectors, of `WIDTH` lanes (one.h, dots_avx2.h, dots_avx512.h).
+   Lanes are outputs: nothing is summed across them. High halves of bytes stay where they are, and count 16 times.
 
-   Of each group of a row, the inputs are whole numbers of 16 bits times a scale: `x = s (256 h + l)`, h and l of 8 bits each and signed, so that
-   the largest has 15 bits where bf16 has 8. What they are multiplied with are the codes themselves, which add up exactly:
-   `scale * (s * sum(q (256 h + l)) - 8 * sum(x)) + zero * sum(x)`, in fp32 from there, rounded once.
+   Of each group of a row, the inputs are whole numbers of 16 bits times a scale, where bf16 has 8: `x = s i`. What they are multiplied with are the
+   codes themselves, which add up exactly: `scale * (s * sum(q i) - 8 * sum(x)) + zero * sum(x)`, in fp32 from there, rounded once. So a row's
+   answer is the same whatever rows are beside it.
 
    n: rows   K: inputs   N: outputs   G: groups of a row   b: blocks of `height` outputs */
 
@@ -18,58 +19,146 @@ INLINE float OF(largest)(const words *bits)
     return ((union { uint32_t bits; float number; }){.bits = most}).number; /* not a number, where one of them is not */
 }
 
-static void OF(in_whole_numbers)(const struct dots *t, const struct whole *w)
+/* `WHOLE_ROWS` rows, or what is left of them. */
+static void OF(in_whole_numbers)(const void *task, int64_t part)
 {
-    const int64_t groups = t->inputs / t->group;
-    for (int64_t at = 0; at < t->rows * groups; at++) {
-        const uint16_t *x = t->x + at * t->group;
-        words most = {0};
-        floats sum = {0};
-        float total = 0;
-        for (int64_t k = 0; k < t->group; k += LANES) {
-            shorts some;
-            memcpy(&some, x + k, sizeof some);
-            const words bits = __builtin_convertvector(some, words) << 16, size = bits & 0x7fffffff;
-            const words larger = (words)(size > most);
-            most = (size & larger) | (most & ~larger);
-            sum += (floats)bits;
+    const struct dots *const t = task;
+    const int64_t groups = t->inputs / t->group, end = (part + 1) * WHOLE_ROWS, last = end < t->rows ? end : t->rows;
+    for (int64_t r = part * WHOLE_ROWS; r < last; r++)
+        for (int64_t g = 0; g < groups; g++) {
+            const uint16_t *x = t->x + r * t->inputs + g * t->group;
+            const int64_t at = g * t->rows + r;
+            words most = {0};
+            floats sum = {0};
+            float total = 0;
+            for (int64_t k = 0; k < t->group; k += LANES) {
+                shorts some;
+                memcpy(&some, x + k, sizeof some);
+                const words bits = __builtin_convertvector(some, words) << 16, size = bits & 0x7fffffff;
+                const words larger = (words)(size > most);
+                most = (size & larger) | (most & ~larger);
+                sum += (floats)bits;
+            }
+            for (int i = 0; i < LANES; i++)
+                total += sum[i];
+            const float largest = OF(largest)(&most), scale = largest < 1e-30f ? 0 : largest / MOST_WHOLE;
+            const float parts = largest < 1e-30f ? 0 : MOST_WHOLE / largest;
+            t->whole.scales[at] = scale;
+            t->whole.sums[at] = total;
+            for (int64_t k = 0; k < t->group; k += LANES) {
+                shorts some;
+                memcpy(&some, x + k, sizeof some);
+                const floats number = (floats)(__builtin_convertvector(some, words) << 16) * parts + TO_NEAREST;
+                const shorts whole = __builtin_convertvector((words)number - 0x4b400000, shorts);
+                memcpy(t->whole.numbers + at * t->group + k, &whole, sizeof whole);
+            }
         }
-        for (int i = 0; i < LANES; i++)
-            total += sum[i];
-        const float largest = OF(largest)(&most), scale = largest < 1e-30f ? 0 : largest / MOST_WHOLE;
-        const float parts = largest < 1e-30f ? 0 : MOST_WHOLE / largest;
-        w->scales[at] = scale;
-        w->sums[at] = total;
-        for (int64_t k = 0; k < t->group; k += LANES) {
-            shorts some;
-            memcpy(&some, x + k, sizeof some);
-            const floats number = (floats)(__builtin_convertvector(some, words) << 16) * parts + TO_NEAREST;
-            const integers whole = (integers)number - 0x4b400000, high = (whole + 128) >> 8;
-            typedef int8_t halves __attribute__((vector_size(LANES)));
-            const halves h = __builtin_convertvector(high, halves), l = __builtin_convertvector(whole - (high << 8), halves);
-            memcpy(w->high + at * t->group + k, &h, sizeof h);
-            memcpy(w->low + at * t->group + k, &l, sizeof l);
+}
+
+/* A group of four vectors of a block's outputs, from `column` on among the low halves and among the high ones, times `count` rows: a constant where this
+   is called, like whether codes are unpacked here, and kept for the rows that come after. */
+INLINE void OF(rows_of_group)(const struct dots *t, int64_t block, int64_t g, int64_t column, int64_t row, int count, int unpacks,
+                              int keeps, WHOLES *kept, float totals[][MOST_ROWS])
+{
+    const int64_t half = t->height / 2, first = g * t->rows + row;
+    const uint8_t *codes = t->codes + (block * t->inputs + g * t->group) * half + column;
+    const uint16_t *line = t->lines + 2 * (g * t->outputs + block * t->height + column);
+    const int16_t *x = t->whole.numbers + first * t->group;
+    WHOLES sums[TOGETHER][4];
+#pragma GCC unroll 6
+    for (int r = 0; r < count; r++)
+#pragma GCC unroll 4
+        for (int p = 0; p < 4; p++)
+            sums[r][p] = (WHOLES){0};
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++)
+        if (unpacks) /* the next group's lie elsewhere */
+            _mm_prefetch((const char *)(line + 2 * (t->outputs + p % 2 * WIDTH + p / 2 * half)), _MM_HINT_T0);
+    for (int64_t k = 0; k < t->group; k += 2, codes += 2 * half, kept += 4) {
+        WHOLES q[4];
+        if (unpacks) {
+            _mm_prefetch((const char *)codes + fetched_ahead[t->rows > 1], _MM_HINT_T0);
+            UNPACKED(codes, half, q);
+        }
+#pragma GCC unroll 4
+        for (int p = 0; p < 4; p++)
+            if (!unpacks)
+                q[p] = kept[p];
+            else if (keeps)
+                kept[p] = q[p];
+#pragma GCC unroll 6
+        for (int r = 0; r < count; r++) {
+            int32_t two;
+            memcpy(&two, x + r * t->group + k, sizeof two);
+            const WHOLES pair = BOTH(two);
+#pragma GCC unroll 4
+            for (int p = 0; p < 4; p++)
+                JOIN_PAIRS(sums[r][p], q[p], pair);
+        }
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) {
+        const int64_t j = p % 2 * WIDTH + p / 2 * half;
+        const NUMBERS scale = EVEN(line + 2 * j), zero = ODD(line + 2 * j);
+#pragma GCC unroll 6
+        for (int r = 0; r < count; r++) {
+            const float scale_of_x = t->whole.scales[first + r];
+            const NUMBERS s = ALL(p < 2 ? scale_of_x : scale_of_x / HIGH), sum = ALL(t->whole.sums[first + r]);
+            const NUMBERS centred = JOINED(NUMBERS_OF(sums[r][p]), s, sum * -8);
+            NUMBERS *const total = (NUMBERS *)(totals[r] + column + j);
+            *total = JOINED(zero, sum, JOINED(scale, centred, *total));
         }
     }
 }
 
-/* The outputs of a block and of the one half the matrix behind it for all rows, group by group: a CPU foresees two places that memory is read at,
-   each from its first byte to its last, better than one. */
-static void OF(dots_of_two)(const struct dots *t, const struct whole *w, int64_t block)
+/* A group of a block times some rows, `TOGETHER` at most at once, which the codes are unpacked for beside the first of these products. */
+INLINE void OF(group)(const struct dots *t, int64_t block, int64_t g, int64_t row, int64_t rows, float totals[][MOST_ROWS])
 {
+    WHOLES kept[MOST_GROUP / 2 * 4];
+    const int64_t times = (rows + TOGETHER - 1) / TOGETHER, each = rows / times, more = rows % times;
+    for (int64_t column = 0; column < t->height / 2; column += 2 * WIDTH)
+        for (int64_t i = 0, done = 0; i < times; i++) {
+            const int64_t count = each + (i < more);
+#define SOME(count, unpacks, keeps) OF(rows_of_group)(t, block, g, column, row + done, count, unpacks, keeps, kept, totals + done)
+#define ROWS(count)              \
+    case count:                  \
+        if (i)                   \
+            SOME(count, 0, 0);   \
+        else if (times > 1)      \
+            SOME(count, 1, 1);   \
+        else                     \
+            SOME(count, 1, 0);   \
+        break;
+            switch (count) {
+                COUNTS
+            }
+#undef ROWS
+#undef SOME
+            done += count;
+        }
+}
+
+/* Some rows times a block and the one half the matrix behind it, group by group: a CPU foresees two places that memory is read at,
+   each from its first byte to its last, better than one. */
+static void OF(dots_part)(const void *task, int64_t part)
+{
+    const struct dots *const t = task;
     const int64_t groups = t->inputs / t->group, blocks = t->outputs / t->height, apart = (blocks + 1) / 2;
+    const int64_t block = part / t->parts, row = part % t->parts * t->rows / t->parts, rows = (part % t->parts + 1) * t->rows / t->parts - row;
     const int count = block + apart < blocks ? 2 : 1;
-    float totals[2][MOST_DOT_ROWS][MOST_ROWS] __attribute__((aligned(64))) = {{{0}}};
+    float totals[2][PART_ROWS][MOST_ROWS] __attribute__((aligned(64)));
+    for (int i = 0; i < count; i++)
+        memset(totals[i], 0, rows * sizeof *totals[i]);
     for (int64_t g = 0; g < groups; g++)
         for (int i = 0; i < count; i++)
-            ONE_GROUP(t, w, block + i * apart, g, totals[i]);
+            OF(group)(t, block + i * apart, g, row, rows, totals[i]);
     for (int i = 0; i < count; i++)
-        for (int64_t r = 0; r < t->rows; r++)
+        for (int64_t r = 0; r < rows; r++)
             for (int64_t j = 0; j < t->height; j += LANES) {
                 words sums;
                 memcpy(&sums, totals[i][r] + j, sizeof sums);
                 const shorts rounded = __builtin_convertvector((sums + 0x7fff + ((sums >> 16) & 1)) >> 16, shorts);
-                memcpy(t->out + r * t->outputs + (block + i * apart) * t->height + j, &rounded, sizeof rounded);
+                memcpy(t->out + (row + r) * t->outputs + (block + i * apart) * t->height + j, &rounded, sizeof rounded);
             }
 }
 
@@ -107,4 +196,12 @@ static void OF(gated)(const uint16_t *both, int64_t rows, int64_t ffn, uint16_t 
 }
 
 #undef TO_NEAREST
+#undef TOGETHER
+#undef COUNTS
+#undef WHOLES
+#undef UNPACKED
+#undef BOTH
+#undef JOIN_PAIRS
+#undef NUMBERS_OF
+#undef ALL
 #undef INLINE

@@ -2,7 +2,8 @@
 
    n: rows   b: blocks   H: hidden   D: head_dim   NH: heads   KV: key-value heads   E: experts   N: outputs   K: inputs   G: groups of a row */
 
-enum { MOST_DOT_ROWS = 4, MOST_WHOLE = 32512 /* 127 * 256 */, AT_ONCE = 4, SPAN = LANES, NORM_ROWS = 16 };
+enum { PART_ROWS = 64, WHOLE_ROWS = 8 /* that a thread multiplies, and has in whole numbers, at a time */ };
+enum { MOST_GROUP = 128, MOST_WHOLE = 32767, HIGH = 16, AT_ONCE = 4, SPAN = LANES, NORM_ROWS = 16 };
 
 /* Bytes ahead that a matrix is fetched: of one row, then of several. An AMD CPU (Zen 4) reads one row's matrix 10 to 20% quicker at 256 than at
    2048, which is what Intel's were measured with; several rows compute for longer. */
@@ -15,19 +16,21 @@ __attribute__((constructor)) static void know_this_cpu(void)
         fetched_ahead[0] = 256;
 }
 
-/* `x` [n, K] in whole numbers. */
+/* Rows [n, K] in whole numbers. */
 struct whole {
-    int8_t *high, *low;   /* [n, K] each */
-    float *scales, *sums; /* [n, G] each: s, and what the group's inputs sum up to */
+    int16_t *numbers;     /* [G, n, K / G] */
+    float *scales, *sums; /* [G, n] each: s, and what the group's inputs sum up to */
 };
 
 struct dots {
     int64_t rows, inputs, outputs, group, height;
-    int64_t wide; /* whether by vectors of 512 bits, which take blocks of 64 */
+    int64_t wide;  /* whether by vectors of 512 bits, which take blocks of 64 */
+    int64_t parts; /* of the rows, `PART_ROWS` at most in each */
     const uint16_t *x;     /* bf16 [n, K] */
     const uint8_t *codes;  /* [b, K, height / 2]: low halves are a block's first outputs */
     const uint16_t *lines; /* bf16 [G, N, 2]: scale and zero */
     uint16_t *out;         /* bf16 [n, N] */
+    struct whole whole;    /* what `x` becomes */
 };
 
 struct one {

@@ -130,9 +130,6 @@ static inline float summed_avx2(__m256 of)
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 #define OF(what) what##_avx2
-#define ONE_GROUP group_avx2
-#include "dots.h"
-#undef ONE_GROUP
 #define NUMBERS __m256
 #define WIDTH 8
 #define NOTHING _mm256_setzero_ps()
@@ -143,6 +140,7 @@ static inline float summed_avx2(__m256 of)
 #define JOINED _mm256_fmadd_ps
 #define ADDED _mm256_add_ps
 #define SUMMED summed_avx2
+#include "dots.h"
 #include "one.h"
 #include "heads.h"
 #include "between.h"
@@ -153,9 +151,6 @@ static inline float summed_avx2(__m256 of)
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")
 #include "dots_avx512.h"
 #define OF(what) what##_avx512
-#define ONE_GROUP group_avx512
-#include "dots.h"
-#undef ONE_GROUP
 #define NUMBERS __m512
 #define WIDTH 16
 #define NOTHING _mm512_setzero_ps()
@@ -166,6 +161,7 @@ static inline float summed_avx2(__m256 of)
 #define JOINED _mm512_fmadd_ps
 #define ADDED _mm512_add_ps
 #define SUMMED _mm512_reduce_add_ps
+#include "dots.h"
 #include "one.h"
 #include "heads.h"
 #include "between.h"
@@ -195,34 +191,42 @@ void swarm_one_expert(const struct one *first, const struct one *second, int64_t
     swarm_one(second, threads, run);
 }
 
-struct dots_of {
-    const struct dots *of;
-    struct whole x;
-    void (*two)(const struct dots *, const struct whole *, int64_t);
-};
-
-static void two_blocks(const void *all, int64_t block)
+static void shared_dots(const struct dots *t, int64_t threads, parallel run)
 {
-    const struct dots_of *const dots = all;
-    dots->two(dots->of, &dots->x, block);
+    share_out(t->wide ? dots_part_avx512 : dots_part_avx2, t, (t->outputs / t->height + 1) / 2 * t->parts, threads, run);
+}
+
+static int64_t whole_parts(const struct dots *t)
+{
+    return (t->rows + WHOLE_ROWS - 1) / WHOLE_ROWS;
 }
 
 void swarm_dots(const struct dots *t, int64_t threads, parallel run)
 {
-    const int64_t inputs = t->rows * t->inputs, groups = inputs / t->group;
-    int8_t high[inputs], low[inputs];
-    float scales[groups], sums[groups];
-    const struct dots_of all = {t, {high, low, scales, sums}, t->wide ? dots_of_two_avx512 : dots_of_two_avx2};
-    (t->wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2)(t, &all.x);
-    share_out(two_blocks, &all, (t->outputs / t->height + 1) / 2, threads, run);
+    share_out(t->wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2, t, whole_parts(t), threads, run);
+    shared_dots(t, threads, run);
+}
+
+struct gating {
+    const struct dots *first, *second;
+};
+
+static void some_gated(const void *gating, int64_t part)
+{
+    const struct gating *const g = gating;
+    const struct dots *const t = g->second;
+    const int64_t row = part * WHOLE_ROWS, rows = row + WHOLE_ROWS < t->rows ? WHOLE_ROWS : t->rows - row;
+    (t->wide ? gated_avx512 : gated_avx2)(g->first->out + 2 * row * t->inputs, rows, t->inputs, (uint16_t *)t->x + row * t->inputs);
+    (t->wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2)(t, part);
 }
 
 /* A SwiGLU expert: `first` has w1 and w3, `second` w2, whose inputs lie behind what `first` puts out. */
 void swarm_expert(const struct dots *first, const struct dots *second, int64_t threads, parallel run)
 {
+    const struct gating between = {first, second};
     swarm_dots(first, threads, run);
-    (first->wide ? gated_avx512 : gated_avx2)(first->out, first->rows, first->outputs / 2, (uint16_t *)second->x);
-    swarm_dots(second, threads, run);
+    share_out(some_gated, &between, whole_parts(second), threads, run);
+    shared_dots(second, threads, run);
 }
 
 void swarm_rotate(const struct turning *t, int64_t wide, int64_t threads, parallel run)

@@ -23,8 +23,8 @@ static void part_of_factor(const void *factors, int64_t part)
     const struct factor *const f = all->each + i;
     const struct matrix *const w = f->w;
     if (w->group) {
-        const struct dots t = {1, w->inputs, w->outputs, w->group, w->part, all->wide, f->x, w->codes, w->lines, f->out};
-        (all->wide && w->part == MOST_ROWS ? dots_of_two_avx512 : dots_of_two_avx2)(&t, all->whole + i, part % all->parts);
+        const struct dots t = {1, w->inputs, w->outputs, w->group, w->part, all->wide, 1, f->x, w->codes, w->lines, f->out, all->whole[i]};
+        (all->wide && w->part == MOST_ROWS ? dots_part_avx512 : dots_part_avx2)(&t, part % all->parts);
     } else {
         const struct one t = {w->inputs, w->outputs, w->part, all->wide, f->x, w->codes, w->lines, f->out};
         (all->wide ? one_part_avx512 : one_part_avx2)(&t, part % all->parts);
@@ -42,20 +42,20 @@ static void share_products(const struct factor *each, const struct whole *whole,
 
 static void in_whole_numbers(const struct factor *f, const struct whole *whole, int64_t wide)
 {
-    const struct dots t = {.rows = 1, .inputs = f->w->inputs, .group = f->w->group, .x = f->x};
+    const struct dots t = {.rows = 1, .inputs = f->w->inputs, .group = f->w->group, .x = f->x, .whole = *whole};
     if (f->w->group)
-        (wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2)(&t, whole);
+        (wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2)(&t, 0);
 }
 
 /* The same `x` with each of some matrices. */
 static void multiply(const struct factor *each, int64_t count, const struct team *team)
 {
     const int64_t inputs = each->w->inputs, groups = each->w->group ? inputs / each->w->group : 1;
-    int8_t high[inputs], low[inputs];
+    int16_t numbers[inputs];
     float scales[groups], sums[groups];
     struct whole whole[count];
     for (int64_t i = 0; i < count; i++)
-        whole[i] = (struct whole){high, low, scales, sums};
+        whole[i] = (struct whole){numbers, scales, sums};
     in_whole_numbers(each, whole, team->wide);
     share_products(each, whole, count, team);
 }
@@ -133,14 +133,14 @@ void swarm_experts(const struct experts *t, const uint16_t *h, const uint16_t *x
     const int64_t hidden = t->hidden, count = t->top_k, ffn = t->w2[chosen[0]].inputs;
     const int64_t groups = t->w2[chosen[0]].group ? ffn / t->w2[chosen[0]].group : 1;
     uint16_t both[count][2 * ffn], gated[count][ffn], outputs[count][hidden];
-    int8_t high[count][ffn], low[count][ffn];
+    int16_t numbers[count][ffn];
     float scales[count][groups], sums[count][groups];
     struct factor first[count], second[count];
     struct whole whole[count];
     for (int64_t i = 0; i < count; i++) {
         first[i] = (struct factor){t->w13 + chosen[i], x, both[i]};
         second[i] = (struct factor){t->w2 + chosen[i], gated[i], outputs[i]};
-        whole[i] = (struct whole){high[i], low[i], scales[i], sums[i]};
+        whole[i] = (struct whole){numbers[i], scales[i], sums[i]};
     }
     const struct gates gates = {second, both[0], whole, team->wide};
     multiply(first, count, team);

@@ -1,4 +1,4 @@
-"""A few rows times a matrix in 4 bits, by products of whole numbers, where a C compiler was there at installation (`dots.h`).
+"""Rows times a matrix in 4 bits, by products of whole numbers, where a C compiler was there at installation (`dots.h`).
 
 n: rows   N: outputs   K: inputs   G: groups of a row
 """
@@ -6,6 +6,7 @@ n: rows   N: outputs   K: inputs   G: groups of a row
 from __future__ import annotations
 
 import ctypes
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,18 +16,22 @@ from torch import Tensor
 from swarm.model.native.compiled import LANES, compiled
 from swarm.model.native.team import parallel, shared
 from swarm.model.quant import int4_layout
+from swarm.model.quant.matrix_unit import matrix_unit
 
-ROWS = range(1, 5)
-"""So many rows are quicker here than by torch's product or a CPU's matrix unit; see docs/performance.md."""
+MOST_BESIDE = 4
+"""Rows, where a CPU has a matrix unit: it is quicker with more; see docs/performance.md."""
 GROUPS = (32, 64, 128)
 MOST_INPUTS = 1 << 15
-"""Rows in whole numbers lie on a thread's stack."""
+"""A row that is alone lies on a thread's stack in whole numbers (`row.h`)."""
+PART_ROWS = 64
+"""Rows that a thread takes at a time."""
+NUMBER_BYTES, FACTOR_BYTES = 2, 4
 WIDE, WIDE_HEIGHT = 2, 64
 """What a CPU with AVX-512 says, and how high blocks are that it takes."""
 
 
 class _Dots(ctypes.Structure):
-    _fields_ = [("sizes", ctypes.c_int64 * 6), ("pointers", ctypes.c_void_p * 4)]
+    _fields_ = [("sizes", ctypes.c_int64 * 7), ("pointers", ctypes.c_void_p * 7)]
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,14 @@ class Dots:
     """Outputs of a block, as torch packs them here."""
     wide: bool
     """Whether by AVX-512 (with VNNI and VBMI) in place of AVX2."""
+    most: int
+    """Rows."""
     parallel: int | None
 
     def takes(self, x: Tensor, packed: Tensor, group: int) -> bool:
         """Whether rows `x` [n, K] are to meet this plane of 4 bits [N, K / 2] here."""
-        return (
-            x.shape[0] in ROWS and x.dtype is torch.bfloat16 and x.device.type == "cpu" and shared() and self.reads(packed, group)
-        )
+        few = 0 < x.shape[0] <= self.most and x.dtype is torch.bfloat16 and x.device.type == "cpu"
+        return few and self.reads(packed, group) and shared()
 
     def reads(self, packed: Tensor, group: int) -> bool:
         """Whether a plane of 4 bits [N, K / 2] lies as is expected here."""
@@ -58,8 +64,8 @@ class Dots:
             packed: uint8 [N, K / 2], as `swarm.model.quant.int4_layout` says.
             lines: bf16 [G, N, 2]: scale and zero.
         """
-        out = x.new_empty(x.shape[0], lines.shape[1])
-        self.functions.swarm_dots(ctypes.byref(self._task(x, packed, lines, out)), torch.get_num_threads(), self.parallel)
+        out, room = x.new_empty(x.shape[0], lines.shape[1]), _room(x, lines)
+        self.functions.swarm_dots(ctypes.byref(self._task(x, packed, lines, out, room)), torch.get_num_threads(), self.parallel)
         return out
 
     def expert(self, x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
@@ -71,18 +77,24 @@ class Dots:
         both = x.new_empty(x.shape[0], first[1].shape[1])
         gated, out = x.new_empty(x.shape[0], both.shape[1] // 2), x.new_empty(x.shape[0], second[1].shape[1])
         assert gated.shape[1] % LANES == 0
-        tasks = self._task(x, *first, both), self._task(gated, *second, out)
+        rooms = _room(x, first[1]), _room(gated, second[1])
+        tasks = self._task(x, *first, both, rooms[0]), self._task(gated, *second, out, rooms[1])
         self.functions.swarm_expert(*map(ctypes.byref, tasks), torch.get_num_threads(), self.parallel)
         return out
 
-    def _task(self, x: Tensor, packed: Tensor, lines: Tensor, out: Tensor) -> _Dots:
+    def _task(self, x: Tensor, packed: Tensor, lines: Tensor, out: Tensor, room: Tensor) -> _Dots:
         (rows, inputs), (groups, outputs, _) = x.shape, lines.shape
         assert x.is_contiguous() and packed.is_contiguous() and lines.is_contiguous() and x.dtype is lines.dtype is torch.bfloat16
         assert packed.shape == (outputs, inputs // 2) and outputs % self.height == inputs % groups == 0
-        return _Dots(
-            (rows, inputs, outputs, inputs // groups, self.height, self.wide),
-            (x.data_ptr(), packed.data_ptr(), lines.data_ptr(), out.data_ptr()),
-        )
+        numbers = room.data_ptr()
+        scales = numbers + NUMBER_BYTES * rows * inputs
+        where = (*(each.data_ptr() for each in (x, packed, lines, out)), numbers, scales, scales + FACTOR_BYTES * rows * groups)
+        return _Dots((rows, inputs, outputs, inputs // groups, self.height, self.wide, -(-rows // PART_ROWS)), where)
+
+
+def _room(x: Tensor, lines: Tensor) -> Tensor:
+    """For rows `x` [n, K] in whole numbers, and a scale and a sum of each group of theirs."""
+    return x.new_empty(x.shape[0], NUMBER_BYTES * x.shape[1] + 2 * FACTOR_BYTES * len(lines), dtype=torch.uint8)
 
 
 @lru_cache
@@ -96,4 +108,6 @@ def dots() -> Dots | None:
     quick.functions.swarm_expert.argtypes = [pointer, pointer, number, pointer]
     quick.functions.swarm_dots.restype = quick.functions.swarm_expert.restype = None
     kind = quick.functions.swarm_has_dots()
-    return Dots(quick.functions, height, kind == WIDE and height == WIDE_HEIGHT, parallel()) if kind else None
+    unit = matrix_unit()
+    most = MOST_BESIDE if unit and unit.packs else sys.maxsize
+    return Dots(quick.functions, height, kind == WIDE and height == WIDE_HEIGHT, most, parallel()) if kind else None
