@@ -12,6 +12,7 @@ from torch import Tensor
 from swarm.model.memory import evened
 from swarm.model.native.many_rows import many_rows
 from swarm.model.native.one_row import one_row
+from swarm.model.native.several_rows import several_rows
 from swarm.model.quant.ordered import Ordered, Quantized
 from swarm.model.quant.stacked import Stacked
 
@@ -23,7 +24,7 @@ def product(x: Tensor, w: Weight) -> Tensor:
     """`x` [n, K] times the transpose of `w` [M, K]: [n, M], in either memory order.
 
     In bf16 on a CPU the weight is the left factor: `F.linear` copies a right one into blocks at every call, which costs
-    as much as reading it (measured: 1.5 times the bandwidth at 2 to 16 rows). One row and many have kernels of their own.
+    as much as reading it (measured: 1.5 times the bandwidth at 2 to 16 rows). What is compiled for so many rows comes first.
     """
     if not isinstance(w, Tensor):
         return w.product(x)
@@ -34,6 +35,9 @@ def product(x: Tensor, w: Weight) -> Tensor:
         return one.product(x, w)
     if x.shape[0] == 1:
         return torch.mv(w, x[0]).unsqueeze(0)
+    several = several_rows()
+    if several and several.takes(x, w):
+        return several.product(x.contiguous(), w)
     many = many_rows()
     if many and many.takes(x, w):
         return many.product(x, w)

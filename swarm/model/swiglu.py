@@ -9,6 +9,7 @@ from torch import Tensor
 
 from swarm.model.native.many_rows import many_rows
 from swarm.model.native.one_row import one_row
+from swarm.model.native.several_rows import Matrix, several_rows
 from swarm.model.quant.dots import dots
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
@@ -26,7 +27,7 @@ def swiglu(x: Tensor, w13: object, w2: object) -> Tensor | None:
         return _in_4_bits(x, w13, w2)
     if isinstance(w13, Int8Matrix) and isinstance(w2, Int8Matrix):
         whole = w13.columns == w13.q.shape[1] and w2.columns == w2.q.shape[1]
-        return _one_row(x, (w13.q, w13.scale), (w2.q, w2.scale)) if whole else None
+        return _read_once(x, (w13.q, w13.scale), (w2.q, w2.scale)) if whole else None
     return _in_bf16(x, w13, w2) if isinstance(w13, Tensor) and isinstance(w2, Tensor) else None
 
 
@@ -45,9 +46,11 @@ def _in_bf16(x: Tensor, w13: Tensor, w2: Tensor) -> Tensor | None:
     many = many_rows()
     if many and many.takes(x, w13) and many.reads(w2):
         return many.expert(x, w13, w2)
-    return _one_row(x, (w13, None), (w2, None))
+    return _read_once(x, (w13, None), (w2, None))
 
 
-def _one_row(x: Tensor, first: tuple[Tensor, Tensor | None], second: tuple[Tensor, Tensor | None]) -> Tensor | None:
-    one = one_row()
-    return one.expert(x, first, second) if one and one.takes(x, first[0]) and one.reads(second[0]) else None
+def _read_once(x: Tensor, first: Matrix, second: Matrix) -> Tensor | None:
+    for kernel in (one_row(), several_rows()):
+        if kernel and kernel.takes(x, first[0]) and kernel.reads(second[0]):
+            return kernel.expert(x, first, second)
+    return None

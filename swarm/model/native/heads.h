@@ -103,8 +103,18 @@ INLINE void OF(each_summed)(const NUMBERS of[SPAN], float sums[SPAN])
                                   _mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0xdd));
     _mm512_storeu_ps(sums, _mm512_add_ps(_mm512_shuffle_f32x4(eights[0], eights[1], 0x88), _mm512_shuffle_f32x4(eights[0], eights[1], 0xdd)));
 #else
-    for (int i = 0; i < SPAN; i++)
-        sums[i] = SUMMED(of[i]);
+    for (int i = 0; i < SPAN; i += 8) {
+        __m256 fours[4], twos[2];
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++)
+            fours[j] = _mm256_add_ps(_mm256_permute2f128_ps(of[i + j], of[i + j + 4], 0x20), _mm256_permute2f128_ps(of[i + j], of[i + j + 4], 0x31));
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            const __m256d even = _mm256_castps_pd(fours[2 * j]), odd = _mm256_castps_pd(fours[2 * j + 1]);
+            twos[j] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(even, odd)), _mm256_castpd_ps(_mm256_unpackhi_pd(even, odd)));
+        }
+        _mm256_storeu_ps(sums + i, _mm256_add_ps(_mm256_shuffle_ps(twos[0], twos[1], 0x88), _mm256_shuffle_ps(twos[0], twos[1], 0xdd)));
+    }
 #endif
 }
 
@@ -238,13 +248,3 @@ static void OF(mixed)(const uint16_t *h, const uint16_t *outputs, const float *w
 }
 
 #undef INLINE
-#undef NUMBERS
-#undef WIDTH
-#undef NOTHING
-#undef EVEN
-#undef ODD
-#undef WIDENED_BF16
-#undef WIDENED_BYTES
-#undef JOINED
-#undef ADDED
-#undef SUMMED

@@ -1,6 +1,6 @@
 /* One row times a matrix of bf16, or of 8 bits with a scale an output, which is read once and at the memory's pace. Included once for each kind
-   of CPU, whose name `OF` puts behind a function's; `NUMBERS` and what is done to them are that kind's vectors, of `WIDTH` lanes (heads.h has them
-   forgotten).
+   of CPU, whose name `OF` puts behind a function's; `NUMBERS` and what is done to them are that kind's vectors, of `WIDTH` lanes (several.h has
+   them forgotten).
 
    Four outputs at a time, one of each quarter of the matrix: four places that memory is read at, each from its first byte to its last, which a CPU
    foresees best. What comes soon is fetched.

@@ -41,6 +41,56 @@ struct one {
     uint16_t *out;          /* bf16 [N] */
 };
 
+/* What a tile's weights are: a matrix's own, or laid out as they are multiplied. */
+enum { OF_BF16, OF_BYTES, OF_STRIP };
+enum { MOST_OUTPUTS = 6, MOST_TILE_ROWS = 8, MOST_TILE = 24, MOST_SUMS = 80, STRIP_INPUTS = 1024, TILE_AHEAD = 4096 /* bytes */ };
+
+struct several {
+    int64_t rows, inputs, outputs, part; /* outputs that one thread takes at a time */
+    int64_t whole, small;   /* rows of a group, where there is one and where there are more */
+    const uint16_t *x;      /* bf16 [n, K] */
+    const void *w;          /* bf16 or int8 [N, K] */
+    const uint16_t *scales; /* bf16 [N]; null: `w` is of bf16 */
+    void *laid;             /* room for `x` in the numbers that are multiplied */
+    uint16_t *out;          /* bf16 [n, N] */
+};
+
+/* Some inputs of some outputs times a group, added to its sums where these have begun: [rows, width], of which `sums` are the first. What comes soon is
+   fetched: of the matrix where it is met as it lies, else of two outputs that are `next`. */
+struct tile {
+    const char *const *w; /* of each output */
+    const void *x;
+    int64_t inputs;
+    void *sums;
+    int64_t begun;
+    const char *const *next;
+    int64_t next_size; /* bytes of a weight */
+};
+
+static inline int64_t least(int64_t one, int64_t other)
+{
+    return one < other ? one : other;
+}
+
+static inline int64_t groups_of(const struct several *t)
+{
+    return t->rows <= t->whole ? 1 : (t->rows + t->small - 1) / t->small;
+}
+
+/* Groups are as equal as can be. */
+static inline int64_t first_row(const struct several *t, int64_t group)
+{
+    return group * t->rows / groups_of(t);
+}
+
+/* Of some outputs that lie `apart`, for each of the rows: [rows, outputs]. */
+static inline void scales_of(const struct several *t, int64_t rows, int64_t output, int64_t outputs, int64_t apart, float *to)
+{
+    for (int64_t r = 0; t->scales && r < rows; r++)
+        for (int64_t o = 0; o < outputs; o++)
+            *to++ = WIDENED(t->scales[least(output + o * apart, t->outputs - 1)]);
+}
+
 /* A matrix as one row meets it; in 4 bits where it has groups. */
 struct matrix {
     int64_t inputs, outputs, group, part; /* outputs that one thread takes at a time */

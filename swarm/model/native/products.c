@@ -144,6 +144,17 @@ static inline float summed_avx2(__m256 of)
 #include "one.h"
 #include "heads.h"
 #include "between.h"
+#define WHOLE_GROUP UP_TO_6
+#define SMALL_GROUP UP_TO_6
+#define STRIP 12
+#define OUTPUTS_OF(form, rows) ((rows) > 3 ? 2 : (rows) > 2 ? 3 : (rows) > 1 ? 4 : 6)
+#define FACTOR float
+#define FACTORS NUMBERS
+#define MULTIPLIED JOINED
+#define WEIGHT(form, at, half, to) ((to)[half] = (form) == OF_BYTES ? WIDENED_BYTES((at) + (half) * WIDTH) : (half) ? ODD(at) : EVEN(at))
+#define LIES 0
+#define LAID(x, half, natural) ((natural) ? WIDENED_BF16((x) + (half) * WIDTH) : (half) ? ODD(x) : EVEN(x))
+#include "several.h"
 #undef OF
 #pragma GCC pop_options
 
@@ -165,6 +176,39 @@ static inline float summed_avx2(__m256 of)
 #include "one.h"
 #include "heads.h"
 #include "between.h"
+#define WHOLE_GROUP UP_TO_8
+#define SMALL_GROUP UP_TO_4
+#define STRIP 6
+#define OUTPUTS_OF(form, rows) ((form) == OF_STRIP ? 6 : (rows) > 6 ? 3 : 4)
+#define FACTOR float
+#define FACTORS NUMBERS
+#define MULTIPLIED JOINED
+#define WEIGHT(form, at, half, to) ((to)[half] = (form) == OF_BYTES ? WIDENED_BYTES((at) + (half) * WIDTH) : (half) ? ODD(at) : EVEN(at))
+#define LIES 0
+#define LAID(x, half, natural) ((natural) ? WIDENED_BF16((x) + (half) * WIDTH) : (half) ? ODD(x) : EVEN(x))
+#include "several.h"
+#undef OF
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni,avx512bf16")
+#include "pairs.h"
+#define OF(what) what##_pairs
+#define each_summed_pairs each_summed_avx512
+#define write_lanes_pairs write_lanes_avx512
+#define NUMBERS __m512
+#define NOTHING _mm512_setzero_ps()
+#define WHOLE_GROUP UP_TO_8
+#define SMALL_GROUP UP_TO_4
+#define STRIP 6
+#define OUTPUTS_OF(form, rows) ((form) == OF_STRIP ? 6 : (rows) > 6 ? 3 : 4)
+#define FACTOR uint16_t
+#define FACTORS __m512i
+#define MULTIPLIED(w, x, sum) _mm512_dpbf16_ps(sum, (__m512bh)(w), (__m512bh)(x))
+#define WEIGHT paired_weight
+#define LIES 1
+#define LAID paired_row
+#include "several.h"
 #undef OF
 #pragma GCC pop_options
 
@@ -227,6 +271,43 @@ void swarm_expert(const struct dots *first, const struct dots *second, int64_t t
     swarm_dots(first, threads, run);
     share_out(some_gated, &between, whole_parts(second), threads, run);
     shared_dots(second, threads, run);
+}
+
+enum { BY_AVX2, BY_AVX512, BY_PAIRS };
+
+/* Up to which of these this CPU goes, where it has any (`swarm_has_dots`). */
+int swarm_has_several(void)
+{
+    return swarm_has_dots() != WIDE_DOTS ? BY_AVX2 : __builtin_cpu_supports("avx512bf16") ? BY_PAIRS : BY_AVX512;
+}
+
+void swarm_several(const struct several *t, int64_t kind, int64_t threads, parallel run)
+{
+    void (*const laid[])(const void *, int64_t) = {laid_group_avx2, laid_group_avx512, laid_group_pairs};
+    void (*const parts[])(const void *, int64_t) = {several_part_avx2, several_part_avx512, several_part_pairs};
+    share_out(laid[kind], t, groups_of(t), threads, run);
+    share_out(parts[kind], t, (t->outputs + t->part - 1) / t->part, threads, run);
+}
+
+struct gated_rows {
+    const struct several *first, *second;
+    int64_t kind;
+};
+
+static void gate_row(const void *rows, int64_t row)
+{
+    const struct gated_rows *const g = rows;
+    const int64_t ffn = g->second->inputs;
+    (g->kind == BY_AVX2 ? gated_avx2 : gated_avx512)(g->first->out + 2 * row * ffn, 1, ffn, (uint16_t *)g->second->x + row * ffn);
+}
+
+/* See `swarm_expert`. */
+void swarm_several_expert(const struct several *first, const struct several *second, int64_t kind, int64_t threads, parallel run)
+{
+    const struct gated_rows gated = {first, second, kind};
+    swarm_several(first, kind, threads, run);
+    share_out(gate_row, &gated, first->rows, threads, run);
+    swarm_several(second, kind, threads, run);
 }
 
 void swarm_rotate(const struct turning *t, int64_t wide, int64_t threads, parallel run)

@@ -14,6 +14,7 @@ from torch import Tensor
 from swarm.model.kernels.card_matrix import CardMatrix
 from swarm.model.memory import evened, num_bytes
 from swarm.model.native.one_row import one_row
+from swarm.model.native.several_rows import several_rows
 from swarm.model.quant import on_card
 from swarm.model.quant.matrix_unit import matrix_unit
 from swarm.weights.codes import Codes
@@ -61,9 +62,10 @@ class Int8Matrix:
     def product(self, x: Tensor) -> Tensor:
         """`x` [n, K] times the transpose of the matrix: [n, N]."""
         wider = self.q.shape[1] - self.columns
-        x, one, unit = F.pad(x, (0, wider)) if wider else x, one_row(), matrix_unit()
-        if one and one.takes(x, self.q):
-            return one.product(x.contiguous(), self.q, self.scale)
+        x, unit = F.pad(x, (0, wider)) if wider else x, matrix_unit()
+        for kernel in (one_row(), several_rows()):
+            if kernel and kernel.takes(x, self.q):
+                return kernel.product(x.contiguous(), self.q, self.scale)
         if unit and unit.takes8(x, self.q):
             return unit.product8(x.contiguous(), self.q, self.scale)
         if x.shape[0] <= FEW_ROWS and x.device.type == "cpu":
