@@ -94,11 +94,17 @@ class Block:
     def forward(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
         """`h` [R, H] to [R, H]; the rows' keys and values are in the cache afterwards."""
         place = cache.place(self.index, rows) if self.attention_alone and self.attention_alone.takes(h) else None
-        if self.attention_alone and self.experts_alone and self.experts_alone.all_here and place and not self.moe.copies:
+        if self.attention_alone and self.experts_alone and self.all_alone and place:
             h, choice = self.experts_alone.behind(self.attention_alone, h, place, angles)
             self.moe.count(choice.experts)
             return h
         return self._with_experts(self._with_attention(h, rows, angles, cache, place))
+
+    @property
+    def all_alone(self) -> bool:
+        """Whether a row that is alone goes through all of it in one call."""
+        here = self.experts_alone is not None and self.experts_alone.all_here
+        return here and self.attention_alone is not None and not self.moe.copies
 
     def _with_attention(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache, place: Place | None) -> Tensor:
         if self.attention_alone and place:

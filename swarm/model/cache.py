@@ -12,6 +12,7 @@ R: rows   P: positions seen   NH: heads   KV: key-value heads   D: head_dim
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,7 +28,7 @@ from swarm.model.kernels.lanes import Lanes
 from swarm.model.kernels.port import Kernels
 from swarm.model.kv import Kept, Numbers
 from swarm.model.memory import num_bytes
-from swarm.model.native.halves import Place
+from swarm.model.native.halves import Place, Places
 from swarm.model.prefixes import Found, Known
 from swarm.model.rows import Rows, Segment
 from swarm.model.shared_pages import SharedPages
@@ -71,15 +72,19 @@ class PagedCache:
         self._pools: dict[int, _Pool] = {}
         self._pages = SharedPages(num_pages)
         self._holdings: dict[bytes, Holding] = {}
+        self._kept: dict[tuple[int, ...], ctypes.Array[ctypes.c_void_p] | None] = {}
+        """See `_addresses`."""
 
     def add_block(self, block: int) -> None:
         """Make a Block's pool, unless it is there."""
         if block not in self._pools:
             self._pools[block] = _Pool(self._empty(), self._empty())
+            self._kept.clear()
 
     def drop_block(self, block: int) -> None:
         """Give a Block's pool back, and forget what Sessions held in it."""
         self._pools.pop(block, None)
+        self._kept.clear()
         for holding in self._holdings.values():
             holding.held.pop(block, None)
         self._pages.prefixes.drop_block(block)
@@ -268,6 +273,23 @@ class PagedCache:
             return None
         self.note(block, rows)
         return Place(segment.position, self._holdings[segment.session].laid.index, pool.keys.data, pool.values.data)
+
+    def places(self, blocks: tuple[int, ...], rows: Rows) -> Places | None:
+        """The same as `place` of some Blocks at once."""
+        segment = rows.segments[0] if rows.segments else None
+        if rows.lanes is not None or segment is None or (kept := self._addresses(blocks)) is None:
+            return None
+        for block in blocks:
+            self.note(block, rows)
+        return Places(segment.position, self.page_positions, self._holdings[segment.session].laid.index, kept)
+
+    def _addresses(self, blocks: tuple[int, ...]) -> ctypes.Array[ctypes.c_void_p] | None:
+        """Where the keys and values of some Blocks are; None where they are not kept as numbers."""
+        if blocks not in self._kept:
+            parts = [part for block in blocks for part in (self._pools[block].keys, self._pools[block].values)]
+            numbers = [part.data.data_ptr() for part in parts if isinstance(part, Numbers)]
+            self._kept[blocks] = (ctypes.c_void_p * len(parts))(*numbers) if len(numbers) == len(parts) else None
+        return self._kept[blocks]
 
     def attend(self, block: int, rows: Rows, q: Tensor, window: int = 0, sinks: Tensor | None = None) -> Tensor:
         """Attention of queries `q` [R, NH, D], each over its own Session's positions up to its own; [R, NH, D].

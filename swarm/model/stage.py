@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.config import LOGIT_ROWS, ModelConfig
+from swarm.model.alone_blocks import AloneBlocks
 from swarm.model.block import Block
 from swarm.model.cache import PagedCache
 from swarm.model.kernels.choices import Choices
@@ -78,10 +79,21 @@ class Stage:
 
     def _through_blocks(self, h: Tensor, rows: Rows, cache: PagedCache, between_blocks: Callable[[], None]) -> Tensor:
         angles = Angles.of(rows.positions, self.config.head_dim, self.config.rope_theta, self.config.rope)
-        for index in sorted(self.blocks):
+        order, alone = self._order, self._alone
+        if alone and alone.takes(h) and (places := cache.places(order, rows)):
+            return alone.forward(h, places, angles, between_blocks)
+        for index in order:
             between_blocks()
             h = self.blocks[index].forward(h, rows, angles, cache)
         return h
+
+    @cached_property
+    def _order(self) -> tuple[int, ...]:
+        return tuple(sorted(self.blocks))
+
+    @cached_property
+    def _alone(self) -> AloneBlocks | None:
+        return AloneBlocks.of([self.blocks[index] for index in self._order])
 
     def replayed(self, cache: PagedCache, recorder: Recorder) -> Stage:
         """The same Stage with its decode Steps recorded; itself where an expert is elsewhere, or the host is asked for a choice."""

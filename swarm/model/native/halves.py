@@ -6,7 +6,7 @@ H: hidden   D: head_dim   KV: key-value heads   E: experts   K: experts a row
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -25,6 +25,7 @@ TOGETHER = 4
 ROUTER_BYTES = 1 << 16
 """About so much of a router is read by one thread at a time."""
 _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
+_BETWEEN = ctypes.CFUNCTYPE(_NUMBER)
 
 
 class Matrix(ctypes.Structure):
@@ -60,6 +61,16 @@ class _Place(ctypes.Structure):
     _fields_ = [("sizes", _NUMBER * 2), ("pointers", _POINTER * 5)]
 
 
+class Layer(ctypes.Structure):
+    """A Block: where its halves are."""
+
+    _fields_ = [("attention", _POINTER), ("experts", _POINTER)]
+
+
+class _Layers(ctypes.Structure):
+    _fields_ = [("sizes", _NUMBER * 2), ("pointers", _POINTER * 4), ("between", _BETWEEN)]
+
+
 class _Team(ctypes.Structure):
     _fields_ = [("sizes", _NUMBER * 2), ("run", _POINTER)]
 
@@ -76,6 +87,20 @@ class Place(NamedTuple):
         """With the angles that its position is turned by, fp32 [D], contiguous, of `swarm.model.rope`."""
         memory = cos, sin, self.pages, self.keys, self.values
         return _Place((self.position, self.keys.shape[1]), tuple([m.data_ptr() for m in memory]))
+
+
+class Places(NamedTuple):
+    """The same in some Blocks at once: where the keys and values of each are."""
+
+    position: int
+    page: int
+    """Positions in a page."""
+    pages: Tensor
+    kept: ctypes.Array[ctypes.c_void_p]  # [2 x Blocks]
+
+    def turned(self, cos: Tensor, sin: Tensor) -> _Place:
+        """See `Place.turned`."""
+        return _Place((self.position, self.page), (cos.data_ptr(), sin.data_ptr(), self.pages.data_ptr(), None, None))
 
 
 class Choice(NamedTuple):
@@ -145,6 +170,37 @@ class Halves:
         self.functions.swarm_block(*both, h.data_ptr(), out.data_ptr(), ctypes.byref(where), *choice, self._team())
         return out, choice
 
+    def blocks(
+        self,
+        layers: ctypes.Array[Layer],
+        h: Tensor,
+        places: Places,
+        angles: tuple[Tensor, Tensor],
+        width: int,
+        between: Callable[[], None],
+    ) -> tuple[Tensor, Choice]:
+        """`h` [1, H] through some Blocks, [1, H], and of each the experts that it went to, among room for `width`.
+
+        Args:
+            between: called before each Block. What it raises ends the call, and is raised.
+        """
+        failed: list[BaseException] = []
+
+        def go_on() -> bool:
+            try:
+                between()
+            except BaseException as error:  # noqa: BLE001  (ctypes would print it and go on: it is raised below)
+                failed.append(error)
+            return not failed
+
+        out, where, choice = h.clone(), places.turned(*angles), Choice.of(width * len(layers))
+        each = [ctypes.addressof(memory) for memory in (layers, places.kept, *choice)]
+        task = _Layers((len(layers), width), tuple(each), _BETWEEN(go_on))
+        self.functions.swarm_blocks(ctypes.byref(task), out.data_ptr(), ctypes.byref(where), self._team())
+        if failed:
+            raise failed.pop()
+        return out, choice
+
     def _team(self) -> _Team:
         return _team(torch.get_num_threads(), self.wide, self.parallel)
 
@@ -166,7 +222,7 @@ def halves() -> Halves | None:
     if quick is None or one is None:
         return None
     functions, team = quick.functions, ctypes.POINTER(_Team)
-    calls = functions.swarm_norm, functions.swarm_attention, functions.swarm_route, functions.swarm_experts, functions.swarm_block
-    for call, pointers in zip(calls, (1, 4, 5, 6, 7), strict=True):
+    alone = functions.swarm_norm, functions.swarm_attention, functions.swarm_route, functions.swarm_experts
+    for call, pointers in zip((*alone, functions.swarm_block, functions.swarm_blocks), (1, 4, 5, 6, 7, 3), strict=True):
         call.argtypes, call.restype = [_POINTER] * pointers + [team], None
     return Halves(functions, one.wide, parallel())

@@ -158,3 +158,26 @@ void swarm_block(const struct attention *a, const struct experts *e, const uint1
     swarm_route(e, between, x, chosen, weights, team);
     swarm_experts(e, between, x, chosen, weights, out, team);
 }
+
+/* The Blocks of a Stage. `chosen` and `weights` have room for `width` experts of each. */
+struct layers {
+    int64_t count, width;
+    const struct layer {
+        const struct attention *attention;
+        const struct experts *experts;
+    } *each;
+    uint16_t *const (*kept)[2]; /* each one's keys and values */
+    int64_t *chosen;
+    float *weights;
+    int64_t (*between)(void); /* asked before each whether to go on */
+};
+
+/* `h` [H] through all of them, in place, where all experts are here. */
+void swarm_blocks(const struct layers *t, uint16_t *h, const struct place *place, const struct team *team)
+{
+    struct place at = *place;
+    for (int64_t i = 0; i < t->count && t->between(); i++) {
+        at.keys = t->kept[i][0], at.values = t->kept[i][1];
+        swarm_block(t->each[i].attention, t->each[i].experts, h, h, &at, t->chosen + i * t->width, t->weights + i * t->width, team);
+    }
+}
