@@ -4,7 +4,8 @@
 
 The 1.5B Mixtral shape: one Worker of two threads, and two Workers of one thread. The limits are taken in the same run, before each:
 weight bytes a token over the bandwidth of bare one-row products of that dtype, and a prompt's flops over the rate of a bare bf16
-product of 256 rows. Prompts are such as no Stage has seen. In int4 the first start quantizes (a minute or two).
+product of 256 rows. Prompts are such as no Stage has seen. Two Stages have half of the Blocks each; how busy they are is measured a
+second time where the first has what the second needs for the head, too. In int4 the first start quantizes (a minute or two).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch
 from benchmarks.checkpoint import ensure
 from benchmarks.pipeline import TAIL, Swarm, busy, prefill, traverse
 from benchmarks.plain_loop import PROMPT, best
-from benchmarks.processes import BareClient, described, even_plan, workers
+from benchmarks.processes import BareClient, described, even_plan, level_cut, workers
 from cluster.planner import reads
 from swarm.config import Sizes
 from swarm.model.dtypes import numbers_of
@@ -78,8 +79,10 @@ def limits(dtype: str, threads: int) -> Limits:
 
 
 @asynccontextmanager
-async def serving(model: Model, stages: int, threads: int, sessions: int, context: int, cache: Path) -> AsyncIterator[Swarm]:
-    plan = even_plan(model, stages, threads, sessions, context)
+async def serving(
+    model: Model, stages: int, threads: int, sessions: int, context: int, cache: Path, first: int = 0
+) -> AsyncIterator[Swarm]:
+    plan = even_plan(model, stages, threads, sessions, context, first=first)
     async with workers(plan, cache) as path:
         client = BareClient(path)
         try:
@@ -120,6 +123,12 @@ async def one_of(given: argparse.Namespace, dtype: str, stages: int, threads: in
     show(f"prompt of {given.prompt}", median(r for r, _ in longs), stages * limit.dense / flops, None)
     show(f"{given.sessions} sessions, in all", rate, None, rpc.get("sessions"))
     print(f"  Stages busy with {given.sessions} sessions: {', '.join(f'{share:.0%}' for share in worked.values())}", flush=True)
+    if stages == 2:
+        first = level_cut(model.config.num_blocks, list(worked.values()))
+        async with serving(model, stages, threads, given.sessions + 1, given.prompt + TAIL, given.cache, first) as swarm:
+            worked, rate = await busy(swarm, given.sessions, NEW)
+        shares = ", ".join(f"{share:.0%}" for share in worked.values())
+        print(f"  the same, cut {first} + {model.config.num_blocks - first}: {shares}, {rate:.1f} tok/s in all", flush=True)
     return median(r for r, _ in longs)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.checkpoint import ensure
-from benchmarks.processes import BareClient, described, even_plan, percentile, unseen, workers
+from benchmarks.processes import BareClient, described, even_plan, level_cut, percentile, unseen, workers
 from swarm.client.session import Session
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
@@ -171,6 +171,8 @@ async def run(given: argparse.Namespace) -> None:
                 f"{given.sessions} Sessions, {name}: busy {', '.join(f'{s:.1%}' for s in worked.values())}, {rate:.1f} tok/s",
                 flush=True,
             )
+        level = level_cut(two.plan.model.config.num_blocks, list(worked.values()))
+        print(f"the second Stage has the head as well: with {level} Blocks on the first both would take the same", flush=True)
 
 
 def told(found: list[Stall], name: str, given: argparse.Namespace) -> None:

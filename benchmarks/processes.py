@@ -37,21 +37,35 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def even_plan(model: Model, stages: int, threads: int, sessions: int, context: int, rigs: Sequence[str] = ()) -> Plan:
+def even_plan(
+    model: Model, stages: int, threads: int, sessions: int, context: int, rigs: Sequence[str] = (), first: int = 0
+) -> Plan:
     """Equal Stages on as many Workers of this machine, each with so many threads; as many micro-batches under way as Stages, which
     is what the planner chooses where the way between them is short.
 
     Args:
         rigs: what rig each is said to be on; by default one. Workers of one rig talk through a Unix socket.
+        first: Blocks of the first of two Stages; 0: half of them.
     """
     num_blocks = model.config.num_blocks
-    cuts = [i * num_blocks // stages for i in range(stages + 1)]
+    cuts = [0, first, num_blocks] if first else [i * num_blocks // stages for i in range(stages + 1)]
     workers = tuple(
         WorkerSpec(f"w{i}", rigs[i] if rigs else "here", "cpu", f"127.0.0.1:{port}", 1 << 40, threads=threads)
         for i, port in enumerate(free_ports(stages))
     )
     route = Route(tuple(Stage(f"w{i}", cuts[i], cuts[i + 1]) for i in range(stages)))
     return Plan(1, model, workers, (route,), sessions=sessions, context=context, in_flight=stages)
+
+
+def level_cut(num_blocks: int, shares: Sequence[float]) -> int:
+    """Blocks of the first of two Stages, so that the one that takes longer takes least: the second has the head as well.
+
+    Args:
+        shares: of the time that the Stages computed where both have half of the Blocks.
+    """
+    half = num_blocks // 2
+    block, head = shares[0] / half, shares[1] - shares[0] * (num_blocks - half) / half
+    return min(range(1, num_blocks), key=lambda first: max(first * block, (num_blocks - first) * block + head))
 
 
 @asynccontextmanager
