@@ -19,6 +19,8 @@ PAGE_POSITIONS = 32
 """Positions in one KV page."""
 CHUNK_ROWS = 448
 """The most prompt tokens in one Step, and rows in one micro-batch's prompt share."""
+MAX_WAIT_S = 86_400.0
+"""The most that a Step may say it waits."""
 PIECE_ROWS = 32
 """Tokens of a prompt in one Step as a client sends it; the entry Stage makes chunks of pieces."""
 START_ROWS = 256

@@ -15,7 +15,7 @@ from swarm.client.route import Event, RouteStreams
 from swarm.client.seat import Seat, Swarm
 from swarm.client.trouble import TELL_S, Trouble
 from swarm.errors import Expired, Gap, Lost, Moved, TooLong, WrongKey
-from swarm.plan import PIECE_ROWS
+from swarm.plan import MAX_WAIT_S, PIECE_ROWS
 from swarm.prefix_hash import EMPTY_HASH, extend_hash
 from swarm.wire.v1 import stage_pb2 as pb
 
@@ -168,7 +168,8 @@ class Session:
         assert streams is not None
         begin, rows = min(self.held, start), len(self.tokens) - min(self.held, start)
         allowed = self._swarm.pace.allowed(rows)
-        headers = self._headers(begin, start, ask_for, PATIENCE * allowed, streams.plan.chunk_rows)
+        patience = min(MAX_WAIT_S, PATIENCE * allowed)  # on a slow swarm a long prompt is given days
+        headers = self._headers(begin, start, ask_for, patience, streams.plan.chunk_rows)
         started = time.monotonic()
         answers = await self._answers(streams, headers, allowed)
         self.held, self.reused = len(self.tokens), begin

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from dataclasses import dataclass, field
 
 from swarm.errors import Expired, Full, Refused, StepError
+from swarm.plan import MAX_WAIT_S
 from swarm.wire.status import to_step
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.around import Around
@@ -25,7 +26,6 @@ RECENT_S = 0.25
 """A Session whose last token is no older than this counts as answering: its next Step is about to come."""
 OVERDUE_S = 5.0
 """Beyond its Steps' own deadlines, how long a micro-batch may stay unreported before its place is given away."""
-MAX_WAIT_S = 86_400.0
 
 
 @dataclass

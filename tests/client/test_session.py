@@ -72,6 +72,13 @@ async def test_a_seed_draws_the_same_text_on_one_stage_and_on_three(three: Swarm
         await talk.close()
 
 
+async def test_a_swarm_so_slow_that_a_step_may_take_days_still_takes_it(one: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one.pace, "allowed", lambda rows: 1e5)
+    talk = one.conversation()
+    assert await answer(talk, STORY.prompt, 5) == STORY.answer[:5]
+    await talk.close()
+
+
 async def test_hundreds_of_sessions_share_two_streams_and_wait_their_turn(three: Swarm) -> None:
     asked = questions("eval")[:150]
     answers = await ask_all(three.client, asked, at_once=150)
