@@ -13,6 +13,7 @@ from swarm.model.native.several_rows import Matrix, several_rows
 from swarm.model.quant.dots import dots
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
+from swarm.model.quant.int8_groups import Int8Groups
 from swarm.model.quant.many_codes import many_codes
 
 
@@ -25,6 +26,8 @@ def swiglu(x: Tensor, w13: object, w2: object) -> Tensor | None:
         return None
     if isinstance(w13, Int4Matrix) and isinstance(w2, Int4Matrix):
         return _in_4_bits(x, w13, w2)
+    if isinstance(w13, Int8Groups) and isinstance(w2, Int8Groups):
+        return _in_groups(x, w13, w2)
     if isinstance(w13, Int8Matrix) and isinstance(w2, Int8Matrix):
         whole = w13.columns == w13.q.shape[1] and w2.columns == w2.q.shape[1]
         return _read_once(x, (w13.q, w13.scale), (w2.q, w2.scale)) if whole else None
@@ -39,6 +42,13 @@ def _in_4_bits(x: Tensor, w13: Int4Matrix, w2: Int4Matrix) -> Tensor | None:
         return few.expert(x, first, second)
     if many and many.takes(x, w13.packed, w13.group) and many.reads_gated(w2.packed, w2.group):
         return many.expert(x, first, second)
+    return None
+
+
+def _in_groups(x: Tensor, w13: Int8Groups, w2: Int8Groups) -> Tensor | None:
+    whole, few = all(w.packed.shape[1:] == (w.rows, w.columns // 2) for w in (w13, w2)), dots()
+    if whole and few and few.takes(x, w13.packed, w13.group) and few.reads(w2.packed, w2.group):
+        return few.expert(x, (w13.packed, w13.scales), (w2.packed, w2.scales))
     return None
 
 

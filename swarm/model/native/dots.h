@@ -6,7 +6,9 @@
    codes themselves, which add up exactly: `scale * (s * sum(q i) - 8 * sum(x)) + zero * sum(x)`, in fp32 from there, rounded once. So a row's
    answer is the same whatever rows are beside it.
 
-   n: rows   K: inputs   N: outputs   G: groups of a row   b: blocks of `height` outputs */
+   Two planes of 4 bits are codes of 8, whose lines count as planes.py has it: `scale * (s * sum(q i) - 136 * sum(x)) + 17 * zero * sum(x)`.
+
+   n: rows   K: inputs   N: outputs   G: groups of a row   S: shares of the groups   b: blocks of `height` outputs */
 
 #define INLINE static inline __attribute__((always_inline))
 #define TO_NEAREST 12582912.0f /* 1.5 * 2^23: a float that large has no fraction */
@@ -55,14 +57,22 @@ static void OF(in_whole_numbers)(const void *task, int64_t part)
         }
 }
 
+/* A group's scales and zeros. */
+INLINE const uint16_t *OF(line_of)(const struct dots *t, int64_t g)
+{
+    const int64_t groups = t->inputs / t->group;
+    return t->lines + 2 * t->outputs * (t->shares > 1 ? g % t->shares * (groups / t->shares) + g / t->shares : g);
+}
+
 /* A group of four vectors of a block's outputs, from `column` on among the low halves and among the high ones, times `count` rows: a constant where this
-   is called, like whether codes are unpacked here, and kept for the rows that come after. */
+   is called, like whether codes are unpacked here, kept for the rows that come after, and of both planes. */
 INLINE void OF(rows_of_group)(const struct dots *t, int64_t block, int64_t g, int64_t column, int64_t row, int count, int unpacks,
-                              int keeps, WHOLES *kept, float totals[][MOST_ROWS])
+                              int keeps, int both, WHOLES *kept, float totals[][MOST_ROWS])
 {
     const int64_t half = t->height / 2, first = g * t->rows + row;
-    const uint8_t *codes = t->codes + (block * t->inputs + g * t->group) * half + column;
-    const uint16_t *line = t->lines + 2 * (g * t->outputs + block * t->height + column);
+    const int64_t from = (block * t->inputs + g * t->group) * half + column, outputs = 2 * (block * t->height + column);
+    const uint8_t *codes = t->codes + from, *second = both && unpacks ? t->second + from : codes;
+    const uint16_t *line = OF(line_of)(t, g) + outputs;
     const int16_t *x = t->whole.numbers + first * t->group;
     WHOLES sums[TOGETHER][4];
 #pragma GCC unroll 6
@@ -73,11 +83,15 @@ INLINE void OF(rows_of_group)(const struct dots *t, int64_t block, int64_t g, in
 #pragma GCC unroll 4
     for (int p = 0; p < 4; p++)
         if (unpacks) /* the next group's lie elsewhere */
-            _mm_prefetch((const char *)(line + 2 * (t->outputs + p % 2 * WIDTH + p / 2 * half)), _MM_HINT_T0);
-    for (int64_t k = 0; k < t->group; k += 2, codes += 2 * half, kept += 4) {
+            _mm_prefetch((const char *)(OF(line_of)(t, g + 1) + outputs + 2 * (p % 2 * WIDTH + p / 2 * half)), _MM_HINT_T0);
+    for (int64_t k = 0; k < t->group; k += 2, codes += 2 * half, second += 2 * half, kept += 4) {
         WHOLES q[4];
-        if (unpacks) {
+        if (unpacks)
             _mm_prefetch((const char *)codes + fetched_ahead[t->rows > 1], _MM_HINT_T0);
+        if (unpacks && both) {
+            _mm_prefetch((const char *)second + fetched_ahead[t->rows > 1], _MM_HINT_T0);
+            UNPACKED_BOTH(codes, second, half, q);
+        } else if (unpacks) {
             UNPACKED(codes, half, q);
         }
 #pragma GCC unroll 4
@@ -103,7 +117,7 @@ INLINE void OF(rows_of_group)(const struct dots *t, int64_t block, int64_t g, in
 #pragma GCC unroll 6
         for (int r = 0; r < count; r++) {
             const float scale_of_x = t->whole.scales[first + r];
-            const NUMBERS s = ALL(p < 2 ? scale_of_x : scale_of_x / HIGH), sum = ALL(t->whole.sums[first + r]);
+            const NUMBERS s = ALL(p < 2 || both ? scale_of_x : scale_of_x / HIGH), sum = ALL(t->whole.sums[first + r] * (both ? HIGH + 1 : 1));
             const NUMBERS centred = JOINED(NUMBERS_OF(sums[r][p]), s, sum * -8);
             NUMBERS *const total = (NUMBERS *)(totals[r] + column + j);
             *total = JOINED(zero, sum, JOINED(scale, centred, *total));
@@ -119,15 +133,20 @@ INLINE void OF(group)(const struct dots *t, int64_t block, int64_t g, int64_t ro
     for (int64_t column = 0; column < t->height / 2; column += 2 * WIDTH)
         for (int64_t i = 0, done = 0; i < times; i++) {
             const int64_t count = each + (i < more);
-#define SOME(count, unpacks, keeps) OF(rows_of_group)(t, block, g, column, row + done, count, unpacks, keeps, kept, totals + done)
-#define ROWS(count)              \
-    case count:                  \
-        if (i)                   \
-            SOME(count, 0, 0);   \
-        else if (times > 1)      \
-            SOME(count, 1, 1);   \
-        else                     \
-            SOME(count, 1, 0);   \
+#define SOME(count, unpacks, keeps, both) \
+    OF(rows_of_group)(t, block, g, column, row + done, count, unpacks, keeps, both, kept, totals + done)
+#define ROWS(count)                               \
+    case count:                                   \
+        if (i && t->second)                       \
+            SOME(count, 0, 0, 1);                 \
+        else if (i)                               \
+            SOME(count, 0, 0, 0);                 \
+        else if (t->second)                       \
+            SOME(count, 1, 1, 1);                 \
+        else if (times > 1)                       \
+            SOME(count, 1, 1, 0);                 \
+        else                                      \
+            SOME(count, 1, 0, 0);                 \
         break;
             switch (count) {
                 COUNTS
@@ -200,6 +219,7 @@ static void OF(gated)(const uint16_t *both, int64_t rows, int64_t ffn, uint16_t 
 #undef COUNTS
 #undef WHOLES
 #undef UNPACKED
+#undef UNPACKED_BOTH
 #undef BOTH
 #undef JOIN_PAIRS
 #undef NUMBERS_OF

@@ -28,9 +28,11 @@ struct dots {
     int64_t parts; /* of the rows, `PART_ROWS` at most in each */
     const uint16_t *x;     /* bf16 [n, K] */
     const uint8_t *codes;  /* [b, K, height / 2]: low halves are a block's first outputs */
-    const uint16_t *lines; /* bf16 [G, N, 2]: scale and zero */
+    const uint16_t *lines; /* bf16 [S, G / S, N, 2]: scale and zero */
     uint16_t *out;         /* bf16 [n, N] */
     struct whole whole;    /* what `x` becomes */
+    const uint8_t *second; /* as `codes`, whose 16th part these count; null: there are no others */
+    int64_t shares;        /* of the groups, 0 for one: a share has every S-th */
 };
 
 struct one {

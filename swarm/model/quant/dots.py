@@ -1,6 +1,6 @@
-"""Rows times a matrix in 4 bits, by products of whole numbers, where a C compiler was there at installation (`dots.h`).
+"""Rows times a matrix of one or two planes of 4 bits, by products of whole numbers, where a C compiler was there (`dots.h`).
 
-n: rows   N: outputs   K: inputs   G: groups of a row
+n: rows   N: outputs   K: inputs   G: groups of a row   S: shares of the groups (`swarm.model.quant.planes`)
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from swarm.model.quant.matrix_unit import matrix_unit
 
 MOST_BESIDE = 4
 """Rows, where a CPU has a matrix unit: it is quicker with more; see docs/performance.md."""
-GROUPS = (32, 64, 128)
+GROUPS, GROUPS_OF_TWO = (32, 64, 128), (16, 32)
+"""Inputs of a group, of one plane and of two."""
 MOST_INPUTS = 1 << 15
 """A row that is alone lies on a thread's stack in whole numbers (`row.h`)."""
 PART_ROWS = 64
@@ -31,7 +32,7 @@ WIDE, WIDE_HEIGHT = 2, 64
 
 
 class _Dots(ctypes.Structure):
-    _fields_ = [("sizes", ctypes.c_int64 * 7), ("pointers", ctypes.c_void_p * 7)]
+    _fields_ = [("sizes", ctypes.c_int64 * 7), ("pointers", ctypes.c_void_p * 8), ("shares", ctypes.c_int64)]
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,24 @@ class Dots:
     parallel: int | None
 
     def takes(self, x: Tensor, packed: Tensor, group: int) -> bool:
-        """Whether rows `x` [n, K] are to meet this plane of 4 bits [N, K / 2] here."""
+        """Whether rows `x` [n, K] are to meet this plane of 4 bits [N, K / 2], or these two [2, N, K / 2], here."""
         few = 0 < x.shape[0] <= self.most and x.dtype is torch.bfloat16 and x.device.type == "cpu"
         return few and self.reads(packed, group) and shared()
 
     def reads(self, packed: Tensor, group: int) -> bool:
-        """Whether a plane of 4 bits [N, K / 2] lies as is expected here."""
-        return group in GROUPS and packed.shape[0] % self.height == 0 and 2 * packed.shape[1] <= MOST_INPUTS
+        """Whether a plane of 4 bits [N, K / 2], or two of them, lie as is expected here."""
+        groups = GROUPS if packed.dim() == 2 else GROUPS_OF_TWO
+        return group in groups and packed.shape[-2] % self.height == 0 and 2 * packed.shape[-1] <= MOST_INPUTS
 
     def product(self, x: Tensor, packed: Tensor, lines: Tensor) -> Tensor:
-        """`x` times a plane transposed: [n, N].
+        """`x` times a matrix transposed: [n, N].
 
         Args:
             x: bf16 [n, K], contiguous.
-            packed: uint8 [N, K / 2], as `swarm.model.quant.int4_layout` says.
-            lines: bf16 [G, N, 2]: scale and zero.
+            packed: uint8 [N, K / 2], as `swarm.model.quant.int4_layout` says; or [2, N, K / 2], the high plane first.
+            lines: bf16 [G, N, 2], or [S, G / S, N, 2]: scale and zero.
         """
-        out, room = x.new_empty(x.shape[0], lines.shape[1]), _room(x, lines)
+        out, room = x.new_empty(x.shape[0], lines.shape[-2]), _room(x, lines)
         self.functions.swarm_dots(ctypes.byref(self._task(x, packed, lines, out, room)), torch.get_num_threads(), self.parallel)
         return out
 
@@ -74,8 +76,8 @@ class Dots:
         Args:
             first, second: codes and lines of w1 above w3 [2F, H], and of w2 [H, F].
         """
-        both = x.new_empty(x.shape[0], first[1].shape[1])
-        gated, out = x.new_empty(x.shape[0], both.shape[1] // 2), x.new_empty(x.shape[0], second[1].shape[1])
+        both = x.new_empty(x.shape[0], first[1].shape[-2])
+        gated, out = x.new_empty(x.shape[0], both.shape[1] // 2), x.new_empty(x.shape[0], second[1].shape[-2])
         assert gated.shape[1] % LANES == 0
         rooms = _room(x, first[1]), _room(gated, second[1])
         tasks = self._task(x, *first, both, rooms[0]), self._task(gated, *second, out, rooms[1])
@@ -83,18 +85,24 @@ class Dots:
         return out
 
     def _task(self, x: Tensor, packed: Tensor, lines: Tensor, out: Tensor, room: Tensor) -> _Dots:
-        (rows, inputs), (groups, outputs, _) = x.shape, lines.shape
+        (rows, inputs), outputs, groups = x.shape, lines.shape[-2], lines.shape[:-2].numel()
         assert x.is_contiguous() and packed.is_contiguous() and lines.is_contiguous() and x.dtype is lines.dtype is torch.bfloat16
-        assert packed.shape == (outputs, inputs // 2) and outputs % self.height == inputs % groups == 0
+        assert packed.shape[-2:] == (outputs, inputs // 2) and outputs % self.height == inputs % groups == 0
+        low = packed[1].data_ptr() if packed.dim() == 3 else None
         numbers = room.data_ptr()
         scales = numbers + NUMBER_BYTES * rows * inputs
-        where = (*(each.data_ptr() for each in (x, packed, lines, out)), numbers, scales, scales + FACTOR_BYTES * rows * groups)
-        return _Dots((rows, inputs, outputs, inputs // groups, self.height, self.wide, -(-rows // PART_ROWS)), where)
+        where = (each.data_ptr() for each in (x, packed, lines, out))
+        return _Dots(
+            (rows, inputs, outputs, inputs // groups, self.height, self.wide, -(-rows // PART_ROWS)),
+            (*where, numbers, scales, scales + FACTOR_BYTES * rows * groups, low),
+            lines.shape[0] if lines.dim() == 4 else 1,
+        )
 
 
 def _room(x: Tensor, lines: Tensor) -> Tensor:
     """For rows `x` [n, K] in whole numbers, and a scale and a sum of each group of theirs."""
-    return x.new_empty(x.shape[0], NUMBER_BYTES * x.shape[1] + 2 * FACTOR_BYTES * len(lines), dtype=torch.uint8)
+    groups = lines.shape[:-2].numel()
+    return x.new_empty(x.shape[0], NUMBER_BYTES * x.shape[1] + 2 * FACTOR_BYTES * groups, dtype=torch.uint8)
 
 
 @lru_cache

@@ -1,7 +1,7 @@
 """Matrices of 8 bits in groups: `w = q * scale + zero`, a scale and a zero for each group along the input dimension.
 
 Kept as two planes of 4 bits, since that is what torch has a kernel for that knows groups. It knows none of 16: there it is given
-the even and the odd groups one after the other, beside zeros.
+the even and the odd groups one after the other, beside zeros. What is compiled here takes both planes and all groups at once.
 
 n: rows   N: outputs   K: inputs   g: group   G: groups of a row   S: shares of the groups, 2 where g is 16
 """
@@ -63,17 +63,16 @@ class Int8Groups:
 
     def product(self, x: Tensor) -> Tensor:
         """`x` [n, K] times the transpose of the matrix: [n, N]."""
-        x = planes.widened(x, self.packed[0])
+        x, at_once = planes.widened(x, self.packed[0]), dots()
+        if at_once and at_once.takes(x, self.packed, self.group):
+            return at_once.product(x, self.packed, self.scales)[:, : self.rows]
         if not planes.has_kernel(x, FEW_ROWS[self.group]):
             return planes.many(x, self.packed.unbind(), self.scales)[:, : self.rows]
-        out = x.new_zeros(x.shape[0], self.packed.shape[1])
-        group, few = max(self.group, planes.KERNEL_GROUP), dots()
+        out, group = x.new_zeros(x.shape[0], self.packed.shape[1]), max(self.group, planes.KERNEL_GROUP)
         for share, scales in enumerate(self.scales):
             part = self._share(x, share)
             for plane, weight in zip(self.packed, (planes.RADIX, 1), strict=True):
-                quick = few is not None and few.takes(part, plane, group)
-                y = few.product(part, plane, scales) if few and quick else planes.few(part, plane, group, scales)
-                out.add_(y, alpha=weight)
+                out.add_(planes.few(part, plane, group, scales), alpha=weight)
         return out[:, : self.rows]
 
     def dense(self) -> Tensor:
