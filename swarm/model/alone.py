@@ -1,11 +1,10 @@
-"""The halves of a Block as a row that is alone on a CPU meets them: what is between products finds the caches full of weights.
+"""Attention as a row that is alone on a CPU meets it, and matrices: what is between products finds the caches full of weights.
 
-H: hidden   D: head_dim   E: experts   K: experts a row
+H: hidden   N: outputs   K: inputs
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,26 +13,14 @@ from torch import Tensor
 
 from swarm.model.attention import Attention
 from swarm.model.experts import ExpertWeights
-from swarm.model.native.halves import (
-    MULTIPLE,
-    ROUTER_BYTES,
-    TOGETHER,
-    AttentionHalf,
-    Choice,
-    ExpertsHalf,
-    Halves,
-    Matrix,
-    Place,
-    array_of,
-    halves,
-)
+from swarm.model.native.halves import MULTIPLE, AttentionHalf, Halves, Matrix, halves
 from swarm.model.native.one_row import one_row, part_of
+from swarm.model.native.places import Places
 from swarm.model.norm import Norm, rms_norm
 from swarm.model.quant.dots import dots
 from swarm.model.quant.int4 import Int4Matrix
 from swarm.model.quant.int8 import Int8Matrix
 from swarm.model.rope import Angles
-from swarm.model.router import Router
 
 MOST_BYTES = 1 << 19
 """What is between an expert's products lies on a thread's stack."""
@@ -54,75 +41,17 @@ class AttentionAlone:
         calls, a = halves(), attention
         wqkv, wo = matrix_of(a.wqkv), matrix_of(a.wo)
         plain = a.bqkv is None and a.bo is None and a.qk_norm is None and a.sinks is None and not a.clip
-        if calls is None or wqkv is None or wo is None or not plain or not _fits(norm, weight) or a.head_dim % MULTIPLE:
+        if calls is None or wqkv is None or wo is None or not plain or not fits(norm, weight) or a.head_dim % MULTIPLE:
             return None
-        sizes = a.num_heads, a.num_kv_heads, a.head_dim, a.window
-        half = AttentionHalf(sizes, eps, a.head_dim**-0.5, weight.data_ptr(), wqkv, wo)
-        return cls(half, calls, (a.wqkv, a.wo, weight))
+        return cls(AttentionHalf(a.heads, wqkv, wo, weight.data_ptr(), eps), calls, (a.wqkv, a.wo, weight))
 
     def takes(self, h: Tensor) -> bool:
         """Whether rows `h` [R, H] are one that is alone here."""
         return self.calls.takes(h)
 
-    def forward(self, h: Tensor, place: Place, angles: Angles) -> Tensor:
+    def forward(self, h: Tensor, place: Places, angles: Angles) -> Tensor:
         """`h` [1, H] and what attention adds to it, [1, H]; its key and value are in their page afterwards."""
         return self.calls.attention(self.half, h, place, angles.cos, angles.sin)
-
-
-@dataclass(frozen=True)
-class ExpertsAlone:
-    """A Block's experts with their norm and router: one call says which are chosen, one adds up what they put out."""
-
-    half: ExpertsHalf
-    calls: Halves
-    width: int
-    here: frozenset[int]
-    """The experts that the second call may have."""
-    all_here: bool
-    kept: tuple[object, ...]
-    """Whose memory `half` points at."""
-
-    @classmethod
-    def of(
-        cls, router: Router | None, norm: Norm, weight: Tensor, eps: float, experts: Mapping[int, ExpertWeights]
-    ) -> ExpertsAlone | None:
-        """None where this CPU has no such call, or the family is another one.
-
-        Args:
-            router: None: there is one expert.
-            experts: those that are here.
-        """
-        calls = halves()
-        if calls is None or not _fits(norm, weight) or (router is not None and not _plain(router)):
-            return None
-        count, width = (router.num_experts, router.top_k) if router else (1, 1)
-        matrices = _alike(experts, width)
-        first, second = (array_of([matrices[e][i] if e in matrices else Matrix() for e in range(count)]) for i in (0, 1))
-        hidden, routing = weight.shape[0], router.weight if router else None
-        part = max(1, ROUTER_BYTES // (hidden * weight.element_size() * TOGETHER)) * TOGETHER
-        half = ExpertsHalf(
-            (hidden, count, width, router is not None and router.norm == 1.0, part),
-            eps,
-            (weight.data_ptr(), None if routing is None else routing.data_ptr(), ctypes.addressof(first), ctypes.addressof(second)),
-        )
-        all_here = len(matrices) == count
-        return cls(half, calls, width, frozenset(matrices), all_here, (weight, routing, first, second, dict(experts)))
-
-    def takes(self, h: Tensor) -> bool:
-        """Whether rows `h` [R, H] are one that is alone here."""
-        return self.calls.takes(h)
-
-    def route(self, h: Tensor) -> tuple[Tensor, Choice]:
-        """The norm of `h` [1, H], and the experts that it goes to."""
-        return self.calls.route(self.half, h, self.width)
-
-    def forward(self, h: Tensor, x: Tensor, choice: Choice) -> Tensor:
-        """`h` [1, H] and the weighted sum of what its experts, which are all `here`, make of its norm `x` [1, H]: [1, H]."""
-        return self.calls.experts(self.half, h, x, choice)
-
-    def behind(self, attention: AttentionAlone, h: Tensor, place: Place, angles: Angles) -> tuple[Tensor, Choice]:
-        """`h` [1, H] through that and this in one call, where all experts are `here`: [1, H], and which ones it went to."""
-        return self.calls.block(attention.half, self.half, h, place, (angles.cos, angles.sin), self.width)
 
 
 def matrix_of(w: object) -> Matrix | None:
@@ -130,13 +59,13 @@ def matrix_of(w: object) -> Matrix | None:
     if isinstance(w, Int4Matrix):
         return _in_4_bits(w)
     if isinstance(w, Int8Matrix):
-        return _numbers(w.q, w.scale) if w.columns == w.q.shape[1] and _are_bf16(w.scale) else None
+        return _numbers(w.q, w.scale) if w.columns == w.q.shape[1] and are_bf16(w.scale) else None
     return _numbers(w, None) if isinstance(w, Tensor) else None
 
 
 def _in_4_bits(w: Int4Matrix) -> Matrix | None:
     few = dots()
-    if few is None or not few.reads(w.packed, w.group) or not _are_bf16(w.scales):
+    if few is None or not few.reads(w.packed, w.group) or not are_bf16(w.scales):
         return None
     whole = w.packed.shape == (w.rows, w.columns // 2)  # nothing was added to its shape
     return Matrix((w.columns, w.rows, w.group, few.height), _where(w.packed, w.scales)) if whole else None
@@ -153,19 +82,15 @@ def _where(first: Tensor, second: Tensor | None) -> tuple[int, int | None]:
     return first.data_ptr(), None if second is None else second.data_ptr()
 
 
-def _are_bf16(*tensors: Tensor) -> bool:
+def are_bf16(*tensors: Tensor) -> bool:
     return all(t.dtype is torch.bfloat16 and t.device.type == "cpu" and t.is_contiguous() for t in tensors)
 
 
-def _fits(norm: Norm, weight: Tensor) -> bool:
-    return norm is rms_norm and _are_bf16(weight) and weight.shape[0] % MULTIPLE == 0
+def fits(norm: Norm, weight: Tensor) -> bool:
+    return norm is rms_norm and are_bf16(weight) and weight.shape[0] % MULTIPLE == 0
 
 
-def _plain(router: Router) -> bool:
-    return router.bias is None and router.norm in (0.0, 1.0) and _are_bf16(router.weight) and router.num_experts % TOGETHER == 0
-
-
-def _alike(experts: Mapping[int, ExpertWeights], width: int) -> dict[int, tuple[Matrix, Matrix]]:
+def alike(experts: Mapping[int, ExpertWeights], width: int) -> dict[int, tuple[Matrix, Matrix]]:
     """Both matrices of each; none where they are not all of one form and shape."""
     pairs: dict[int, tuple[Matrix, Matrix]] = {}
     for e, its in experts.items():

@@ -5,12 +5,13 @@ R: rows   H: hidden   NH: heads   KV: key-value heads   D: head_dim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from swarm.model.cache import PagedCache
+from swarm.model.native.halves import Heads, halves
 from swarm.model.product import Weight, product
 from swarm.model.rope import Angles
 from swarm.model.rows import Rows
@@ -36,19 +37,42 @@ class Attention:
     window: int = 0
     """Positions that a row sees, its own included; 0: all."""
     sinks: Tensor | None = None  # [NH]
+    heads: Heads = field(init=False, repr=False, compare=False)
+    """The same for what is compiled."""
+
+    def __post_init__(self) -> None:
+        sizes = self.num_heads, self.num_kv_heads, self.head_dim, self.window
+        object.__setattr__(self, "heads", Heads(sizes, self.head_dim**-0.5))
 
     def forward(self, x: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
         """Append the rows' keys and values, attend to all that each row may see. `x` [R, H] to [R, H]."""
         qkv = self._qkv(x)  # [R, NH + 2 KV, D]
         turning = self.num_heads + self.num_kv_heads
-        qk = qkv[:, :turning]
+        qk, v = qkv[:, :turning], qkv[:, turning:]
         if self.qk_norm is not None:
             qk = F.rms_norm(qk, (self.head_dim,), None, self.eps) * self.qk_norm
-        qk = angles.rotate(qk)  # [R, NH + KV, D]
-        cache.append(self.block, rows, qk[:, self.num_heads :], qkv[:, turning:])
-        seen = cache.attend(self.block, rows, qk[:, : self.num_heads], self.window, self.sinks)  # [R, NH, D]
+        seen = self._seen(qk, v, rows, angles, cache)  # [R, NH, D]
         out = product(seen.reshape(x.shape[0], -1), self.wo)
         return out if self.bo is None else out + self.bo
+
+    def _seen(self, qk: Tensor, v: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
+        """What rows `qk` [R, NH + KV, D], whose values are `v` [R, KV, D], see of their Sessions: [R, NH, D]."""
+        calls = halves() if self.sinks is None else None
+        places = cache.places(self.block, rows) if calls and calls.reads(qk, v) else None
+        if calls is None or places is None:
+            return self._seen_at_length(qk, v, rows, angles, cache)
+        seen = calls.attend(self.heads, qk, v, places, angles.cos, angles.sin)
+        if rows.others:
+            rest = self._seen_at_length(qk, v, replace(rows, segments=rows.others), angles, cache)
+            for segment, part in zip(rows.others, rest.split([s.end - s.start for s in rows.others]), strict=True):
+                seen[segment.start : segment.end] = part
+        return seen
+
+    def _seen_at_length(self, qk: Tensor, v: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
+        """The same of the Segments of `rows`, side by side, in any number of rows and on any device."""
+        qk = angles.rotate(qk)
+        cache.append(self.block, rows, qk[:, self.num_heads :], v)
+        return cache.attend(self.block, rows, qk[:, : self.num_heads], self.window, self.sinks)
 
     def _qkv(self, x: Tensor) -> Tensor:
         qkv = product(x, self.wqkv)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from swarm.config import ModelConfig
-from swarm.model.alone import AttentionAlone, ExpertsAlone
+from swarm.model.alone import AttentionAlone
 from swarm.model.attention import Attention
 from swarm.model.cache import PagedCache
 from swarm.model.experts import CopyPort, ExpertPort, LocalExperts, SharedExpert
+from swarm.model.few import FewExperts
 from swarm.model.memory import num_bytes
 from swarm.model.moe import MoE
-from swarm.model.native.halves import Place
 from swarm.model.norm import NORMS, Norm
 from swarm.model.product import Weight
 from swarm.model.rope import Angles
@@ -61,8 +61,9 @@ class Block:
     eps: float
     norm: Norm
     attention_alone: AttentionAlone | None = None
-    """Both where a row that is alone has calls of its own."""
-    experts_alone: ExpertsAlone | None = None
+    """Where a row that is alone has a call of its own."""
+    few: FewExperts | None = None
+    """Where few rows have calls of their own."""
 
     @classmethod
     def of(
@@ -86,46 +87,42 @@ class Block:
         counted = counts if counts is not None and routed else []
         moe = MoE(index, router, ports if routed else {}, counted, copies or {} if routed else {}, core.shared)
         attention, norm, eps = _attention(config, index, core), NORMS[config.norm], config.norm_eps
-        alone = AttentionAlone.of(attention, norm, core.attention_norm, eps)
-        return cls(
-            index, core.attention_norm, attention, core.ffn_norm, moe, eps, norm, alone, _experts(moe, norm, core.ffn_norm, eps)
-        )
+        alone, few = AttentionAlone.of(attention, norm, core.attention_norm, eps), _few(moe, norm, core.ffn_norm, eps)
+        return cls(index, core.attention_norm, attention, core.ffn_norm, moe, eps, norm, alone, few)
 
     def forward(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache) -> Tensor:
         """`h` [R, H] to [R, H]; the rows' keys and values are in the cache afterwards."""
-        place = cache.place(self.index, rows) if self.attention_alone and self.attention_alone.takes(h) else None
-        if self.attention_alone and self.experts_alone and self.all_alone and place:
-            h, choice = self.experts_alone.behind(self.attention_alone, h, place, angles)
-            self.moe.count(choice.experts)
+        place = cache.places(self.index, rows) if self.attention_alone and self.attention_alone.takes(h) else None
+        if self.attention_alone is None or place is None:
+            x = self.norm(h, self.attention_norm, self.eps)
+            return self._with_experts(h, self.attention.forward(x, rows, angles, cache))
+        if self.few and self.all_alone:
+            h, choice = self.few.behind(self.attention_alone, h, place, angles)
+            self.moe.count(choice.experts, [1] * len(choice.experts))
             return h
-        return self._with_experts(self._with_attention(h, rows, angles, cache, place))
+        return self._with_experts(self.attention_alone.forward(h, place, angles), None)
 
     @property
     def all_alone(self) -> bool:
         """Whether a row that is alone goes through all of it in one call."""
-        here = self.experts_alone is not None and self.experts_alone.all_here
+        here = self.few is not None and len(self.few.alone) == max(1, len(self.moe.ports))
         return here and self.attention_alone is not None and not self.moe.copies
 
-    def _with_attention(self, h: Tensor, rows: Rows, angles: Angles, cache: PagedCache, place: Place | None) -> Tensor:
-        if self.attention_alone and place:
-            return self.attention_alone.forward(h, place, angles)
-        return h + self.attention.forward(self.norm(h, self.attention_norm, self.eps), rows, angles, cache)
-
-    def _with_experts(self, h: Tensor) -> Tensor:
-        if self.experts_alone and self.experts_alone.takes(h):
-            return self.moe.add_to(h, self.experts_alone)
-        return h + self.moe.forward(self.norm(h, self.ffn_norm, self.eps))
+    def _with_experts(self, h: Tensor, added: Tensor | None) -> Tensor:
+        if self.few and self.few.takes(h):
+            return self.moe.add_few_to(h, added, self.few)
+        h = h if added is None else h + added
+        return self.moe.add_to(h, self.norm(h, self.ffn_norm, self.eps))
 
 
-def _experts(moe: MoE, norm: Norm, weight: Tensor, eps: float) -> ExpertsAlone | None:
+def _few(moe: MoE, norm: Norm, weight: Tensor, eps: float) -> FewExperts | None:
     if not moe.ports:
-        dense = {0: moe.shared.weights} if moe.shared and moe.shared.gate is None else {}
-        found = ExpertsAlone.of(None, norm, weight, eps, dense)
-        return found if found and found.here else None
+        plain = moe.shared is not None and moe.shared.gate is None
+        return FewExperts.of(None, norm, weight, eps, {0: moe.shared.weights}) if moe.shared and plain else None
     if moe.on_card or moe.shared:
         return None
     local = {e: p.weights[moe.block, e] for e, p in moe.ports.items() if isinstance(p, LocalExperts)}
-    return ExpertsAlone.of(moe.router, norm, weight, eps, local)
+    return FewExperts.of(moe.router, norm, weight, eps, local)
 
 
 def _attention(config: ModelConfig, index: int, core: BlockCore) -> Attention:

@@ -28,10 +28,14 @@ from swarm.model.kernels.lanes import Lanes
 from swarm.model.kernels.port import Kernels
 from swarm.model.kv import Kept, Numbers
 from swarm.model.memory import num_bytes
-from swarm.model.native.halves import Place, Places
+from swarm.model.native.halves import halves
+from swarm.model.native.places import BlockPlaces, Places, Sessions
 from swarm.model.prefixes import Found, Known
 from swarm.model.rows import Rows, Segment
 from swarm.model.shared_pages import SharedPages
+
+FEW_OF_A_SESSION = 8
+"""So many rows of one, a draft's, are answered like those of as many; more are for `swarm.model.attend`."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class PagedCache:
         self._shape = (num_pages, page_positions, config.num_kv_heads, config.head_dim)
         self._heads = config.num_heads // config.num_kv_heads
         self._kernels = None if kept_as else kernels or kernels_for(self.device, dtype)
+        self._calls = not kept_as and dtype is torch.bfloat16 and self.device.type == "cpu" and halves() is not None
         self._pools: dict[int, _Pool] = {}
         self._pages = SharedPages(num_pages)
         self._holdings: dict[bytes, Holding] = {}
@@ -224,9 +229,9 @@ class PagedCache:
             self._pages.know(Known(pages[first + i], hashes[i * size], inside, frozenset(blocks)))
 
     def laid(self, rows: Rows) -> Rows:
-        """The rows with what kernels want to know of their pages; as they are where there are none."""
+        """The rows with what kernels and calls want to know of their pages; as they are where there are none."""
         if self._kernels is None:
-            return rows
+            return self._laid_for_calls(rows) if self._calls else rows
         spans = [(s.position, s.length) for s in rows.segments]
         pages = [self._holdings[s.session].laid.pages for s in rows.segments]
         return replace(rows, lanes=Lanes.of(spans, pages, self.page_positions, self._heads, rows.positions))
@@ -263,25 +268,33 @@ class PagedCache:
             pool.write(laid.pages[page] * self.page_positions + row, x[source + at : source + end])
             at = end
 
-    def place(self, block: int, rows: Rows) -> Place | None:
-        """Where the only row's key and value are to be written, which is noted, and all before them lie.
+    def _laid_for_calls(self, rows: Rows) -> Rows:
+        few = [s for s in rows.segments if s.end - s.start <= FEW_OF_A_SESSION]
+        if not few:
+            return rows
+        spans = [(s.start, s.end - s.start, s.position) for s in few]
+        sessions = Sessions.of(spans, [self._holdings[s.session].laid.index for s in few])
+        others = () if len(few) == len(rows.segments) else tuple(s for s in rows.segments if s not in few)
+        return replace(rows, sessions=sessions, others=others)
 
-        None, and nothing noted, where they are not kept as numbers, or kernels write them.
+    def places(self, block: int, rows: Rows) -> Places | None:
+        """Where keys and values of `rows.sessions` are to be written, which is noted, and all before them lie.
+
+        None, and nothing noted, where there are no such Sessions, or no calls read these pages.
         """
-        pool, segment = self._pools[block], rows.segments[0] if rows.segments else None
-        if rows.lanes is not None or segment is None or not isinstance(pool.keys, Numbers) or not isinstance(pool.values, Numbers):
+        sessions, pool = rows.sessions, self._pools[block]
+        if sessions is None or not isinstance(pool.keys, Numbers) or not isinstance(pool.values, Numbers):
             return None
         self.note(block, rows)
-        return Place(segment.position, self._holdings[segment.session].laid.index, pool.keys.data, pool.values.data)
+        return Places(sessions, pool.keys.data, pool.values.data)
 
-    def places(self, blocks: tuple[int, ...], rows: Rows) -> Places | None:
-        """The same as `place` of some Blocks at once."""
-        segment = rows.segments[0] if rows.segments else None
-        if rows.lanes is not None or segment is None or (kept := self._addresses(blocks)) is None:
+    def places_in(self, blocks: tuple[int, ...], rows: Rows) -> BlockPlaces | None:
+        """The same of some Blocks at once."""
+        if rows.sessions is None or (kept := self._addresses(blocks)) is None:
             return None
         for block in blocks:
             self.note(block, rows)
-        return Places(segment.position, self.page_positions, self._holdings[segment.session].laid.index, kept)
+        return BlockPlaces(rows.sessions, self.page_positions, kept)
 
     def _addresses(self, blocks: tuple[int, ...]) -> ctypes.Array[ctypes.c_void_p] | None:
         """Where the keys and values of some Blocks are; None where they are not kept as numbers."""

@@ -5,14 +5,14 @@ R: rows   H: hidden   E: experts   K: experts a row   n: rows of one expert
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from swarm.model.alone import ExpertsAlone
 from swarm.model.experts import CopyPort, ExpertPort, LocalExperts, SharedExpert
+from swarm.model.few import FewExperts
 from swarm.model.kernels.chosen import ChosenExperts
 from swarm.model.kernels.port import FEW_ROWS
 from swarm.model.native.between import Part, between
@@ -72,46 +72,44 @@ class MoE:
         """Whether few rows pass without the host being asked or told anything."""
         return self._near is not None or not self.ports
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` [R, H] to the weighted sum of each row's K experts, and the shared one's output where there is one, [R, H]."""
-        if self.router is None:
-            return self._alone(x)
-        if self._near is not None and self.picks is not None and x.shape[0] <= FEW_ROWS:
-            return self._without_asking(x, self.router, self._near, self.picks)
-        return self._through_ports(x, self.router.route(x))
-
-    def add_to(self, h: Tensor, alone: ExpertsAlone) -> Tensor:
-        """`h` [1, H] and what `forward` makes of its norm: [1, H]."""
-        x, choice = alone.route(h)
-        experts: list[int] = list(choice.experts)
-        if alone.here.issuperset(experts) and not any(self.copies[e].willing() for e in experts if e in self.copies):
-            self.count(experts)
-            return alone.forward(h, x, choice)
+    def add_to(self, h: Tensor, x: Tensor) -> Tensor:
+        """`h` [R, H] and the weighted sum of each row's K experts of `x` [R, H], and the shared one's output where there is one."""
         if self.router is None:
             return h + self._alone(x)
-        first = torch.zeros(1, dtype=torch.int64)
-        shares = {e: Share(first, torch.tensor([[w]])) for e, w in zip(experts, choice.weights, strict=True)}
-        return h + self._through_ports(x, shares)
+        if self._near is not None and self.picks is not None and x.shape[0] <= FEW_ROWS:
+            return h + self._without_asking(x, self.router, self._near, self.picks)
+        shares = self.router.route(x)
+        waits = self._ask(x, shares)
+        beside = self.shared.forward(x) if self.shared else None
+        return self._sum(h, shares, _awaited(waits), beside)
 
-    def count(self, experts: Iterable[int]) -> None:
-        """A row chose these."""
-        for expert in experts if self.ports else ():
-            self.counts[expert] += 1
+    def add_few_to(self, h: Tensor, added: Tensor | None, few: FewExperts) -> Tensor:
+        """`h` [R, H] and what is `added` to it, and what `add_to` makes of its norm."""
+        routed = few.route(h, added)
+        elsewhere = any(e not in few.local or (e in self.copies and self.copies[e].willing()) for e in routed.experts)
+        if not elsewhere:
+            self.count(routed.experts, routed.counts)
+            return few.forward(routed)
+        indices, weights = routed.which.split(routed.counts), routed.weight.split(routed.counts)
+        shares = {e: Share(*share) for e, *share in zip(routed.experts, indices, weights, strict=True)}
+        return few.added_up(routed, _awaited(self._ask(routed.x, shares)))
 
-    def _through_ports(self, x: Tensor, shares: Mapping[int, Share]) -> Tensor:
+    def count(self, experts: Iterable[int], rows: Iterable[int]) -> None:
+        """So many rows chose each of these."""
+        for expert, chose in zip(experts, rows, strict=True) if self.ports else ():
+            self.counts[expert] += chose
+
+    def _ask(self, x: Tensor, shares: Mapping[int, Share]) -> list[Callable[[], dict[int, Tensor]]]:
+        """Start the experts that were chosen, wherever they are, each on its rows of `x` [R, H]; see `ExpertPort.ask`."""
         places = self._placed(shares)
         waits = []
         for number, port in enumerate(self._ports):
             rows = {e: shares[e].index for e, place in places.items() if place == number}
             if rows:
                 waits.append(port.ask(self.block, x, rows))
-        for expert, share in shares.items():  # while others compute: on a card, and behind the wire
-            self.counts[expert] += share.index.shape[0]
-        beside = self.shared.forward(x) if self.shared else None
-        outputs: dict[int, Tensor] = {}
-        for wait in waits:
-            outputs.update(wait())
-        return self._sum(x, shares, outputs, beside)
+        # While others compute: on a card, and behind the wire.
+        self.count(shares, [share.index.shape[0] for share in shares.values()])
+        return waits
 
     def _without_asking(self, x: Tensor, router: Router, near: ChosenExperts, picks: Tensor) -> Tensor:
         """The same sum, of what never leaves the card: the host does not wait for what was chosen."""
@@ -146,21 +144,26 @@ class MoE:
         copies = {e: at for e, at in self._copies.items() if e in rows and self.copies[e].willing()}
         return places | spread(rows, shards, copies)
 
-    def _sum(self, x: Tensor, shares: Mapping[int, Share], outputs: Mapping[int, Tensor], beside: Tensor | None) -> Tensor:
+    def _sum(self, h: Tensor, shares: Mapping[int, Share], outputs: Mapping[int, Tensor], beside: Tensor | None) -> Tensor:
         here = between() if beside is None else None
-        at_once = here.summed([Part(s.index, s.weight, outputs[e]) for e, s in shares.items()], x.shape[0]) if here else None
+        at_once = here.summed([Part(s.index, s.weight, outputs[e]) for e, s in shares.items()], h) if here else None
         if at_once is not None:
             return at_once
         total = None if beside is None else beside.float()
         for expert, share in shares.items():
             weighted = outputs[expert] * share.weight  # [n, H] fp32
-            if total is None and weighted.shape[0] == x.shape[0]:
+            if total is None and weighted.shape[0] == h.shape[0]:
                 total = weighted
                 continue
-            total = torch.zeros(x.shape, dtype=torch.float32, device=x.device) if total is None else total
-            if weighted.shape[0] == x.shape[0]:
+            total = torch.zeros(h.shape, dtype=torch.float32, device=h.device) if total is None else total
+            if weighted.shape[0] == h.shape[0]:
                 total += weighted
             else:
                 total.index_add_(0, share.index, weighted)
         assert total is not None, "every row has an expert"
-        return total.to(x.dtype)
+        return h + total.to(h.dtype)
+
+
+def _awaited(waits: Iterable[Callable[[], dict[int, Tensor]]]) -> dict[int, Tensor]:
+    """Each expert's unweighted output [n, H]."""
+    return {e: y for wait in waits for e, y in wait().items()}

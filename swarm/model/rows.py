@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from swarm.model.kernels.lanes import Lanes
+from swarm.model.native.places import Sessions
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Rows:
     positions: Tensor  # [R] int64
     lanes: Lanes | None = None
     """The same on a card whose kernels read pages; see `PagedCache.laid`."""
+    sessions: Sessions | None = None
+    """Those with few rows, on a CPU that has calls for them; see `PagedCache.laid`."""
+    others: tuple[Segment, ...] = ()
+    """The Segments that are not among `sessions`, where those are there."""
 
     @classmethod
     def of(cls, segments: Iterable[Segment], device: torch.device | str = "cpu") -> Rows:

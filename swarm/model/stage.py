@@ -80,7 +80,7 @@ class Stage:
     def _through_blocks(self, h: Tensor, rows: Rows, cache: PagedCache, between_blocks: Callable[[], None]) -> Tensor:
         angles = Angles.of(rows.positions, self.config.head_dim, self.config.rope_theta, self.config.rope)
         order, alone = self._order, self._alone
-        if alone and alone.takes(h) and (places := cache.places(order, rows)):
+        if alone and alone.takes(h) and (places := cache.places_in(order, rows)):
             return alone.forward(h, places, angles, between_blocks)
         for index in order:
             between_blocks()

@@ -200,7 +200,8 @@ class SmallBlock:
         for session in sessions:
             self._cache.reserve(session, 1)
         self._block, self._stage = blocks[0], Stage(c, blocks).replayed(self._cache, recorder) if recorder else None
-        self._rows = Rows.of(tuple(Segment(session, at, at + 1, 0) for at, session in enumerate(sessions)), device)
+        laid = Rows.of(tuple(Segment(session, at, at + 1, 0) for at, session in enumerate(sessions)), device)
+        self._rows = self._cache.laid(laid)
         self._angles = Angles.of(self._rows.positions, c.head_dim, c.rope_theta)
         self._hidden = matrix(rows, c.hidden)
 

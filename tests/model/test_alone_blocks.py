@@ -53,7 +53,7 @@ def test_the_bits_the_pages_and_the_counts_are_those_of_block_by_block(model: An
         angles = Angles.of(rows.positions, model.config.head_dim, model.config.rope_theta, model.config.rope)
         at_once = stage.forward(h, rows, caches[0])
         for index in sorted(other.blocks):
-            h = other.blocks[index].forward(h, rows, angles, caches[1])
+            h = other.blocks[index].forward(h, caches[1].laid(rows), angles, caches[1])
         assert torch.equal(at_once, h)
     assert all(torch.equal(a, b) for a, b in zip(kept(caches[0]), kept(caches[1]), strict=True))
     assert [b.moe.counts for b in stage.blocks.values()] == [b.moe.counts for b in other.blocks.values()]
@@ -94,9 +94,9 @@ def test_pages_that_moved_are_the_ones_that_are_written(model: Any) -> None:
 def test_one_expert_that_is_elsewhere_or_kv_in_few_bits_goes_block_by_block(model: Any) -> None:
     stage = model.stage(0, model.config.num_blocks)
     first = stage.blocks[0]
-    assert first.experts_alone is not None
-    away = replace(first, experts_alone=replace(first.experts_alone, all_here=False))
+    assert first.few is not None
+    away = replace(first, few=replace(first.few, alone=frozenset({1})))
     assert replace(stage, blocks={**stage.blocks, 0: away})._alone is None
     few = model.cache(kept_as="int8")
-    assert few.reserve(b"s", 1) and few.places(stage._order, one(0)) is None
+    assert few.reserve(b"s", 1) and few.places_in(stage._order, few.laid(one(0))) is None
     assert torch.isfinite(stage.forward(stage.embed(torch.tensor([7])), one(0), few)).all()

@@ -48,6 +48,11 @@ def rows(count: int) -> Tensor:
     return torch.randn(count, H, generator=torch.Generator().manual_seed(1))
 
 
+def answered(moe: MoE, x: Tensor) -> Tensor:
+    """The weighted sum alone."""
+    return moe.add_to(torch.zeros_like(x), x)
+
+
 ROUTER = torch.randn(E, H, generator=torch.Generator().manual_seed(2))
 
 
@@ -56,18 +61,18 @@ def test_remote_experts_are_asked_before_local_ones_run_and_awaited_after() -> N
     local = Logged(experts())
     object.__setattr__(local, "log", log)
     far = Watched("far", LocalExperts(experts()), log)
-    MoE(4, Router(ROUTER, 2), {e: local if e < 3 else far for e in range(E)}).forward(rows(40))
+    answered(MoE(4, Router(ROUTER, 2), {e: local if e < 3 else far for e in range(E)}), rows(40))
     assert log == ["ask far 4 [3, 4, 5]", "compute local", "wait far"]
 
 
 def test_the_sum_over_experts_keeps_its_order_wherever_they_are() -> None:
     x, here, there = rows(50), LocalExperts(experts()), LocalExperts(experts())
-    want = MoE(4, Router(ROUTER, 5), dict.fromkeys(range(E), here)).forward(x)
+    want = answered(MoE(4, Router(ROUTER, 5), dict.fromkeys(range(E), here)), x)
     for far in ({0}, {1, 4}, {5}, {0, 2, 3}):
-        got = MoE(4, Router(ROUTER, 5), {e: Watched("far", there, []) if e in far else here for e in range(E)}).forward(x)
+        got = answered(MoE(4, Router(ROUTER, 5), {e: Watched("far", there, []) if e in far else here for e in range(E)}), x)
         assert torch.equal(got, want)
-        one = MoE(4, Router(ROUTER, 5), {e: Watched("far", there, []) if e in far else here for e in range(E)}).forward(x[:1])
-        assert torch.equal(one, MoE(4, Router(ROUTER, 5), dict.fromkeys(range(E), here)).forward(x[:1]))
+        one = answered(MoE(4, Router(ROUTER, 5), {e: Watched("far", there, []) if e in far else here for e in range(E)}), x[:1])
+        assert torch.equal(one, answered(MoE(4, Router(ROUTER, 5), dict.fromkeys(range(E), here)), x[:1]))
 
 
 def test_rows_meet_a_product_aligned_and_contiguous_wherever_they_came_from() -> None:
@@ -89,14 +94,14 @@ def test_a_port_is_not_asked_when_no_row_chose_its_experts() -> None:
     chosen = (x @ ROUTER.T)[0].topk(2).indices.tolist()
     spare = next(e for e in range(E) if e not in chosen)
     ports = {e: Watched("spare" if e == spare else "busy", LocalExperts(experts()), log) for e in range(E)}
-    MoE(4, Router(ROUTER, 2), ports).forward(x)
+    answered(MoE(4, Router(ROUTER, 2), ports), x)
     assert not any("spare" in line for line in log)
 
 
 def test_each_row_gets_the_renormalised_sum_of_its_best_experts() -> None:
     x, weights = rows(33), experts()
     port = LocalExperts(weights)
-    got = MoE(4, Router(ROUTER, 3), dict.fromkeys(range(E), port)).forward(x)
+    got = answered(MoE(4, Router(ROUTER, 3), dict.fromkeys(range(E), port)), x)
     for row, out in zip(x, got, strict=True):
         values, ids = (ROUTER @ row).topk(3)
         outputs = torch.stack([weights[4, e].forward(row[None])[0] for e in ids.tolist()])
@@ -106,7 +111,7 @@ def test_each_row_gets_the_renormalised_sum_of_its_best_experts() -> None:
 def test_a_row_alone_gets_what_it_gets_among_others() -> None:
     moe = MoE(4, Router(ROUTER, 2), dict.fromkeys(range(E), LocalExperts(experts())))
     x = rows(20)
-    torch.testing.assert_close(torch.cat([moe.forward(row[None]) for row in x]), moe.forward(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.cat([answered(moe, row[None]) for row in x]), answered(moe, x), atol=1e-5, rtol=1e-5)
 
 
 def test_what_the_router_chooses_is_counted_for_one_row_and_for_many() -> None:
@@ -114,8 +119,8 @@ def test_what_the_router_chooses_is_counted_for_one_row_and_for_many() -> None:
     counts[0] = 100  # of an older epoch
     moe = MoE(4, Router(ROUTER, 2), dict.fromkeys(range(E), LocalExperts(experts())), counts)
     x = rows(20)
-    moe.forward(x)
-    moe.forward(x[:1])
+    answered(moe, x)
+    answered(moe, x[:1])
     chosen = torch.cat([x, x[:1]]) @ ROUTER.T
     want = chosen.topk(2).indices.flatten().bincount(minlength=E).tolist()
     assert counts == [want[0] + 100, *want[1:]]
@@ -136,7 +141,7 @@ def test_copies_share_the_work_and_change_no_bit() -> None:
     for size in (1, 2, 50):
         x, log = rows(size), []
         shared = MoE(4, Router(ROUTER, 3), dict.fromkeys(range(E), here), copies=dict.fromkeys(range(E), Holder("far", there, log)))
-        assert torch.equal(shared.forward(x), alone.forward(x))
+        assert torch.equal(answered(shared, x), answered(alone, x))
         assert [line.split()[0] for line in log] == ["ask", "wait"]
 
 
@@ -145,7 +150,7 @@ def test_one_who_holds_shards_and_copies_of_a_block_is_asked_once() -> None:
     local, far = LocalExperts(experts()), Holder("far", LocalExperts(experts()), log)
     moe = MoE(4, Router(ROUTER, 5), {e: far if e == 0 else local for e in range(E)}, copies=dict.fromkeys(range(1, E), far))
     x = rows(40)
-    assert torch.equal(moe.forward(x), MoE(4, Router(ROUTER, 5), dict.fromkeys(range(E), local)).forward(x))
+    assert torch.equal(answered(moe, x), answered(MoE(4, Router(ROUTER, 5), dict.fromkeys(range(E), local)), x))
     [asked] = [line for line in log if line.startswith("ask")]
     assert asked.startswith("ask far 4 [0, ") and len(asked.split(",")) == 3
 
@@ -155,5 +160,5 @@ def test_a_holder_that_is_gone_is_not_asked_for_copies() -> None:
     local, far = LocalExperts(experts()), Holder("far", LocalExperts(experts()), log)
     far.there = False
     moe = MoE(4, Router(ROUTER, 3), dict.fromkeys(range(E), local), copies=dict.fromkeys(range(E), far))
-    moe.forward(rows(40))
+    answered(moe, rows(40))
     assert not log

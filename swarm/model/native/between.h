@@ -9,21 +9,11 @@ static void OF(turned_rows)(const void *turning, int64_t part)
     const struct turning *const t = turning;
     const int64_t d = t->head_dim, end = (part + 1) * SOME_ROWS;
     for (int64_t r = part * SOME_ROWS; r < end && r < t->rows; r++)
-        for (int64_t head = 0; head < t->heads; head++) {
-            const uint16_t *x = t->x + r * t->stride + head * d;
-            for (int64_t k = 0; k < d; k += LANES) {
-                floats here, other, cos, sin;
-                OF(read_lanes)(x + k, &here);
-                OF(read_lanes)(x + (k < d / 2 ? k + d / 2 : k - d / 2), &other);
-                memcpy(&cos, t->cos + r * d + k, sizeof cos);
-                memcpy(&sin, t->sin + r * d + k, sizeof sin);
-                here = here * cos + other * sin;
-                OF(write_lanes)(&here, t->out + (r * t->heads + head) * d + k);
-            }
-        }
+        for (int64_t head = 0; head < t->heads; head++)
+            OF(rotated)(t->x + r * t->stride + head * d, t->cos + r * d, t->sin + r * d, d, t->out + (r * t->heads + head) * d);
 }
 
-/* Some rows' sums of what their experts put out, times how much it counts for each. */
+/* Some rows, and the sums of what their experts put out, times how much it counts for each. */
 static void OF(summed_rows)(const void *summing, int64_t part)
 {
     const struct summing *const t = summing;
@@ -43,13 +33,6 @@ static void OF(summed_rows)(const void *summing, int64_t part)
                 weight[count++] = share->weight[at[e]++];
             }
         }
-        for (int64_t k = 0; k < t->hidden; k += LANES) {
-            floats total = {0}, some;
-            for (int64_t i = 0; i < count; i++) {
-                OF(read_lanes)(from[i] + k, &some);
-                total += some * weight[i];
-            }
-            OF(write_lanes)(&total, t->out + r * t->hidden + k);
-        }
+        OF(mixed)(t->h + r * t->hidden, from, weight, count, t->hidden, t->out + r * t->hidden);
     }
 }

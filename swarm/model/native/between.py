@@ -26,12 +26,14 @@ class _Turning(ctypes.Structure):
     _fields_ = [("sizes", _NUMBER * 4), ("pointers", _POINTER * 4)]
 
 
-class _Share(ctypes.Structure):
+class ShareOf(ctypes.Structure):
+    """Rows that one expert is given: how many; and where their indices, weights and outputs are."""
+
     _fields_ = [("rows", _NUMBER), ("pointers", _POINTER * 3)]
 
 
 class _Summing(ctypes.Structure):
-    _fields_ = [("sizes", _NUMBER * 3), ("pointers", _POINTER * 2)]
+    _fields_ = [("sizes", _NUMBER * 3), ("pointers", _POINTER * 3)]
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,21 @@ class Between:
         self.functions.swarm_rotate(ctypes.byref(task), self.wide, torch.get_num_threads(), self.parallel)
         return out
 
-    def summed(self, parts: Sequence[Part], rows: int) -> Tensor | None:
-        """Each row's parts times their weights, added up in their order: [R, H]. None where that is not done here."""
-        first = parts[0].outputs
-        if first.shape[1] % LANES or not all(_fits(part) for part in parts) or not shared():
+    def summed(self, parts: Sequence[Part], h: Tensor) -> Tensor | None:
+        """Rows `h` [R, H] and each one's parts times their weights, added up in their order; None where that is not done here."""
+        fits = h.shape[1] % LANES == 0 and _are(torch.bfloat16, h) and h.is_contiguous()
+        if not fits or not all(_fits(part) for part in parts) or not shared():
             return None
-        out = first.new_empty(rows, first.shape[1])
-        shares = (_Share * len(parts))()
+        shares = (ShareOf * len(parts))()
         for share, part in zip(shares, parts, strict=True):
             where = (each.data_ptr() for each in (part.index, part.weight, part.outputs))
             share.rows, share.pointers[:] = part.index.shape[0], list(where)
-        task = _Summing((rows, first.shape[1], len(parts)), (ctypes.addressof(shares), out.data_ptr()))
+        return self.added_up(shares, len(parts), h)
+
+    def added_up(self, shares: ctypes.Array[ShareOf], count: int, h: Tensor) -> Tensor:
+        """The same of `count` shares that are laid out, all of bf16 and contiguous as is `h` [R, H]: [R, H]."""
+        out = torch.empty_like(h)
+        task = _Summing((*h.shape, count), (ctypes.addressof(shares), h.data_ptr(), out.data_ptr()))
         self.functions.swarm_sum(ctypes.byref(task), self.wide, torch.get_num_threads(), self.parallel)
         return out
 

@@ -1,7 +1,9 @@
-/* What a Block does to one row of bf16 between its products: norms, attention over pages, the choice of experts. Included once for each kind of
-   CPU, behind dots.h and one.h, whose vectors it uses. Everything is fp32 inside, and rounded once.
+/* What a Block does to one row or a few of bf16 between its products: norms, attention over pages, the choice of experts. Included once for each
+   kind of CPU, behind dots.h and one.h, whose vectors it uses. Everything is fp32 inside, and rounded once. A row is answered the same bits
+   whatever rows are beside it.
 
-   H: hidden, a multiple of 32   D: head_dim, a multiple of 32   KV: key-value heads   G: heads a key-value head   E: experts, a multiple of 4 */
+   n: rows   H: hidden, a multiple of 32   D: head_dim, a multiple of 32   KV: key-value heads   G: heads a key-value head
+   E: experts, a multiple of 4 */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -61,24 +63,47 @@ static void OF(normed)(const uint16_t *x, const uint16_t *weight, int64_t hidden
     }
 }
 
+/* `h` [H] and the weighted outputs [K] of its experts, of [H] each, in their order, added up in fp32: [H]. */
+static void OF(mixed)(const uint16_t *h, const uint16_t *const *outputs, const float *weights, int64_t count, int64_t hidden, uint16_t *out)
+{
+    for (int64_t k = 0; k < hidden; k += LANES) {
+        floats total = {0}, some;
+        for (int64_t i = 0; i < count; i++) {
+            OF(read_lanes)(outputs[i] + k, &some);
+            total = i ? total + some * weights[i] : some * weights[i];
+        }
+        uint16_t rounded[LANES];
+        OF(write_lanes)(&total, rounded);
+        OF(read_lanes)(rounded, &total);
+        OF(read_lanes)(h + k, &some);
+        total += some;
+        OF(write_lanes)(&total, out + k);
+    }
+}
+
 /* `NORM_ROWS` of the rows, or what is left of them. */
 static void OF(some_normed)(const void *norms, int64_t part)
 {
     const struct norms *const n = norms;
-    for (int64_t row = part * NORM_ROWS; row < (part + 1) * NORM_ROWS && row < n->rows; row++)
-        OF(normed)(n->x + row * n->hidden, n->weight, n->hidden, n->eps, n->out + row * n->hidden);
+    const float whole = 1;
+    for (int64_t row = part * NORM_ROWS; row < (part + 1) * NORM_ROWS && row < n->rows; row++) {
+        const int64_t at = row * n->hidden;
+        const uint16_t *const added = n->added + at;
+        if (n->added)
+            OF(mixed)(n->x + at, &added, &whole, 1, n->hidden, n->total + at);
+        OF(normed)((n->added ? n->total : n->x) + at, n->weight, n->hidden, n->eps, n->out + at);
+    }
 }
 
 /* A head [D] turned by its position's angles, halves against each other. */
-INLINE void OF(rotated)(const uint16_t *x, const struct attending *a, uint16_t *out)
+INLINE void OF(rotated)(const uint16_t *x, const float *cosines, const float *sines, int64_t d, uint16_t *out)
 {
-    const int64_t d = a->of->head_dim;
     for (int64_t k = 0; k < d; k += LANES) {
         floats here, other, cos, sin;
         OF(read_lanes)(x + k, &here);
         OF(read_lanes)(x + (k < d / 2 ? k + d / 2 : k - d / 2), &other);
-        memcpy(&cos, a->at.cos + k, sizeof cos);
-        memcpy(&sin, a->at.sin + k, sizeof sin);
+        memcpy(&cos, cosines + k, sizeof cos);
+        memcpy(&sin, sines + k, sizeof sin);
         here = here * cos + other * sin;
         OF(write_lanes)(&here, out + k);
     }
@@ -140,82 +165,111 @@ INLINE float OF(weighed)(float scores[SPAN], int64_t count, float *most, floats 
     return before;
 }
 
-/* One key-value head: its key and value are put into their page, and its heads attend to all positions up to this one. */
-static void OF(attended)(const void *attending, int64_t g)
+/* One head over `seen` of `SPAN` positions more. */
+INLINE void OF(one_head)(const float *q, const float *keys, const float *values, int64_t d, int64_t seen, float *most, floats *sums, float *totals)
 {
-    const struct attending *const a = attending;
-    const struct attention *const t = a->of;
+    float scores[SPAN] __attribute__((aligned(64)));
+    NUMBERS products[SPAN];
+    for (int64_t j = 0; j < SPAN; j++) {
+        products[j] = NOTHING;
+        for (int64_t k = 0; k < d; k += WIDTH)
+            products[j] = JOINED(*(NUMBERS *)(q + k), *(NUMBERS *)(keys + j * d + k), products[j]);
+    }
+    OF(each_summed)(products, scores);
+    const float before = OF(weighed)(scores, seen, most, sums);
+    for (int64_t k = 0; k < d; k += 2 * WIDTH) {
+        NUMBERS left = *(NUMBERS *)(totals + k) * (NOTHING + before);
+        NUMBERS right = *(NUMBERS *)(totals + k + WIDTH) * (NOTHING + before);
+        for (int64_t j = 0; j < seen; j++) {
+            const NUMBERS weight = NOTHING + scores[j];
+            left = JOINED(weight, *(NUMBERS *)(values + j * d + k), left);
+            right = JOINED(weight, *(NUMBERS *)(values + j * d + k + WIDTH), right);
+        }
+        *(NUMBERS *)(totals + k) = left;
+        *(NUMBERS *)(totals + k + WIDTH) = right;
+    }
+}
+
+/* One key-value head of `count` rows of a Session from `first` on: their keys and values are put into their pages, and their heads attend to all
+   positions up to their own. */
+static void OF(attended_rows)(const struct attending *a, const struct session *s, int64_t g, int64_t first, int64_t count)
+{
+    const struct heads *const t = a->of;
+    const struct places *const p = a->at;
     const int64_t d = t->head_dim, group = t->heads / t->kv_heads, line = t->kv_heads * d;
+    const int64_t position = s->position + first, last = position + count - 1;
     uint16_t rotated[d];
-    float q[group][d] __attribute__((aligned(64))), totals[group][d] __attribute__((aligned(64)));
+    float q[count * group][d] __attribute__((aligned(64))), totals[count * group][d] __attribute__((aligned(64)));
     float keys[SPAN][d] __attribute__((aligned(64))), values[SPAN][d] __attribute__((aligned(64)));
-    float most[group];
-    floats sums[group];
-    const int64_t here = (a->at.pages[a->at.position / a->at.page] * a->at.page + a->at.position % a->at.page) * line + g * d;
-    OF(rotated)(a->qkv + (t->heads + g) * d, a, a->at.keys + here);
-    memcpy(a->at.values + here, a->qkv + (t->heads + t->kv_heads + g) * d, d * sizeof *a->at.values);
-    for (int64_t r = 0; r < group; r++) {
-        OF(rotated)(a->qkv + (g * group + r) * d, a, rotated);
-        most[r] = -1e30f, sums[r] = (floats){0};
-        for (int64_t k = 0; k < d; k += WIDTH) {
-            *(NUMBERS *)(q[r] + k) = WIDENED_BF16(rotated + k) * (NOTHING + t->scale);
-            *(NUMBERS *)(totals[r] + k) = NOTHING;
+    float most[count * group];
+    floats sums[count * group];
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t row = s->first + first + i, at = position + i;
+        const uint16_t *const qk = a->qk + row * a->qk_apart;
+        const float *const cos = p->cos + row * d, *const sin = p->sin + row * d;
+        const int64_t here = (s->pages[at / p->page] * p->page + at % p->page) * line + g * d;
+        OF(rotated)(qk + (t->heads + g) * d, cos, sin, d, p->keys + here);
+        memcpy(p->values + here, a->v + row * a->v_apart + g * d, d * sizeof *p->values);
+        for (int64_t r = i * group; r < (i + 1) * group; r++) {
+            OF(rotated)(qk + (g * group + r - i * group) * d, cos, sin, d, rotated);
+            most[r] = -1e30f, sums[r] = (floats){0};
+            for (int64_t k = 0; k < d; k += WIDTH) {
+                *(NUMBERS *)(q[r] + k) = WIDENED_BF16(rotated + k) * (NOTHING + t->scale);
+                *(NUMBERS *)(totals[r] + k) = NOTHING;
+            }
         }
     }
-    for (int64_t at = t->window && a->at.position >= t->window ? a->at.position - t->window + 1 : 0; at <= a->at.position; at += SPAN) {
-        const int64_t left = a->at.position + 1 - at, count = left < SPAN ? left : SPAN;
-        int64_t page = at / a->at.page, inside = at % a->at.page;
+    for (int64_t at = t->window && position >= t->window ? position - t->window + 1 : 0; at <= last; at += SPAN) {
+        const int64_t left = last + 1 - at;
+        int64_t page = at / p->page, inside = at % p->page;
         for (int64_t j = 0; j < SPAN; j++) {
-            const int64_t slot = (a->at.pages[page] * a->at.page + inside) * line + g * d;
+            const int64_t slot = (s->pages[page] * p->page + inside) * line + g * d;
             for (int64_t k = 0; k < d; k += WIDTH) {
-                _mm_prefetch((const char *)(a->at.keys + slot + SPAN * line + k), _MM_HINT_T0);
-                _mm_prefetch((const char *)(a->at.values + slot + SPAN * line + k), _MM_HINT_T0);
-                *(NUMBERS *)(keys[j] + k) = WIDENED_BF16(a->at.keys + slot + k);
-                *(NUMBERS *)(values[j] + k) = WIDENED_BF16(a->at.values + slot + k);
+                _mm_prefetch((const char *)(p->keys + slot + SPAN * line + k), _MM_HINT_T0);
+                _mm_prefetch((const char *)(p->values + slot + SPAN * line + k), _MM_HINT_T0);
+                *(NUMBERS *)(keys[j] + k) = WIDENED_BF16(p->keys + slot + k);
+                *(NUMBERS *)(values[j] + k) = WIDENED_BF16(p->values + slot + k);
             }
-            if (j + 1 < count && ++inside == a->at.page)
+            if (j + 1 < left && ++inside == p->page)
                 page++, inside = 0;
         }
-        for (int64_t r = 0; r < group; r++) {
-            float scores[SPAN] __attribute__((aligned(64)));
-            NUMBERS products[SPAN];
-            for (int64_t j = 0; j < SPAN; j++) {
-                products[j] = NOTHING;
-                for (int64_t k = 0; k < d; k += WIDTH)
-                    products[j] = JOINED(*(NUMBERS *)(q[r] + k), *(NUMBERS *)(keys[j] + k), products[j]);
-            }
-            OF(each_summed)(products, scores);
-            const float before = OF(weighed)(scores, count, most + r, sums + r);
-            for (int64_t k = 0; k < d; k += 2 * WIDTH) {
-                NUMBERS left = *(NUMBERS *)(totals[r] + k) * (NOTHING + before);
-                NUMBERS right = *(NUMBERS *)(totals[r] + k + WIDTH) * (NOTHING + before);
-                for (int64_t j = 0; j < SPAN; j++) {
-                    const NUMBERS weight = NOTHING + scores[j];
-                    left = JOINED(weight, *(NUMBERS *)(values[j] + k), left);
-                    right = JOINED(weight, *(NUMBERS *)(values[j] + k + WIDTH), right);
-                }
-                *(NUMBERS *)(totals[r] + k) = left;
-                *(NUMBERS *)(totals[r] + k + WIDTH) = right;
-            }
+        for (int64_t i = 0; i < count; i++) {
+            const int64_t before = position + i + 1 - at, seen = before < SPAN ? before : SPAN;
+            for (int64_t r = i * group; r < (i + 1) * group && seen > 0; r++)
+                OF(one_head)(q[r], keys[0], values[0], d, seen, most + r, sums + r, totals[r]);
         }
     }
-    for (int64_t r = 0; r < group; r++)
+    for (int64_t r = 0; r < count * group; r++)
         for (int64_t k = 0; k < d; k += LANES) {
             floats mean;
             memcpy(&mean, totals[r] + k, sizeof mean);
             mean /= OF(added_up)(sums + r);
-            OF(write_lanes)(&mean, a->out + (g * group + r) * d + k);
+            OF(write_lanes)(&mean, a->out + ((s->first + first + r / group) * t->heads + g * group + r % group) * d + k);
         }
 }
 
-/* Logits of some experts, not rounded. */
+/* One key-value head of one Session's rows: together, but where a window begins elsewhere for each. */
+static void OF(attended)(const void *attending, int64_t part)
+{
+    const struct attending *const a = attending;
+    const int64_t kv_heads = a->of->kv_heads, window = a->of->window;
+    const struct session *const s = a->at->each + part / kv_heads;
+    const int64_t together = window && s->position + s->rows > window ? 1 : s->rows;
+    for (int64_t row = 0; row < s->rows; row += together)
+        OF(attended_rows)(a, s, part % kv_heads, row, together);
+}
+
+/* Logits of some experts for all rows, not rounded. */
 static void OF(scored)(const void *choosing, int64_t part)
 {
     const struct choosing *const c = choosing;
     float x[c->of->inputs] __attribute__((aligned(64)));
-    OF(widened_row)(c->of, x);
-    for (int64_t e = part * c->part; e < (part + 1) * c->part && e < c->of->outputs; e += AT_ONCE)
-        OF(four_of_bf16)(c->of, x, e, 1, c->logits + e);
+    struct one row = *c->of;
+    for (int64_t r = 0; r < c->rows; r++, row.x += row.inputs) {
+        OF(widened_row)(&row, x);
+        for (int64_t e = part * c->part; e < (part + 1) * c->part && e < row.outputs; e += AT_ONCE)
+            OF(four_of_bf16)(&row, x, e, 1, c->logits + r * row.outputs + e);
+    }
 }
 
 /* The softmax of `count` logits, but for what they are all divided by: that is answered. */
@@ -227,24 +281,6 @@ static float OF(softmax)(float *logits, int64_t count)
     for (int64_t e = 0; e < count; e++)
         total += logits[e] = OF(raised_alone)(logits[e] - most);
     return total;
-}
-
-/* `h` [H] and the weighted outputs [K, H] of its experts in their order, added up in fp32: [H]. */
-static void OF(mixed)(const uint16_t *h, const uint16_t *outputs, const float *weights, int64_t count, int64_t hidden, uint16_t *out)
-{
-    for (int64_t k = 0; k < hidden; k += LANES) {
-        floats total = {0}, some;
-        for (int64_t i = 0; i < count; i++) {
-            OF(read_lanes)(outputs + i * hidden + k, &some);
-            total = i ? total + some * weights[i] : some * weights[i];
-        }
-        uint16_t rounded[LANES];
-        OF(write_lanes)(&total, rounded);
-        OF(read_lanes)(rounded, &total);
-        OF(read_lanes)(h + k, &some);
-        total += some;
-        OF(write_lanes)(&total, out + k);
-    }
 }
 
 #undef INLINE

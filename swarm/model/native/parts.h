@@ -1,4 +1,4 @@
-/* What dots.h, one.h, heads.h and row.h are given.
+/* What dots.h, one.h, heads.h, between.h and row.h are given.
 
    n: rows   b: blocks   H: hidden   D: head_dim   NH: heads   KV: key-value heads   E: experts   N: outputs   K: inputs   G: groups of a row */
 
@@ -100,26 +100,38 @@ struct matrix {
     const uint16_t *lines;
 };
 
-struct attention {
+struct heads {
     int64_t heads, kv_heads, head_dim, window; /* positions that are seen, 0: all */
-    float eps, scale;
-    const uint16_t *norm; /* bf16 [H] */
-    struct matrix wqkv, wo;
+    float scale;
 };
 
-/* Where a row is. */
-struct place {
-    int64_t position, page;
-    const float *cos, *sin;  /* [D]; the first half of the sines negated */
-    const int64_t *pages;    /* of the Session */
+struct attention {
+    struct heads heads;
+    struct matrix wqkv, wo;
+    const uint16_t *norm; /* bf16 [H] */
+    float eps;
+};
+
+/* Rows of one Session, at positions that follow each other. */
+struct session {
+    int64_t first, rows, position; /* of the first row, which is `first` of all of them */
+    const int64_t *pages;
+};
+
+/* Where rows of some Sessions are. */
+struct places {
+    int64_t count, page; /* Sessions, positions of a page */
+    const struct session *each;
+    const float *cos, *sin;  /* [n, D]; the first half of the sines negated */
     uint16_t *keys, *values; /* bf16 [all pages, page, KV, D] */
 };
 
 struct attending {
-    const struct attention *of;
-    const struct place at;
-    const uint16_t *qkv; /* bf16 [(NH + 2 KV) D] */
-    uint16_t *out;       /* bf16 [NH D] */
+    const struct heads *of;
+    const struct places *at;
+    const uint16_t *qk, *v;   /* bf16 [n, (NH + KV) D], [n, KV D] */
+    int64_t qk_apart, v_apart; /* from a row to the next */
+    uint16_t *out;            /* bf16 [n, NH D] */
 };
 
 struct experts {
@@ -129,17 +141,44 @@ struct experts {
     const struct matrix *w13, *w2; /* [E] each */
 };
 
+/* Rows that one expert is given. */
+struct share {
+    int64_t rows;
+    const int64_t *index;    /* [n], ascending */
+    const float *weight;     /* [n] */
+    const uint16_t *outputs; /* bf16 [n, H] */
+};
+
+/* Rows on their way to experts. */
+struct routing {
+    int64_t rows;
+    const uint16_t *h, *added; /* bf16 [n, H] each; null: nothing is added */
+    uint16_t *total, *x;       /* bf16 [n, H]: `h` and what is added, and its norm */
+    uint16_t *given;           /* bf16 [n top_k, H]: each expert's rows of `x`; null: there is one expert, which is given all */
+    int64_t *chosen;           /* [E]: who is chosen by any row, ascending */
+    struct share *shares;      /* [E] of these, without outputs */
+    int64_t *index;            /* [n top_k], which they point into */
+    float *weight;
+};
+
 struct choosing {
-    const struct one *of;
-    int64_t part;
-    float *logits;
+    const struct one *of; /* the first row; the others lie behind it */
+    int64_t rows, part;
+    float *logits; /* [n, E] */
+};
+
+struct summing {
+    int64_t rows, hidden, count;
+    const struct share *each;
+    const uint16_t *h; /* bf16 [n, H], added at last */
+    uint16_t *out;     /* bf16 [n, H] */
 };
 
 struct norms {
-    const uint16_t *x, *weight; /* bf16 [n, H], [H] */
+    const uint16_t *x, *added, *weight; /* bf16 [n, H] each; null: nothing is added; [H] */
     int64_t rows, hidden;
     float eps;
-    uint16_t *out;
+    uint16_t *total, *out; /* bf16 [n, H] each: `x` and what is added, where something is; its norm */
 };
 
 struct team {

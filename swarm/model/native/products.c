@@ -107,19 +107,6 @@ struct turning {
     uint16_t *out;          /* bf16 [R, T, D], contiguous */
 };
 
-struct share {
-    int64_t rows;
-    const int64_t *index;    /* [n], ascending */
-    const float *weight;     /* [n] */
-    const uint16_t *outputs; /* bf16 [n, H] */
-};
-
-struct summing {
-    int64_t rows, hidden, count;
-    const struct share *each;
-    uint16_t *out; /* bf16 [R, H] */
-};
-
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 #include "dots_avx2.h"

@@ -1,4 +1,5 @@
-/* One row of bf16 through the halves of a Block, each in a call: a norm, products (dots.h, one.h), and what is between them (heads.h).
+/* One row of bf16 through the halves of a Block, each in a call: a norm, products (dots.h, one.h), and what is between them (heads.h). Of a few rows
+   what is between the products, in a call each.
 
    A part of a Block is computed by the same functions whether it is alone or between others, so that an expert answers the same bits wherever
    it is. */
@@ -82,48 +83,90 @@ void swarm_norm(const struct norms *n, const struct team *team)
     share_out(team->wide ? some_normed_avx512 : some_normed_avx2, n, (n->rows + NORM_ROWS - 1) / NORM_ROWS, team->threads, team->run);
 }
 
+/* What rows [n, NH D] see of their Sessions. Their keys and values are in their pages afterwards. */
+void swarm_attend_few(const struct attending *a, const struct team *team)
+{
+    share_out(team->wide ? attended_avx512 : attended_avx2, a, a->at->count * a->of->kv_heads, team->threads, team->run);
+}
+
 /* `h` [H] and what attention adds to it: [H]. Its key and value are in their page afterwards. */
-void swarm_attention(const struct attention *t, const uint16_t *h, uint16_t *out, const struct place *place,
-                     const struct team *team)
+void swarm_attention(const struct attention *t, const uint16_t *h, uint16_t *out, const struct places *place, const struct team *team)
 {
     const int64_t hidden = t->wqkv.inputs;
     uint16_t x[hidden], qkv[t->wqkv.outputs], seen[t->wo.inputs], added[hidden];
-    const struct attending a = {t, *place, qkv, seen};
+    const uint16_t *const outputs = added;
+    const struct attending a = {&t->heads, place, qkv, qkv + (t->heads.heads + t->heads.kv_heads) * t->heads.head_dim, 0, 0, seen};
     const struct factor first = {&t->wqkv, x, qkv}, second = {&t->wo, seen, added};
     const float whole = 1;
     (team->wide ? normed_avx512 : normed_avx2)(h, t->norm, hidden, t->eps, x);
     multiply(&first, 1, team);
-    share_out(team->wide ? attended_avx512 : attended_avx2, &a, t->kv_heads, team->threads, team->run);
+    swarm_attend_few(&a, team);
     multiply(&second, 1, team);
-    (team->wide ? mixed_avx512 : mixed_avx2)(h, added, &whole, 1, hidden, out);
+    (team->wide ? mixed_avx512 : mixed_avx2)(h, &outputs, &whole, 1, hidden, out);
 }
 
-/* The norm of `h` [H] to `x` [H], and which experts that goes to, ascending, with their weights. */
-void swarm_route(const struct experts *t, const uint16_t *h, uint16_t *x, int64_t *chosen, float *weights, const struct team *team)
+/* Which experts a row goes to, ascending, and with which weights: `logits` [E] are spent. */
+static void choose(const struct experts *t, float *logits, int64_t *chosen, float *weights, int64_t wide)
 {
-    float logits[t->count + 1];
-    const struct one scores = {.inputs = t->hidden, .outputs = t->count, .x = x, .w = t->router};
-    const struct choosing c = {&scores, t->part, logits};
-    (team->wide ? normed_avx512 : normed_avx2)(h, t->norm, t->hidden, t->eps, x);
-    if (!t->router) { /* one expert, for all rows */
-        chosen[0] = 0, weights[0] = 1;
-        return;
-    }
-    share_out(team->wide ? scored_avx512 : scored_avx2, &c, (t->count + t->part - 1) / t->part, team->threads, team->run);
-    float total = (team->wide ? softmax_avx512 : softmax_avx2)(logits, t->count), best = 0;
-    char taken[t->count + 1];
+    char taken[t->count];
     memset(taken, 0, sizeof taken);
-    for (int64_t i = 0; i < t->top_k; i++) {
+    for (int64_t i = 0; i < t->top_k; i++) { /* of logits: of what softmax makes of them, many may be the same next to nothing */
         int64_t first = 0;
         while (taken[first])
             first++;
         for (int64_t e = first + 1; e < t->count; e++)
             first = !taken[e] && logits[e] > logits[first] ? e : first;
-        taken[first] = 1, best += logits[first];
+        taken[first] = 1;
     }
+    float total = (wide ? softmax_avx512 : softmax_avx2)(logits, t->count), best = 0;
+    for (int64_t e = 0; e < t->count; e++)
+        best += taken[e] ? logits[e] : 0;
     for (int64_t e = 0, i = 0; e < t->count; e++)
         if (taken[e])
             chosen[i] = e, weights[i++] = logits[e] / (t->over_chosen ? best : total);
+}
+
+/* The experts that each of some rows `x` [n, H] goes to, [n, top_k], and their weights. */
+static void choose_all(const struct experts *t, const uint16_t *x, int64_t rows, int64_t *chosen, float *weights, const struct team *team)
+{
+    float logits[rows * t->count];
+    const struct one scores = {.inputs = t->hidden, .outputs = t->count, .x = x, .w = t->router};
+    const struct choosing c = {&scores, rows, t->part, logits};
+    if (t->router)
+        share_out(team->wide ? scored_avx512 : scored_avx2, &c, (t->count + t->part - 1) / t->part, team->threads, team->run);
+    for (int64_t r = 0; r < rows; r++)
+        if (t->router)
+            choose(t, logits + r * t->count, chosen + r * t->top_k, weights + r * t->top_k, team->wide);
+        else
+            chosen[r] = 0, weights[r] = 1; /* one expert, for all rows */
+}
+
+/* Rows to their experts: what is added to them, their norm, and for each expert which of them it is given. Answers how many experts that are. */
+int64_t swarm_route(const struct experts *t, const struct routing *r, const struct team *team)
+{
+    const int64_t all = r->rows * t->top_k;
+    int64_t chosen[all], begin[t->count + 1], count = 0;
+    float weights[all];
+    const struct norms norms = {r->h, r->added, t->norm, r->rows, t->hidden, t->eps, r->total, r->x};
+    swarm_norm(&norms, team);
+    choose_all(t, r->x, r->rows, chosen, weights, team);
+    memset(begin, 0, sizeof begin);
+    for (int64_t i = 0; i < all; i++)
+        begin[chosen[i] + 1]++;
+    for (int64_t e = 0; e < t->count; e++) {
+        if (begin[e + 1]) {
+            r->chosen[count] = e;
+            r->shares[count++] = (struct share){begin[e + 1], r->index + begin[e], r->weight + begin[e], 0};
+        }
+        begin[e + 1] += begin[e];
+    }
+    for (int64_t i = 0; i < all; i++) {
+        const int64_t at = begin[chosen[i]]++, row = i / t->top_k;
+        r->index[at] = row, r->weight[at] = weights[i];
+        if (r->given)
+            memcpy(r->given + at * t->hidden, r->x + row * t->hidden, t->hidden * sizeof *r->x);
+    }
+    return count;
 }
 
 /* `h` [H] and the weighted sum of what some of the experts make of `x` [H], in their order: [H]. */
@@ -135,27 +178,30 @@ void swarm_experts(const struct experts *t, const uint16_t *h, const uint16_t *x
     uint16_t both[count][2 * ffn], gated[count][ffn], outputs[count][hidden];
     int16_t numbers[count][ffn];
     float scales[count][groups], sums[count][groups];
+    const uint16_t *from[count];
     struct factor first[count], second[count];
     struct whole whole[count];
     for (int64_t i = 0; i < count; i++) {
         first[i] = (struct factor){t->w13 + chosen[i], x, both[i]};
         second[i] = (struct factor){t->w2 + chosen[i], gated[i], outputs[i]};
         whole[i] = (struct whole){numbers[i], scales[i], sums[i]};
+        from[i] = outputs[i];
     }
     const struct gates gates = {second, both[0], whole, team->wide};
     multiply(first, count, team);
     share_out(gate_one, &gates, count, team->threads, team->run);
     share_products(second, whole, count, team);
-    (team->wide ? mixed_avx512 : mixed_avx2)(h, outputs[0], weights, count, hidden, out);
+    (team->wide ? mixed_avx512 : mixed_avx2)(h, from, weights, count, hidden, out);
 }
 
 /* Both halves, where all experts are here. */
-void swarm_block(const struct attention *a, const struct experts *e, const uint16_t *h, uint16_t *out, const struct place *place,
+void swarm_block(const struct attention *a, const struct experts *e, const uint16_t *h, uint16_t *out, const struct places *place,
                  int64_t *chosen, float *weights, const struct team *team)
 {
     uint16_t between[e->hidden], x[e->hidden];
     swarm_attention(a, h, between, place, team);
-    swarm_route(e, between, x, chosen, weights, team);
+    (team->wide ? normed_avx512 : normed_avx2)(between, e->norm, e->hidden, e->eps, x);
+    choose_all(e, x, 1, chosen, weights, team);
     swarm_experts(e, between, x, chosen, weights, out, team);
 }
 
@@ -173,9 +219,9 @@ struct layers {
 };
 
 /* `h` [H] through all of them, in place, where all experts are here. */
-void swarm_blocks(const struct layers *t, uint16_t *h, const struct place *place, const struct team *team)
+void swarm_blocks(const struct layers *t, uint16_t *h, const struct places *places, const struct team *team)
 {
-    struct place at = *place;
+    struct places at = *places;
     for (int64_t i = 0; i < t->count && t->between(); i++) {
         at.keys = t->kept[i][0], at.values = t->kept[i][1];
         swarm_block(t->each[i].attention, t->each[i].experts, h, h, &at, t->chosen + i * t->width, t->weights + i * t->width, team);
