@@ -128,6 +128,7 @@ def _swarm(
 def main() -> None:
     """Run the command line. Every failure is one sentence on standard error; a traceback is a bug."""
     settings.silence_libraries()
+    settings.let_threads_sleep()
     hide_key()
     output.write_what_the_encoding_holds()
     try:

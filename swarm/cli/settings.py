@@ -49,6 +49,16 @@ def silence_libraries() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
+def let_threads_sleep() -> None:
+    """Have threads that wait for each other sleep soon, here and in the Workers that are started here; before torch is loaded.
+
+    GNU's OpenMP lets them spin for milliseconds. Where others use the same cores, who is waited for does not run meanwhile: a
+    token of two threads took twice as long there (docs/performance.md). A GOMP_SPINCOUNT or OMP_WAIT_POLICY that is set already stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+
 def state_dir() -> Path:
     """Where this user's running swarm leaves its notes. Not made here."""
     return _home("XDG_STATE_HOME", ".local/state")

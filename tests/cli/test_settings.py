@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,6 +128,18 @@ def test_a_file_that_cannot_be_replaced_is_left_as_it_was(monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="disk full"):
         settings.write_private(path, "new")
     assert [p.name for p in path.parent.iterdir()] == ["note"] and path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_that_wait_sleep_soon_where_nobody_says_otherwise(given: dict[str, str], found: str | None) -> None:
+    """In a process of its own, which keeps what it sets."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    does = "import os; from swarm.cli import settings; settings.let_threads_sleep(); print(os.environ.get('GOMP_SPINCOUNT'))"
+    said = subprocess.run([sys.executable, "-c", does], env=clean | given, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == str(found)
 
 
 def test_folders_follow_the_xdg_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
