@@ -1,6 +1,7 @@
 """The rates that the project aims at, in one run, each beside its limit and beside what llama.cpp's RPC reached on such a machine.
 
     python -m benchmarks.aims [--dtype bf16 --dtype int4] [--rounds 3] [--prompt 2048] [--sessions 8] [--folder FOLDER]
+        [--rpc bf16=10.4,54,14.2]
 
 The 1.5B Mixtral shape: one Worker of two threads, and two Workers of one thread. The limits are taken in the same run, before each:
 weight bytes a token over the bandwidth of bare one-row products of that dtype, and a prompt's flops over the rate of a bare bf16
@@ -40,7 +41,8 @@ RPC = {
     "bf16": {"decode": 10.4, "prefill": 54.0, "sessions": 14.2},
     "int4": {"decode": 18.9, "prefill": 147.0, "sessions": 27.4},
 }
-"""llama.cpp over two RPC workers of one thread, bf16 and Q4_K_M, tokens/s: one stream, a prompt of 256, 8 sessions in all."""
+"""llama.cpp over two RPC workers of one thread, bf16 and Q4_K_M, tokens/s: one stream, a prompt of 256, 8 sessions in all.
+Measured on 2 cores of an Intel server CPU with AMX; `--rpc` says what it reaches on another machine."""
 OUTPUTS, INPUTS = 4096, 14336
 POOL_BYTES = 1 << 29
 """Of the weights that one-row products go round: more than a core's caches."""
@@ -115,7 +117,7 @@ async def one_of(given: argparse.Namespace, dtype: str, stages: int, threads: in
         worked, rate = await busy(swarm, given.sessions, NEW)
         token_bytes = sum(r.weights_bytes for r in reads(swarm.plan))
     flops = 2 * active(model)
-    rpc = RPC.get(dtype, {}) if stages == 2 else {}
+    rpc = (RPC | dict(given.rpc)).get(dtype, {}) if stages == 2 else {}
     bare = f"{limit.bandwidth / 1e9:.1f} GB/s, {limit.dense / 1e12:.2f} TFLOP/s bare"
     print(f"\n{dtype}, {stages} Worker(s) of {threads} thread(s): {bare}")
     show("one stream", median(ones), limit.bandwidth / token_bytes, rpc.get("decode"))
@@ -145,6 +147,12 @@ def show(what: str, rate: float, limit: float | None, rpc: float | None) -> None
     print(f"  {what:24}{rate:8.1f} tok/s   {', '.join(parts)}", flush=True)
 
 
+def reached(text: str) -> tuple[str, dict[str, float]]:
+    """A dtype and what llama.cpp reaches in it. Raises ValueError where that is not three numbers."""
+    dtype, _, numbers = text.partition("=")
+    return dtype, dict(zip(("decode", "prefill", "sessions"), map(float, numbers.split(",")), strict=True))
+
+
 async def run(given: argparse.Namespace) -> None:
     ensure(given.folder)
     for dtype in given.dtype or ["bf16", "int4"]:
@@ -164,6 +172,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "swarm-bench-mixtral-1.5b")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "swarm-bench-cache")
+    parser.add_argument("--rpc", action="append", default=[], type=reached, metavar="DTYPE=STREAM,PROMPT,SESSIONS",
+                        help="what llama.cpp's RPC reaches here, tokens/s")  # fmt: skip
     parser.add_argument("--limits", nargs=2, metavar=("DTYPE", "THREADS"), help="only these, as JSON")
     given = parser.parse_args(words)
     if given.limits:
