@@ -6,7 +6,8 @@
 The 1.5B Mixtral shape: one Worker of two threads, and two Workers of one thread. The limits are taken in the same run, before each:
 weight bytes a token over the bandwidth of bare one-row products of that dtype, and a prompt's flops over the rate of a bare bf16
 product of 256 rows. Prompts are such as no Stage has seen. Two Stages have half of the Blocks each; how busy they are is measured a
-second time where the first has what the second needs for the head, too. In int4 the first start quantizes (a minute or two).
+second time where the first has what the second needs for the head, too. They cut prompts by what it takes to start a chunk, as one
+Stage took it in this run. In int4 the first start quantizes (a minute or two).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -34,7 +35,7 @@ from swarm.config import Sizes
 from swarm.model.dtypes import numbers_of
 from swarm.model.memory import num_bytes
 from swarm.model.product import Weight, product
-from swarm.plan import Model
+from swarm.plan import START_ROWS, Model
 from swarm.worker.measure_parts import Blank
 
 RPC = {
@@ -48,6 +49,8 @@ POOL_BYTES = 1 << 29
 """Of the weights that one-row products go round: more than a core's caches."""
 NEW = 24
 WARM_UP = 4
+FEW = 64
+"""Prompt tokens that tell, beside `PROMPT`, what of a chunk's time does not grow with its rows."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,9 @@ def limits(dtype: str, threads: int) -> Limits:
 
 @asynccontextmanager
 async def serving(
-    model: Model, stages: int, threads: int, sessions: int, context: int, cache: Path, first: int = 0
+    model: Model, stages: int, threads: int, sessions: int, context: int, cache: Path, first: int = 0, start_rows: int = START_ROWS
 ) -> AsyncIterator[Swarm]:
-    plan = even_plan(model, stages, threads, sessions, context, first=first)
+    plan = replace(even_plan(model, stages, threads, sessions, context, first=first), start_rows=start_rows)
     async with workers(plan, cache) as path:
         client = BareClient(path)
         try:
@@ -105,14 +108,25 @@ async def decode(swarm: Swarm) -> float:
     return 1 / median(taken)
 
 
-async def one_of(given: argparse.Namespace, dtype: str, stages: int, threads: int) -> float:
-    """Measure and print one swarm; its tokens/s of the long prompt."""
+def started(few: float, many: float) -> int:
+    """What starting a chunk takes, in rows; from tokens/s of `FEW` and of `PROMPT`, each in one chunk on one Stage."""
+    few_s, many_s = FEW / few, PROMPT / many
+    a_row = (many_s - few_s) / (PROMPT - FEW)
+    return max(1, round(few_s / a_row - FEW)) if a_row > 0 else START_ROWS
+
+
+async def one_of(
+    given: argparse.Namespace, dtype: str, stages: int, threads: int, start_rows: int = START_ROWS
+) -> tuple[float, int]:
+    """Measure and print one swarm; its tokens/s of the long prompt, and rows that starting a chunk is worth on one Stage."""
     model, limit = described(given.folder, dtype), limits(dtype, threads)
-    async with serving(model, stages, threads, given.sessions + 1, given.prompt + TAIL, given.cache) as swarm:
+    sizes = stages, threads, given.sessions + 1, given.prompt + TAIL
+    async with serving(model, *sizes, given.cache, start_rows=start_rows) as swarm:
         for _ in range(WARM_UP):
             await prefill(swarm, PROMPT)
         ones = [await decode(swarm) for _ in range(given.rounds)]
         shorts = [(await prefill(swarm, PROMPT))[0] for _ in range(given.rounds)]
+        fews = [(await prefill(swarm, FEW))[0] for _ in range(given.rounds)]
         longs = [await prefill(swarm, given.prompt) for _ in range(max(1, given.rounds - 1))]
         worked, rate = await busy(swarm, given.sessions, NEW)
         token_bytes = sum(r.weights_bytes for r in reads(swarm.plan))
@@ -127,11 +141,11 @@ async def one_of(given: argparse.Namespace, dtype: str, stages: int, threads: in
     print(f"  Stages busy with {given.sessions} sessions: {', '.join(f'{share:.0%}' for share in worked.values())}", flush=True)
     if stages == 2:
         first = level_cut(model.config.num_blocks, list(worked.values()))
-        async with serving(model, stages, threads, given.sessions + 1, given.prompt + TAIL, given.cache, first) as swarm:
+        async with serving(model, *sizes, given.cache, first, start_rows) as swarm:
             worked, rate = await busy(swarm, given.sessions, NEW)
         shares = ", ".join(f"{share:.0%}" for share in worked.values())
         print(f"  the same, cut {first} + {model.config.num_blocks - first}: {shares}, {rate:.1f} tok/s in all", flush=True)
-    return median(r for r, _ in longs)
+    return median(r for r, _ in longs), started(median(fews), median(shorts))
 
 
 def active(model: Model) -> int:
@@ -156,10 +170,11 @@ def reached(text: str) -> tuple[str, dict[str, float]]:
 async def run(given: argparse.Namespace) -> None:
     ensure(given.folder)
     for dtype in given.dtype or ["bf16", "int4"]:
-        alone = await one_of(given, dtype, 1, 2)
-        one = await one_of(given, dtype, 1, 1)
-        two = await one_of(given, dtype, 2, 1)
+        alone, _ = await one_of(given, dtype, 1, 2)
+        one, start_rows = await one_of(given, dtype, 1, 1)
+        two, _ = await one_of(given, dtype, 2, 1, start_rows)
         ratios = f"two Stages of a thread over one: {two / one:.2f} times; over one of two threads: {two / alone:.2f}"
+        ratios += f" (starting a chunk: {start_rows} rows' worth)"
         print(f"  prompt of {given.prompt}: {ratios}", flush=True)
 
 
