@@ -104,17 +104,22 @@ def in_one_sentence(ran: Ran) -> str:
     return ran.err
 
 
+def found(person: Person, what: str) -> int | None:
+    """The id of the process whose program is called so, if there is one."""
+    return next((pid for pid, line in person.processes().items() if line.split(" ")[0].rpartition("/")[2] == what), None)
+
+
 def process(person: Person, what: str) -> int:
-    """The id of the one process whose program is called so."""
-    return next(pid for pid, line in person.processes().items() if line.split(" ")[0].rpartition("/")[2] == what)
+    """The same, once there is one: after all of Ray has ended, a rig may start its own twice."""
+    return wait_for(lambda: found(person, what), what, BACK_S, person.processes)
 
 
 def raylet_is_back(person: Person) -> bool:
-    return any(line.split(" ")[0].rpartition("/")[2] == "raylet" for line in person.processes().values())
+    return found(person, "raylet") is not None
 
 
 def first_status(person: Person) -> dict[str, Any]:
-    """The first of a Coordinator that has a Plan, and has heard of both rigs: one may join a moment after the other."""
+    """The first of a Coordinator that has a Plan, and has heard from both rigs' Workers: one may come a moment after the other."""
     found: dict[str, Any] = wait_for(lambda: _planned(person), "status with a plan and both rigs' workers", BACK_S)
     return found
 
@@ -122,7 +127,8 @@ def first_status(person: Person) -> dict[str, Any]:
 def _planned(person: Person) -> Any:
     ran = person.run("status", "--json")
     document: dict[str, Any] = json.loads(ran.out) if ran.code == 0 else {}
-    return document if document.get("epoch") and len(document["workers"]) == 2 else None
+    heard_of = [w for w in document.get("workers", ()) if w["pid"]]
+    return document if document.get("epoch") and len(heard_of) == len(document["workers"]) == 2 else None
 
 
 def _without_coordinator(person: Person) -> Any:
