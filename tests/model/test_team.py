@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
+from swarm.model.native import compiled
 from swarm.model.native.one_row import one_row, part_of
 from swarm.model.native.team import gnu_library
 
@@ -24,6 +26,16 @@ def test_a_library_is_found_in_a_folder_whose_name_has_spaces_and_only_where_it_
     ]
     assert gnu_library("\n".join(lines)) == library
     assert gnu_library("\n".join(lines[:3])) is None
+
+
+def test_what_was_compiled_from_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = find_spec(compiled.NAME)
+    if spec is None or spec.origin is None:
+        pytest.skip("nothing was compiled")
+    assert compiled.Compiled.at(Path(spec.origin))
+    monkeypatch.setattr(compiled, "LAYOUT", compiled.LAYOUT + 1)
+    with pytest.raises(OSError, match="other sources"):
+        compiled.Compiled.at(Path(spec.origin))
 
 
 @pytest.mark.parametrize("parts", [1, 2, 5, 17])

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 NAME = "swarm.model.native.products"
+LAYOUT = 1
+"""Of the structures that are passed: what was compiled from other sources would read them wrongly, and is not used."""
 HEIGHTS = (32, 64)
 """Of a tile's blocks."""
 LANES = 16
@@ -30,8 +32,10 @@ class Compiled:
 
     @classmethod
     def at(cls, path: Path) -> Compiled:
-        """The functions of a shared object in a file. Raises OSError where it does not fit this machine."""
+        """Those of a shared object. Raises OSError or AttributeError where it does not fit this machine, or these sources."""
         functions = ctypes.CDLL(str(path))
+        if functions.swarm_layout() != LAYOUT:
+            raise OSError(f"{path} was compiled from other sources")
         pointer = ctypes.c_void_p
         functions.swarm_grouped.argtypes = [pointer, pointer, pointer, pointer, pointer]
         functions.swarm_grouped.restype = None

@@ -386,6 +386,12 @@ void swarm_attend(const struct queries *t, int64_t tiles, int64_t threads, paral
 }
 #endif
 
+/* Which layout of what Python passes this was compiled for: another number wherever a structure changes (compiled.py). */
+int swarm_layout(void)
+{
+    return 1;
+}
+
 void swarm_grouped(const uint8_t *codes, const uint8_t *second, const uint16_t *lines, uint16_t *out, const struct sizes *n)
 {
     BEST(grouped)(codes, second, lines, out, n);
