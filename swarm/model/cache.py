@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -298,11 +299,13 @@ class PagedCache:
 
     def _addresses(self, blocks: tuple[int, ...]) -> ctypes.Array[ctypes.c_void_p] | None:
         """Where the keys and values of some Blocks are; None where they are not kept as numbers."""
-        if blocks not in self._kept:
-            parts = [part for block in blocks for part in (self._pools[block].keys, self._pools[block].values)]
-            numbers = [part.data.data_ptr() for part in parts if isinstance(part, Numbers)]
-            self._kept[blocks] = (ctypes.c_void_p * len(parts))(*numbers) if len(numbers) == len(parts) else None
-        return self._kept[blocks]
+        with suppress(KeyError):  # the loop may be adding a Block of another Plan, and clearing what is kept
+            return self._kept[blocks]
+        parts = [part for block in blocks for part in (self._pools[block].keys, self._pools[block].values)]
+        numbers = [part.data.data_ptr() for part in parts if isinstance(part, Numbers)]
+        found = (ctypes.c_void_p * len(parts))(*numbers) if len(numbers) == len(parts) else None
+        self._kept[blocks] = found
+        return found
 
     def attend(self, block: int, rows: Rows, q: Tensor, window: int = 0, sinks: Tensor | None = None) -> Tensor:
         """Attention of queries `q` [R, NH, D], each over its own Session's positions up to its own; [R, NH, D].
