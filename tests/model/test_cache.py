@@ -191,3 +191,15 @@ def test_attention_is_the_definition_for_many_sessions_on_scattered_pages() -> N
             kv[s.session] = tuple(torch.cat((old, x[s.start : s.end])) for old, x in zip(kv[s.session], (k, v), strict=True))
             want = plain_attention(q[s.start : s.end], *kv[s.session], s.position)
             torch.testing.assert_close(got[s.start : s.end], want)
+
+
+def test_where_pages_lie_is_known_although_a_block_of_another_plan_comes_at_that_moment() -> None:
+    class Cleared(dict):  # type: ignore[type-arg]
+        def __setitem__(self, key: object, value: object) -> None:
+            """As if the loop's thread cleared it at once."""
+
+    config = ModelConfig("MixtralForCausalLM", 32, 32, 1, 4, 2, 32, 4, 2, 64, 4096, 1e-5, 1e6, False, "bf16", 1, (2,))
+    cache = PagedCache(config, 4, 4, torch.bfloat16)
+    cache.add_block(0)
+    cache._kept = Cleared()
+    assert cache._addresses((0,)) is not None
