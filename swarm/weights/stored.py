@@ -13,7 +13,7 @@ from typing import Any
 from swarm.errors import ModelError
 from swarm.weights.cache.folder import kept
 from swarm.weights.gguf_names import kinds
-from swarm.weights.hub import cached
+from swarm.weights.hub import cache_folder, cached
 from swarm.weights.hub_id import HubId
 
 HUB, QUANTIZED = "hub", "quantized"
@@ -66,7 +66,7 @@ def _of_the_hub(folder: Path | None) -> Iterator[Stored]:
     except ModuleNotFoundError:  # a client has no models
         return
     try:
-        found = scan_cache_dir(folder)
+        found = scan_cache_dir(cache_folder(folder))
     except CacheNotFound:
         return
     for repo in found.repos:
