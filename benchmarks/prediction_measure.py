@@ -86,9 +86,11 @@ async def _device(swarm: Running, worker: WorkerSpec) -> Measured:
 
 
 async def _link(swarm: Running, caller: str, other: str) -> Link:
-    async with Credentials().channel(swarm.plan.worker(caller).address) as channel:
-        reply = await WorkerServiceStub(channel).MeasureLink(pb.LinkRequest(address=swarm.address(caller, other)))
-    return Link(reply.rtt_s, reply.bytes_per_s)
+    here, there = swarm.plan.worker(caller), swarm.plan.worker(other)
+    request = pb.LinkRequest(address=swarm.address(caller, other), beside=other if here.rig == there.rig else "")
+    async with Credentials().channel(here.address) as channel:
+        reply = await WorkerServiceStub(channel).MeasureLink(request)
+    return Link(reply.rtt_s, reply.bytes_per_s, reply.calls_rtt_s)
 
 
 async def rates(swarm: Running, new: int) -> Timed:

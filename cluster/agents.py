@@ -69,10 +69,15 @@ class PrepareOrder:
 
 @dataclass(frozen=True)
 class LinkOrder:
-    """Which way to measure: to the Worker at an address (host:port), in so many seconds."""
+    """Which way to measure: to the Worker at an address (host:port), in so many seconds.
+
+    Args:
+        beside: that Worker's name, where it is on the same Rig.
+    """
 
     address: str
     budget_s: float
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,9 +200,9 @@ class WorkerAgent:
         return await self._ask(lambda: self._stub.Measure(request, timeout=ORDER_S))
 
     async def measure_link(self, order: LinkOrder) -> Link:
-        request = pb.LinkRequest(address=order.address, budget_s=order.budget_s)
+        request = pb.LinkRequest(address=order.address, budget_s=order.budget_s, beside=order.beside)
         reply = await self._ask(lambda: self._stub.MeasureLink(request, timeout=order.budget_s + ORDER_S))
-        return Link(reply.rtt_s, reply.bytes_per_s)
+        return Link(reply.rtt_s, reply.bytes_per_s, reply.calls_rtt_s)
 
     async def dial(self, order: DialOrder) -> list[str]:
         request = pb.DialRequest(host=order.host, ports=order.ports, timeout_s=order.timeout_s)

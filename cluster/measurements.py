@@ -70,7 +70,8 @@ class LinkFigures:
     def is_like(self, other: LinkFigures) -> bool:
         if self.link is None or other.link is None:
             return self.link == other.link
-        return _alike(self.link.rtt_s, other.link.rtt_s) and _alike(self.link.bytes_per_s, other.link.bytes_per_s)
+        ours, others = ((link.rtt_s, link.client_s, link.bytes_per_s) for link in (self.link, other.link))
+        return all(map(_alike, ours, others))
 
 
 class Measurements:

@@ -203,11 +203,11 @@ class Measuring:
         here, there = self._voice(a), self._voice(b, 1 if a is b else 0)
         if here is None or there is None:
             return False
-        agent = self._agents.plain(here)
+        agent, order = self._agents.plain(here), LinkOrder(there.address, budget_s, there.name if a is b else "")
         async with self._alone(a.offer.rig_id, b.offer.rig_id):
             self._say(f"measuring the link from {a.name} to {b.name}" if a is not b else f"measuring inside {a.name}")
             try:
-                found = LinkFigures(await agent.measure_link(LinkOrder(there.address, budget_s)))
+                found = LinkFigures(await agent.measure_link(order))
             except Unreachable as error:
                 found = LinkFigures(None, str(error))
             except SwarmError:

@@ -103,7 +103,7 @@ class Costs:
         """From the last Worker to the client, its token, and to the entry Worker."""
         links, at = self.hardware.links, self.hardware.client
         ways = [links.between(at, d.rig) if at else links.default for d in (first, last)]
-        return sum(way.rtt_s / 2 for way in ways) + CLIENT_WORK * first.speed.software_s
+        return sum(way.client_s for way in ways) + CLIENT_WORK * first.speed.software_s
 
     @property
     def hidden_bytes(self) -> int:

@@ -67,10 +67,20 @@ class Speed:
 
 @dataclass(frozen=True)
 class Link:
-    """A way between two Workers: round trip of a small message through gRPC, and bytes a second."""
+    """A way between two Workers: round trip of a small message as Hops take it, and bytes a second.
+
+    Args:
+        calls_rtt_s: a round trip through gRPC, where Hops do without it; 0: it is `rtt_s`.
+    """
 
     rtt_s: float
     bytes_per_s: float
+    calls_rtt_s: float = 0.0
+
+    @property
+    def client_s(self) -> float:
+        """One way of a client's small message, which goes through gRPC."""
+        return (self.calls_rtt_s or self.rtt_s) / 2
 
     def one_way_s(self, num_bytes: float) -> float:
         return self.rtt_s / 2 + num_bytes / self.bytes_per_s

@@ -119,7 +119,7 @@ class Table:
     def terms(self, rows: float) -> Terms:
         """Of a micro-batch of that many rows."""
         costs, links, at = self.costs, self.costs.hardware.links, self.costs.hardware.client
-        ways = np.array([(links.between(at, d.rig) if at else links.default).rtt_s / 2 for d in self.devices])
+        ways = np.array([(links.between(at, d.rig) if at else links.default).client_s for d in self.devices])
         block = {d.speed: costs.block_s(d, (), rows).owner_s for d in {d.speed: d for d in self.devices}.values()}
         asks = np.array([costs.client_s(d, d) for d in self.devices]) - 2 * ways
         return Terms(

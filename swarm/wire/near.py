@@ -42,6 +42,12 @@ def streams_for(worker: str, port: int, root: Path = ROOT) -> Path | None:
     return path if _is_free(path) else None
 
 
+def port_of(address: str) -> int:
+    """Of host:port; 0 where that has none, where nobody listens."""
+    port = address.rpartition(":")[2]
+    return int(port) if port.isdecimal() else 0
+
+
 def _path(worker: str, port: int, root: Path) -> Path:
     name = hashlib.sha256(f"{worker}:{port}".encode()).hexdigest()[:32]
     return root / f"swarm-{os.getuid()}" / name

@@ -99,7 +99,7 @@ class ControlServicer(WorkerServiceServicer):
 
     async def MeasureLink(self, request: pb.LinkRequest, context: Context) -> pb.LinkReply:
         try:
-            return await measure_link(self._credentials, self._address, request.address, request.budget_s)
+            return await measure_link(self._credentials, self._address, request.address, request.budget_s, request.beside)
         except SwarmError as error:
             await refuse(context, error)
             raise

@@ -37,10 +37,11 @@ In = TypeVar("In", bound=Message)
 
 
 class Call(IntEnum):
-    """Which stream of `StageService` it is."""
+    """Which stream it is: of `StageService`, or `Echo` of `WorkerService`."""
 
     HOP = 1
     EXPERTS = 2
+    ECHO = 3
 
 
 class Taking(Protocol):

@@ -61,8 +61,8 @@ class Peers:
 
     async def near(self, address: str, call: Call, reply: type[In], on_reply: Callable[[In], None]) -> NearStream[In] | None:
         """A stream to a Worker of this rig; None where that is another rig's, or takes none."""
-        worker, port = self._beside.get(address), address.rpartition(":")[2]
-        path = near.streams_of(worker, int(port)) if worker and port.isdecimal() else None
+        worker = self._beside.get(address)
+        path = near.streams_of(worker, near.port_of(address)) if worker else None
         if path is not None:
             with suppress(OSError):  # nobody listens there any more
                 return await NearStream.to(path, call, reply, on_reply)
@@ -83,5 +83,5 @@ class Peers:
             await channel.close(FINISH_S)
 
     def _nearest(self, address: str) -> str:
-        worker, port = self._beside.get(address), address.rpartition(":")[2]
-        return (near.address_of(worker, int(port)) if worker and port.isdecimal() else None) or address
+        worker = self._beside.get(address)
+        return (near.address_of(worker, near.port_of(address)) if worker else None) or address

@@ -13,8 +13,10 @@ import grpc.aio
 from swarm.errors import Gap, Refused, SwarmError
 from swarm.wire.status import to_rpc
 from swarm.wire.v1 import stage_pb2 as pb
+from swarm.wire.v1 import worker_pb2 as worker_pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceServicer
 from swarm.worker.candidates import row_bytes
+from swarm.worker.echo import Echoing
 from swarm.worker.flow import Flow
 from swarm.worker.frames import Answered
 from swarm.worker.near_streams import Call, Served
@@ -60,6 +62,7 @@ def near_calls(worker: Worker) -> dict[int, Served]:
     return {
         Call.HOP: Served(pb.MicroBatch, lambda send: Hopping(worker.flow, send)),
         Call.EXPERTS: Served(pb.ExpertRequest, worker.shards.begin),
+        Call.ECHO: Served(worker_pb.EchoFrame, lambda send: Echoing(worker.name, send)),
     }
 
 

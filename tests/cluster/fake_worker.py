@@ -182,7 +182,7 @@ class FakeWorker:
 
     async def measure_link(self, order: LinkOrder) -> Link:
         self._answer()
-        self.measured.append(order.address)
+        self.measured.append(f"{order.address} beside" if order.beside else order.address)
         if isinstance(self.link, SwarmError):
             raise self.link
         return self.link
@@ -266,8 +266,8 @@ class Servicer(worker_pb2_grpc.WorkerServiceServicer):
         )
 
     async def MeasureLink(self, request, context):  # type: ignore[no-untyped-def]
-        found = await self._worker.measure_link(LinkOrder(request.address, request.budget_s))
-        return worker_pb2.LinkReply(rtt_s=found.rtt_s, bytes_per_s=found.bytes_per_s)
+        found = await self._worker.measure_link(LinkOrder(request.address, request.budget_s, request.beside))
+        return worker_pb2.LinkReply(rtt_s=found.rtt_s, bytes_per_s=found.bytes_per_s, calls_rtt_s=found.calls_rtt_s)
 
     async def Dial(self, request, context):  # type: ignore[no-untyped-def]
         return worker_pb2.DialReply(why=await self._worker.dial(DialOrder(request.host, tuple(request.ports), request.timeout_s)))

@@ -158,7 +158,7 @@ async def test_a_worker_that_serves_without_a_pause_and_was_never_measured_is_me
 async def test_links_between_rigs_and_inside_them_are_measured_and_shown(swarm: Swarm) -> None:
     await swarm.coordinator.join(offer("a", NEED, NEED))
     await swarm.coordinator.join(offer("b", NEED))
-    assert worker(swarm, "a").measured[1:] == ["a:7701"] and worker(swarm, "b").measured[1:] == ["a:7700"]
+    assert worker(swarm, "a").measured[1:] == ["a:7701 beside"] and worker(swarm, "b").measured[1:] == ["a:7700"]
     shown = {tuple(link["between"]): (link["rtt_ms"], link["gbit_s"]) for link in swarm.coordinator.status()["links"]}
     assert shown == {("a", "a"): (0.5, 0.8), ("a", "b"): (0.5, 0.8)}
 
@@ -199,7 +199,7 @@ async def test_nothing_is_measured_again_while_somebody_talks(swarm: Swarm) -> N
     first.sessions = 0
     await looked(swarm, lambda w: w["sessions"] == 0)
     swarm.now += measuring.IDLE_S
-    await swarm.seen(lambda: "a:7701" in first.measured[count:])
+    await swarm.seen(lambda: "a:7701 beside" in first.measured[count:])
 
 
 async def test_an_unused_device_is_measured_again_when_the_swarm_is_idle(swarm: Swarm) -> None:
@@ -280,7 +280,9 @@ async def test_a_device_that_lacks_a_dtype_is_measured_in_the_one_it_has() -> No
     agent = WorkerAgent(Credentials("k"), address, "b/cpu")
     figures = await agent.measure(replace(SHAPE, dtype="bf16"))
     assert (figures.speed, figures.dtypes, there.measured) == (SPEED, ("fp16", "fp32"), ["bf16", "fp16"])
-    assert await agent.measure_link(LinkOrder("a:7700", 0.1)) == there.link
+    there.link = Link(0.2e-3, 100e6, calls_rtt_s=0.5e-3)
+    assert await agent.measure_link(LinkOrder("a:7700", 0.1, "a/cpu")) == there.link
+    assert there.measured[-1] == "a:7700 beside"
     await agent.close()
     await server.stop(None)
 

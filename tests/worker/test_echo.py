@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import pytest
 from plans import free_addresses, plan_of
 from swarm_processes import OPEN, workers_here
 
-from swarm.errors import Full, Refused, Unreachable, WrongKey
+from swarm.errors import Full, Refused, SwarmError, Unreachable, WrongKey
 from swarm.plan import Plan
+from swarm.wire import near
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
-from swarm.worker.echo import FRAME_BYTES, STREAMS, Echo, measure_link
+from swarm.worker.echo import FRAME_BYTES, HIDDEN_BYTES, STREAMS, Echo, Echoing, _stream_beside, measure_link
 
 DELAY_S = 0.01
 
@@ -80,6 +82,54 @@ async def test_a_way_that_takes_longer_measures_longer_by_as_much() -> None:
         straight = await stub.MeasureLink(pb.LinkRequest(address=plan.workers[1].address, budget_s=0.5))
         around = await stub.MeasureLink(pb.LinkRequest(address=detour, budget_s=1.0))
         assert 2 * DELAY_S * 0.9 < around.rtt_s - straight.rtt_s < 2 * DELAY_S + 0.02
+
+
+async def test_beside_each_other_the_way_of_hops_is_measured_and_the_one_through_grpc_that_clients_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    was, come = Echoing.take, list[int]()
+
+    def late(self: Echoing, frame: pb.EchoFrame) -> None:
+        come.append(len(frame.data))
+        asyncio.get_running_loop().call_later(DELAY_S, was, self, frame)
+
+    monkeypatch.setattr(Echoing, "take", late)
+    async with two_workers() as (plan, stub):
+        address = plan.workers[1].address
+        reply = await stub.MeasureLink(pb.LinkRequest(address=address, budget_s=0.5, beside="w1"))
+        assert DELAY_S <= reply.rtt_s < 4 * DELAY_S and reply.bytes_per_s > 1e6
+        assert 1e-5 < reply.calls_rtt_s < DELAY_S
+        come.clear()
+        for name in ("", "w9"):
+            through_grpc = await stub.MeasureLink(pb.LinkRequest(address=address, budget_s=0.2, beside=name))
+            assert 1e-5 < through_grpc.rtt_s < DELAY_S and not through_grpc.calls_rtt_s
+        assert not come
+
+
+async def test_a_worker_that_ends_the_stream_beside_it_is_told_of_in_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarm.worker.echo.FRAME_BYTES", HIDDEN_BYTES - 1)
+    async with two_workers() as (plan, _):
+        port = int(plan.workers[1].address.rpartition(":")[2])
+        path = near.streams_of("w1", port)
+        assert path is not None
+        async with _stream_beside(path, "here", "there", 1.0) as stream:
+            assert await stream.seconds(64, 64) > 0
+            with pytest.raises(SwarmError, match=f"may carry {HIDDEN_BYTES - 1} bytes"):
+                await stream.seconds(HIDDEN_BYTES)
+            with pytest.raises(SwarmError, match="may carry"):
+                await stream.seconds(64)
+
+
+async def test_a_socket_beside_it_that_says_nothing_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("swarm.worker.echo.CONNECT_S", 0.2)
+    silent = await asyncio.start_unix_server(lambda _, __: None, str(tmp_path / "s"))
+    with pytest.raises(Unreachable, match=r"here.*there.*no answer"):
+        async with _stream_beside(tmp_path / "s", "here", "there", 0.1) as stream:
+            await stream.seconds(64)
+    silent.close()
+    with pytest.raises(Unreachable, match=r"here.*there"):
+        async with _stream_beside(tmp_path / "nobody", "here", "there", 0.1):
+            pass
 
 
 async def test_a_worker_that_is_not_there_is_named_with_the_one_that_asked() -> None:

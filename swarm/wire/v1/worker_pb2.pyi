@@ -200,22 +200,26 @@ class EchoFrame(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., answer_bytes: _Optional[int] = ...) -> None: ...
 
 class LinkRequest(_message.Message):
-    __slots__ = ("address", "budget_s")
+    __slots__ = ("address", "budget_s", "beside")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_S_FIELD_NUMBER: _ClassVar[int]
+    BESIDE_FIELD_NUMBER: _ClassVar[int]
     address: str
     budget_s: float
-    def __init__(self, address: _Optional[str] = ..., budget_s: _Optional[float] = ...) -> None: ...
+    beside: str
+    def __init__(self, address: _Optional[str] = ..., budget_s: _Optional[float] = ..., beside: _Optional[str] = ...) -> None: ...
 
 class LinkReply(_message.Message):
-    __slots__ = ("rtt_s", "bytes_per_s", "took_s")
+    __slots__ = ("rtt_s", "bytes_per_s", "took_s", "calls_rtt_s")
     RTT_S_FIELD_NUMBER: _ClassVar[int]
     BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     TOOK_S_FIELD_NUMBER: _ClassVar[int]
+    CALLS_RTT_S_FIELD_NUMBER: _ClassVar[int]
     rtt_s: float
     bytes_per_s: float
     took_s: float
-    def __init__(self, rtt_s: _Optional[float] = ..., bytes_per_s: _Optional[float] = ..., took_s: _Optional[float] = ...) -> None: ...
+    calls_rtt_s: float
+    def __init__(self, rtt_s: _Optional[float] = ..., bytes_per_s: _Optional[float] = ..., took_s: _Optional[float] = ..., calls_rtt_s: _Optional[float] = ...) -> None: ...
 
 class DialRequest(_message.Message):
     __slots__ = ("host", "ports", "timeout_s")

@@ -17,7 +17,7 @@ from swarm.config import ModelConfig
 from swarm.plan import Model, WorkerSpec
 
 OBJECTIVES = ("latency", "throughput", "balanced")
-LINKS = (Link(20e-6, 5e9), Link(0.1e-3, 1.2e9), Link(0.4e-3, 1e9), Link(0.6e-3, 117e6), Link(3e-3, 20e6))
+LINKS = (Link(20e-6, 5e9, calls_rtt_s=0.5e-3), Link(0.1e-3, 1.2e9), Link(0.4e-3, 1e9), Link(0.6e-3, 117e6), Link(3e-3, 20e6))
 """Cards of one Rig side by side, 10 GbE, a Rig's loopback, gigabit Ethernet, Wi-Fi."""
 SPEEDS = (
     (40e9, 0.5e12, 30e-6), (200e9, 2e12, 15e-6), (350e9, 12e12, 10e-6), (450e9, 40e12, 8e-6), (900e9, 70e12, 6e-6),

@@ -132,7 +132,7 @@ def _with(devices: tuple[Measured, ...], old: Measured, new: Measured) -> list[M
 
 def _faster(links: Links) -> Links:
     def half(link: Link) -> Link:
-        return Link(link.rtt_s / 2, link.bytes_per_s * 2)
+        return Link(link.rtt_s / 2, link.bytes_per_s * 2, link.calls_rtt_s / 2)
 
     return Links({pair: half(link) for pair, link in links.known.items()}, half(links.default), half(links.inside))
 
