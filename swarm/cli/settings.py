@@ -52,9 +52,9 @@ def silence_libraries() -> None:
 def let_threads_sleep() -> None:
     """Have threads that wait for each other sleep soon, here and in the Workers that are started here; before torch is loaded.
 
-    GNU's OpenMP lets them spin for milliseconds. Where others use the same cores, who is waited for does not run meanwhile: a
-    token of two threads took twice as long there (docs/performance.md). A GOMP_SPINCOUNT or OMP_WAIT_POLICY that is set already
-    stays.
+    GNU's OpenMP, which torch computes on, lets them spin for milliseconds. Where others use the same cores (our own threads do,
+    `team.h`), who is waited for does not run meanwhile (docs/performance.md). A GOMP_SPINCOUNT or OMP_WAIT_POLICY that is set
+    already stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")

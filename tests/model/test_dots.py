@@ -191,15 +191,9 @@ def test_it_is_what_computes_here() -> None:
     )
 
 
-def test_where_its_threads_are_not_torch_s_more_than_one_leave_it_to_torch(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    few, matrix = here(), quantized("int4")
-    monkeypatch.setattr("swarm.model.native.team.parallel", lambda: None)
-    assert few.takes(drawn(1, 1024), matrix.packed, matrix.group) == (threads == 1)
-
-
 def test_a_matrix_unit_has_more_rows_than_a_few_where_torch_packs_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for packs in (True, False):
-        unit = MatrixUnit(here().functions, None, packs)
+        unit = MatrixUnit(here().functions, packs)
         monkeypatch.setattr("swarm.model.quant.dots.matrix_unit", lambda unit=unit: unit)
         found = dots.__wrapped__()
         assert found is not None and (found.most == MOST_BESIDE) == packs

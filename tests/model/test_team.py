@@ -1,7 +1,11 @@
-"""The threads that torch computes on are found wherever it is installed, and share a task out among as many as there are."""
+"""The threads of what is compiled (`team.h`): all parts of a task are computed, whoever of them runs when."""
 
 from __future__ import annotations
 
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,22 +14,68 @@ import torch
 
 from swarm.model.native import compiled
 from swarm.model.native.one_row import one_row, part_of
-from swarm.model.native.team import gnu_library
+
+COLUMNS = 8192
+POWERS = range(-25, 25)
 
 
-def test_a_library_is_found_in_a_folder_whose_name_has_spaces_and_only_where_it_is_still(tmp_path: Path) -> None:
-    folder = tmp_path / "a b  c"
-    folder.mkdir()
-    library = folder / "libgomp-1.so.1"
-    library.touch()
-    lines = [
-        "7f00-7f01 rw-p 00000000 00:00 0",
-        "7f01-7f02 r-xp 00001000 08:01 17                 /lib/libc.so.6",
-        "7f02-7f03 r-xp 00001000 08:01 18                 /lib/libgomp.so.1 (deleted)",
-        f"7f03-7f04 r-xp 00001000 08:01 19                 {library}",
-    ]
-    assert gnu_library("\n".join(lines)) == library
-    assert gnu_library("\n".join(lines[:3])) is None
+def products(seed: int, parts: int) -> Callable[[], bool]:
+    """Many of so many parts, each of another answer than the one before; whether all are right."""
+    one, generator = one_row(), torch.Generator().manual_seed(seed)
+    if one is None:
+        pytest.skip("nothing is compiled here")
+    x = torch.randn(1, COLUMNS, generator=generator).bfloat16()
+    w = torch.randn(4 * parts, COLUMNS, generator=generator).bfloat16()
+    assert part_of(w) == 4
+    torch.set_num_threads(1)
+    alone = one.product(x, w)
+    return lambda: all(torch.equal(one.product(x * 2.0**power, w), alone * 2.0**power) for power in POWERS)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5, 17])
+@pytest.mark.parametrize("threads", [2, 3, 4, 7])
+def test_all_parts_are_computed_by_any_number_of_threads(parts: int, threads: int) -> None:
+    right = products(parts, parts)
+    torch.set_num_threads(threads)
+    assert right()
+
+
+def test_who_finds_them_busy_computes_alone() -> None:
+    callers = [products(seed, 17) for seed in range(4)]
+    outcomes: list[bool] = []
+
+    def call(right: Callable[[], bool]) -> None:
+        torch.set_num_threads(3)
+        outcomes.extend(right() for _ in range(20))
+
+    threads = [threading.Thread(target=call, args=[right]) for right in callers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert outcomes == [True] * 80
+
+
+def test_those_that_fell_asleep_are_woken() -> None:
+    right = products(1, 17)
+    torch.set_num_threads(3)
+    for _ in range(20):
+        time.sleep(0.002)
+        assert right()
+    before = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - before < 0.1, "and they do sleep"
+
+
+def test_a_process_that_was_forked_calls_its_own() -> None:
+    right = products(2, 17)
+    torch.set_num_threads(3)
+    assert right()
+    tasks = Path("/proc/self/task")
+    child = multiprocessing.get_context("fork").Process(target=lambda: exit(len(list(tasks.iterdir())) if right() else 1))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 3 and right()
 
 
 def test_what_was_compiled_from_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,19 +86,3 @@ def test_what_was_compiled_from_other_sources_is_not_used(monkeypatch: pytest.Mo
     monkeypatch.setattr(compiled, "LAYOUT", compiled.LAYOUT + 1)
     with pytest.raises(OSError, match="other sources"):
         compiled.Compiled.at(Path(spec.origin))
-
-
-@pytest.mark.parametrize("parts", [1, 2, 5, 17])
-@pytest.mark.parametrize("threads", [2, 3, 4, 7])
-def test_all_parts_are_computed_by_any_number_of_threads(parts: int, threads: int) -> None:
-    one, generator = one_row(), torch.Generator().manual_seed(parts)
-    if one is None or one.parallel is None:
-        pytest.skip("nothing is compiled here, or torch computes on other threads")
-    columns = 8192
-    x = torch.randn(1, columns, generator=generator).bfloat16()
-    w = torch.randn(4 * parts, columns, generator=generator).bfloat16()
-    assert part_of(w) == 4
-    alone = one.product(x, w)
-    torch.set_num_threads(threads)
-    for power in range(-25, 25):  # another answer each time: what is left out has that of the time before
-        assert torch.equal(one.product(x * 2.0**power, w), alone * 2.0**power)

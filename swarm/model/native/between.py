@@ -15,7 +15,6 @@ from torch import Tensor
 
 from swarm.model.native.compiled import LANES, compiled
 from swarm.model.native.one_row import one_row
-from swarm.model.native.team import parallel, shared
 
 HEAD_DIM = 32
 """What it wants the size of a head to be a multiple of."""
@@ -52,7 +51,6 @@ class Between:
     functions: ctypes.CDLL
     wide: bool
     """Whether by AVX-512 in place of AVX2."""
-    parallel: int | None
 
     def rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor | None:
         """`x` [R, T, D] turned by each row's angles; None where that is not done here.
@@ -62,20 +60,20 @@ class Between:
         """
         (rows, heads, dim), angles = x.shape, (cos, sin)
         apart = x.stride(0) if rows > 1 else heads * dim
-        if not _are(torch.bfloat16, x) or x.stride()[1:] != (dim, 1) or dim % HEAD_DIM or not shared():
+        if not _are(torch.bfloat16, x) or x.stride()[1:] != (dim, 1) or dim % HEAD_DIM:
             return None
         if any(a.shape != (rows, 1, dim) or not a.is_contiguous() or not _are(torch.float32, a) for a in angles):
             return None
         out = x.new_empty(rows, heads, dim)
         where = (each.data_ptr() for each in (x, cos, sin, out))
         task = _Turning((rows, heads, dim, apart), tuple(where))
-        self.functions.swarm_rotate(ctypes.byref(task), self.wide, torch.get_num_threads(), self.parallel)
+        self.functions.swarm_rotate(ctypes.byref(task), self.wide, torch.get_num_threads())
         return out
 
     def summed(self, parts: Sequence[Part], h: Tensor) -> Tensor | None:
         """Rows `h` [R, H] and each one's parts times their weights, added up in their order; None where that is not done here."""
         fits = h.shape[1] % LANES == 0 and _are(torch.bfloat16, h) and h.is_contiguous()
-        if not fits or not all(_fits(part) for part in parts) or not shared():
+        if not fits or not all(_fits(part) for part in parts):
             return None
         shares = (ShareOf * len(parts))()
         for share, part in zip(shares, parts, strict=True):
@@ -87,7 +85,7 @@ class Between:
         """The same of `count` shares that are laid out, all of bf16 and contiguous as is `h` [R, H]: [R, H]."""
         out = torch.empty_like(h)
         task = _Summing((*h.shape, count), (ctypes.addressof(shares), h.data_ptr(), out.data_ptr()))
-        self.functions.swarm_sum(ctypes.byref(task), self.wide, torch.get_num_threads(), self.parallel)
+        self.functions.swarm_sum(ctypes.byref(task), self.wide, torch.get_num_threads())
         return out
 
 
@@ -107,5 +105,5 @@ def between() -> Between | None:
     if quick is None or one is None:
         return None
     for function in (quick.functions.swarm_rotate, quick.functions.swarm_sum):
-        function.argtypes, function.restype = [_POINTER, _NUMBER, _NUMBER, _POINTER], None
-    return Between(quick.functions, one.wide, parallel())
+        function.argtypes, function.restype = [_POINTER, _NUMBER, _NUMBER], None
+    return Between(quick.functions, one.wide)

@@ -18,7 +18,6 @@ from swarm.model.native.between import ShareOf
 from swarm.model.native.compiled import compiled
 from swarm.model.native.one_row import one_row
 from swarm.model.native.places import BlockPlaces, Places
-from swarm.model.native.team import parallel, shared
 
 MULTIPLE = 32
 """What hidden and head_dim have to be a multiple of."""
@@ -79,7 +78,7 @@ class _Layers(ctypes.Structure):
 
 
 class _Team(ctypes.Structure):
-    _fields_ = [("sizes", _NUMBER * 2), ("run", _POINTER)]
+    _fields_ = [("sizes", _NUMBER * 2)]
 
 
 class Choice(NamedTuple):
@@ -123,11 +122,10 @@ class Halves:
     functions: ctypes.CDLL
     wide: bool
     """Whether by AVX-512 in place of AVX2."""
-    parallel: int | None
 
     def takes(self, h: Tensor, most: int = 1) -> bool:
         """Whether rows `h` [R, H], at most so many, are to go through here."""
-        return h.shape[0] <= most and h.dtype is torch.bfloat16 and h.device.type == "cpu" and h.is_contiguous() and shared()
+        return h.shape[0] <= most and h.dtype is torch.bfloat16 and h.device.type == "cpu" and h.is_contiguous()
 
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor | None:
         """`x` [R, H] over its root mean square, times `weight` [H]; None where that is done elsewhere."""
@@ -146,7 +144,7 @@ class Halves:
     def reads(self, qk: Tensor, v: Tensor) -> bool:
         """Whether rows `qk` [R, NH + KV, D], whose values are `v` [R, KV, D], lie as `attend` expects."""
         dim = qk.shape[2]
-        return dim % MULTIPLE == 0 and shared() and all(x.dtype is torch.bfloat16 and x.stride()[1:] == (dim, 1) for x in (qk, v))
+        return dim % MULTIPLE == 0 and all(x.dtype is torch.bfloat16 and x.stride()[1:] == (dim, 1) for x in (qk, v))
 
     def attend(self, heads: Heads, qk: Tensor, v: Tensor, places: Places, cos: Tensor, sin: Tensor) -> Tensor:
         """What rows that are not turned yet see of their Sessions, [R, NH, D]; their keys and values are in their pages afterwards.
@@ -233,12 +231,12 @@ class Halves:
         return out, choice
 
     def _team(self) -> _Team:
-        return _team(torch.get_num_threads(), self.wide, self.parallel)
+        return _team(torch.get_num_threads(), self.wide)
 
 
 @lru_cache
-def _team(threads: int, wide: bool, run: int | None) -> _Team:
-    return _Team((threads, wide), run)
+def _team(threads: int, wide: bool) -> _Team:
+    return _Team((threads, wide))
 
 
 def array_of(matrices: Sequence[Matrix]) -> ctypes.Array[Matrix]:
@@ -257,4 +255,4 @@ def halves() -> Halves | None:
     for name, count in pointers.items():
         call = getattr(functions, f"swarm_{name}")
         call.argtypes, call.restype = [_POINTER] * count + [team], _NUMBER if name == "route" else None
-    return Halves(functions, one.wide, parallel())
+    return Halves(functions, one.wide)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from swarm.model.native.compiled import compiled
-from swarm.model.native.team import parallel, shared
 
 FEWEST = 16
 """Rows; fewer are for torch."""
@@ -34,13 +33,12 @@ class ManyQueries:
     functions: ctypes.CDLL
     tiles: bool
     """Whether on the matrix unit."""
-    parallel: int | None
 
     def takes(self, q: Tensor, keys: Tensor, values: Tensor) -> bool:
         """Whether queries [n, NH, D] over keys and values [P, KV, D] are answered here."""
         dim = q.shape[2]
         fits = q.shape[0] >= FEWEST and keys.shape[0] <= MOST_POSITIONS and dim % HEAD_DIM == 0
-        return fits and shared() and all(_lies_well(x, dim) for x in (q, keys, values))
+        return fits and all(_lies_well(x, dim) for x in (q, keys, values))
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
         """Queries `q` [n, NH, D], the first at `position`, each over the positions up to its own; [n, NH, D], contiguous."""
@@ -51,7 +49,7 @@ class ManyQueries:
         steps = (x.stride(0) for x in (q, keys, values))
         where = (x.data_ptr() for x in (q, keys, values, room[0], room[1], out))
         task = _Queries((rows, heads, kv_heads, dim, position, positions, *steps), (dim**-0.5, 0), tuple(where))
-        self.functions.swarm_attend(ctypes.byref(task), self.tiles, torch.get_num_threads(), self.parallel)
+        self.functions.swarm_attend(ctypes.byref(task), self.tiles, torch.get_num_threads())
         return out
 
 
@@ -66,6 +64,6 @@ def many_queries() -> ManyQueries | None:
     if quick is None or not hasattr(quick.functions, "swarm_has_pairs") or not quick.functions.swarm_has_pairs():
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    quick.functions.swarm_attend.argtypes = [pointer, number, number, pointer]
+    quick.functions.swarm_attend.argtypes = [pointer, number, number]
     quick.functions.swarm_attend.restype = None
-    return ManyQueries(quick.functions, bool(quick.functions.swarm_has_tiles()), parallel())
+    return ManyQueries(quick.functions, bool(quick.functions.swarm_has_tiles()))

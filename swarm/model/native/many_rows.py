@@ -14,7 +14,6 @@ from torch import Tensor
 
 from swarm.model.memory import TOGETHER
 from swarm.model.native.compiled import compiled
-from swarm.model.native.team import parallel, shared
 
 FEWEST = 16
 """Rows; fewer are for other kernels."""
@@ -37,12 +36,11 @@ class ManyRows:
     """The product, by as many threads as torch has."""
 
     functions: ctypes.CDLL
-    parallel: int | None
 
     def takes(self, x: Tensor, w: Tensor) -> bool:
         """Whether rows `x` [n, K] are to meet this matrix [N, K] here."""
         many = x.shape[0] >= FEWEST and x.dtype is torch.bfloat16 and x.device.type == "cpu" and x.is_contiguous()
-        return many and self.reads(w) and shared()
+        return many and self.reads(w)
 
     def reads(self, w: Tensor) -> bool:
         """Whether a matrix is of a kind and shape that are expected here."""
@@ -54,7 +52,7 @@ class ManyRows:
         for rows in together(x.shape[0], w.shape[1]):
             pairs = _pairs(x[rows], w.shape[1])
             task = self._task(w, x[rows], pairs, out[rows])
-            self.functions.swarm_many(ctypes.byref(task), torch.get_num_threads(), self.parallel)
+            self.functions.swarm_many(ctypes.byref(task), torch.get_num_threads())
         return out
 
     def expert(self, x: Tensor, w13: Tensor, w2: Tensor) -> Tensor:
@@ -71,7 +69,7 @@ class ManyRows:
             first = self._task(w13, x[rows], pairs, None, gated)
             second = self._task(w2, x[rows], gated, out[rows])
             tasks = ctypes.byref(first), ctypes.byref(second)
-            self.functions.swarm_many_expert(*tasks, torch.get_num_threads(), self.parallel)
+            self.functions.swarm_many_expert(*tasks, torch.get_num_threads())
         return out
 
     def _task(self, w: Tensor, x: Tensor, pairs: Tensor, out: Tensor | None, gated: Tensor | None = None) -> _Many:
@@ -101,7 +99,7 @@ def many_rows() -> ManyRows | None:
     if quick is None or not hasattr(quick.functions, "swarm_has_tiles") or not quick.functions.swarm_has_tiles():
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    quick.functions.swarm_many.argtypes = [pointer, number, pointer]
-    quick.functions.swarm_many_expert.argtypes = [pointer, pointer, number, pointer]
+    quick.functions.swarm_many.argtypes = [pointer, number]
+    quick.functions.swarm_many_expert.argtypes = [pointer, pointer, number]
     quick.functions.swarm_many.restype = quick.functions.swarm_many_expert.restype = None
-    return ManyRows(quick.functions, parallel())
+    return ManyRows(quick.functions)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from swarm.model.native.compiled import LANES, compiled
-from swarm.model.native.team import parallel, shared
 from swarm.model.quant.dots import MOST_INPUTS, WIDE
 
 INPUTS, OUTPUTS = 32, 4
@@ -33,11 +32,10 @@ class OneRow:
     functions: ctypes.CDLL
     wide: bool
     """Whether by AVX-512 in place of AVX2."""
-    parallel: int | None
 
     def takes(self, x: Tensor, w: Tensor) -> bool:
         """Whether rows `x` [n, K] are to meet these numbers or codes [N, K] here."""
-        return x.shape[0] == 1 and x.dtype is torch.bfloat16 and x.device.type == "cpu" and shared() and self.reads(w)
+        return x.shape[0] == 1 and x.dtype is torch.bfloat16 and x.device.type == "cpu" and self.reads(w)
 
     def reads(self, w: Tensor) -> bool:
         """Whether a matrix [N, K] is of a kind and shape that are expected here."""
@@ -53,7 +51,7 @@ class OneRow:
             scales: bf16 [N].
         """
         out = x.new_empty(1, w.shape[0])
-        self.functions.swarm_one(ctypes.byref(self._task(x, w, scales, out)), torch.get_num_threads(), self.parallel)
+        self.functions.swarm_one(ctypes.byref(self._task(x, w, scales, out)), torch.get_num_threads())
         return out
 
     def expert(self, x: Tensor, first: tuple[Tensor, Tensor | None], second: tuple[Tensor, Tensor | None]) -> Tensor:
@@ -66,7 +64,7 @@ class OneRow:
         gated, out = x.new_empty(1, both.shape[1] // 2), x.new_empty(1, second[0].shape[0])
         assert gated.shape[1] % LANES == 0
         tasks = self._task(x, *first, both), self._task(gated, *second, out)
-        self.functions.swarm_one_expert(*map(ctypes.byref, tasks), torch.get_num_threads(), self.parallel)
+        self.functions.swarm_one_expert(*map(ctypes.byref, tasks), torch.get_num_threads())
         return out
 
     def _task(self, x: Tensor, w: Tensor, scales: Tensor | None, out: Tensor) -> _One:
@@ -90,8 +88,8 @@ def one_row() -> OneRow | None:
     if quick is None or not hasattr(quick.functions, "swarm_one"):
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    quick.functions.swarm_one.argtypes = [pointer, number, pointer]
-    quick.functions.swarm_one_expert.argtypes = [pointer, pointer, number, pointer]
+    quick.functions.swarm_one.argtypes = [pointer, number]
+    quick.functions.swarm_one_expert.argtypes = [pointer, pointer, number]
     quick.functions.swarm_one.restype = quick.functions.swarm_one_expert.restype = None
     kind = quick.functions.swarm_has_dots()
-    return OneRow(quick.functions, kind == WIDE, parallel()) if kind else None
+    return OneRow(quick.functions, kind == WIDE) if kind else None

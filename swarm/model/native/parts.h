@@ -183,5 +183,4 @@ struct norms {
 
 struct team {
     int64_t threads, wide;
-    parallel run;
 };

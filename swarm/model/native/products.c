@@ -54,48 +54,10 @@ struct sizes {
                                                                               : what##_anywhere)
 #endif
 
-typedef void (*parallel)(void (*work)(void *), void *data, unsigned threads, unsigned flags); /* GOMP_parallel */
-
-/* Parts that follow each other, up to `end`. */
-struct lot {
-    int64_t next, end, apart[6]; /* from what another thread counts on */
-};
-
-/* Each thread begins with a lot of its own, for what a CPU fetches behind the part that it reads is of use there; then it helps with the others'. */
-struct shared {
-    void (*one)(const void *task, int64_t part);
-    const void *task;
-    int64_t threads, came;
-    struct lot *lots;
-};
-
-static void take(void *data)
-{
-    struct shared *const all = data;
-    const int64_t mine = __atomic_fetch_add(&all->came, 1, __ATOMIC_RELAXED);
-    for (int64_t i = 0; i < all->threads; i++) {
-        struct lot *const lot = all->lots + (mine + i) % all->threads;
-        for (int64_t part; (part = __atomic_fetch_add(&lot->next, 1, __ATOMIC_RELAXED)) < lot->end;)
-            all->one(all->task, part);
-    }
-}
-
-static void share_out(void (*one)(const void *, int64_t), const void *task, int64_t count, int64_t threads, parallel run)
-{
-    threads = !run || count < 1 ? 1 : threads < count ? threads : count;
-    struct lot lots[threads];
-    struct shared all = {one, task, threads, 0, lots};
-    for (int64_t i = 0; i < threads; i++)
-        lots[i].next = count * i / threads, lots[i].end = count * (i + 1) / threads;
-    if (threads > 1)
-        run(take, &all, threads, 0);
-    else
-        take(&all);
-}
-
 #if defined(__x86_64__) && defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
 #include <immintrin.h>
 #include "parts.h"
+#include "team.h"
 
 enum { SOME_ROWS = 32 /* that a thread takes at a time */ };
 
@@ -209,22 +171,22 @@ int swarm_has_dots(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? DOTS : NO_DOTS;
 }
 
-void swarm_one(const struct one *t, int64_t threads, parallel run)
+void swarm_one(const struct one *t, int64_t threads)
 {
-    share_out(t->wide ? one_part_avx512 : one_part_avx2, t, (t->outputs + t->part - 1) / t->part, threads, run);
+    share_out(t->wide ? one_part_avx512 : one_part_avx2, t, (t->outputs + t->part - 1) / t->part, threads);
 }
 
 /* See `swarm_expert`. */
-void swarm_one_expert(const struct one *first, const struct one *second, int64_t threads, parallel run)
+void swarm_one_expert(const struct one *first, const struct one *second, int64_t threads)
 {
-    swarm_one(first, threads, run);
+    swarm_one(first, threads);
     (first->wide ? gated_avx512 : gated_avx2)(first->out, 1, first->outputs / 2, (uint16_t *)second->x);
-    swarm_one(second, threads, run);
+    swarm_one(second, threads);
 }
 
-static void shared_dots(const struct dots *t, int64_t threads, parallel run)
+static void shared_dots(const struct dots *t, int64_t threads)
 {
-    share_out(t->wide ? dots_part_avx512 : dots_part_avx2, t, (t->outputs / t->height + 1) / 2 * t->parts, threads, run);
+    share_out(t->wide ? dots_part_avx512 : dots_part_avx2, t, (t->outputs / t->height + 1) / 2 * t->parts, threads);
 }
 
 static int64_t whole_parts(const struct dots *t)
@@ -232,10 +194,10 @@ static int64_t whole_parts(const struct dots *t)
     return (t->rows + WHOLE_ROWS - 1) / WHOLE_ROWS;
 }
 
-void swarm_dots(const struct dots *t, int64_t threads, parallel run)
+void swarm_dots(const struct dots *t, int64_t threads)
 {
-    share_out(t->wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2, t, whole_parts(t), threads, run);
-    shared_dots(t, threads, run);
+    share_out(t->wide ? in_whole_numbers_avx512 : in_whole_numbers_avx2, t, whole_parts(t), threads);
+    shared_dots(t, threads);
 }
 
 struct gating {
@@ -252,12 +214,12 @@ static void some_gated(const void *gating, int64_t part)
 }
 
 /* A SwiGLU expert: `first` has w1 and w3, `second` w2, whose inputs lie behind what `first` puts out. */
-void swarm_expert(const struct dots *first, const struct dots *second, int64_t threads, parallel run)
+void swarm_expert(const struct dots *first, const struct dots *second, int64_t threads)
 {
     const struct gating between = {first, second};
-    swarm_dots(first, threads, run);
-    share_out(some_gated, &between, whole_parts(second), threads, run);
-    shared_dots(second, threads, run);
+    swarm_dots(first, threads);
+    share_out(some_gated, &between, whole_parts(second), threads);
+    shared_dots(second, threads);
 }
 
 enum { BY_AVX2, BY_AVX512, BY_PAIRS };
@@ -268,12 +230,12 @@ int swarm_has_several(void)
     return swarm_has_dots() != WIDE_DOTS ? BY_AVX2 : __builtin_cpu_supports("avx512bf16") ? BY_PAIRS : BY_AVX512;
 }
 
-void swarm_several(const struct several *t, int64_t kind, int64_t threads, parallel run)
+void swarm_several(const struct several *t, int64_t kind, int64_t threads)
 {
     void (*const laid[])(const void *, int64_t) = {laid_group_avx2, laid_group_avx512, laid_group_pairs};
     void (*const parts[])(const void *, int64_t) = {several_part_avx2, several_part_avx512, several_part_pairs};
-    share_out(laid[kind], t, groups_of(t), threads, run);
-    share_out(parts[kind], t, (t->outputs + t->part - 1) / t->part, threads, run);
+    share_out(laid[kind], t, groups_of(t), threads);
+    share_out(parts[kind], t, (t->outputs + t->part - 1) / t->part, threads);
 }
 
 struct gated_rows {
@@ -289,22 +251,22 @@ static void gate_row(const void *rows, int64_t row)
 }
 
 /* See `swarm_expert`. */
-void swarm_several_expert(const struct several *first, const struct several *second, int64_t kind, int64_t threads, parallel run)
+void swarm_several_expert(const struct several *first, const struct several *second, int64_t kind, int64_t threads)
 {
     const struct gated_rows gated = {first, second, kind};
-    swarm_several(first, kind, threads, run);
-    share_out(gate_row, &gated, first->rows, threads, run);
-    swarm_several(second, kind, threads, run);
+    swarm_several(first, kind, threads);
+    share_out(gate_row, &gated, first->rows, threads);
+    swarm_several(second, kind, threads);
 }
 
-void swarm_rotate(const struct turning *t, int64_t wide, int64_t threads, parallel run)
+void swarm_rotate(const struct turning *t, int64_t wide, int64_t threads)
 {
-    share_out(wide ? turned_rows_avx512 : turned_rows_avx2, t, (t->rows + SOME_ROWS - 1) / SOME_ROWS, threads, run);
+    share_out(wide ? turned_rows_avx512 : turned_rows_avx2, t, (t->rows + SOME_ROWS - 1) / SOME_ROWS, threads);
 }
 
-void swarm_sum(const struct summing *t, int64_t wide, int64_t threads, parallel run)
+void swarm_sum(const struct summing *t, int64_t wide, int64_t threads)
 {
-    share_out(wide ? summed_rows_avx512 : summed_rows_avx2, t, (t->rows + SOME_ROWS - 1) / SOME_ROWS, threads, run);
+    share_out(wide ? summed_rows_avx512 : summed_rows_avx2, t, (t->rows + SOME_ROWS - 1) / SOME_ROWS, threads);
 }
 
 #include "row.h"
@@ -340,37 +302,37 @@ static void one_bytes_product(const void *tasks, int64_t part)
     bytes_product((const struct bytes_task *)tasks + part);
 }
 
-void swarm_product(const struct task *tasks, int64_t count, parallel run)
+void swarm_product(const struct task *tasks, int64_t count)
 {
-    share_out(one_product, tasks, count, count, run);
+    share_out(one_product, tasks, count, count);
 }
 
-void swarm_bytes_product(const struct bytes_task *tasks, int64_t count, parallel run)
+void swarm_bytes_product(const struct bytes_task *tasks, int64_t count)
 {
-    share_out(one_bytes_product, tasks, count, count, run);
+    share_out(one_bytes_product, tasks, count, count);
 }
 
-static void many_shared_out(const struct many *t, int64_t threads, parallel run)
+static void many_shared_out(const struct many *t, int64_t threads)
 {
-    share_out(many_part, t, (t->outputs / (2 * TILE) + t->part - 1) / t->part, threads, run);
+    share_out(many_part, t, (t->outputs / (2 * TILE) + t->part - 1) / t->part, threads);
 }
 
-void swarm_many(const struct many *t, int64_t threads, parallel run)
+void swarm_many(const struct many *t, int64_t threads)
 {
     many_begun(t);
-    many_shared_out(t, threads, run);
+    many_shared_out(t, threads);
 }
 
 /* See `swarm_expert`. */
-void swarm_many_expert(const struct many *first, const struct many *second, int64_t threads, parallel run)
+void swarm_many_expert(const struct many *first, const struct many *second, int64_t threads)
 {
-    swarm_many(first, threads, run);
-    many_shared_out(second, threads, run);
+    swarm_many(first, threads);
+    many_shared_out(second, threads);
 }
 
-void swarm_many4(const struct many4 *t, int64_t threads, parallel run)
+void swarm_many4(const struct many4 *t, int64_t threads)
 {
-    share_out(many4_part, t, (t->outputs / BLOCK / (t->gated ? 2 : 1) + t->part - 1) / t->part, threads, run);
+    share_out(many4_part, t, (t->outputs / BLOCK / (t->gated ? 2 : 1) + t->part - 1) / t->part, threads);
 }
 
 /* Whether this CPU multiplies bf16 in pairs. */
@@ -379,17 +341,17 @@ int swarm_has_pairs(void)
     return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vl");
 }
 
-void swarm_attend(const struct queries *t, int64_t tiles, int64_t threads, parallel run)
+void swarm_attend(const struct queries *t, int64_t tiles, int64_t threads)
 {
-    share_out(keys_begun, t, t->kv_heads * ((t->positions + 2 * TILE - 1) / (2 * TILE)), threads, run);
-    share_out(tiles ? attended_by_tiles : attended_by_pairs, t, t->heads * ((t->rows + QUERIES - 1) / QUERIES), threads, run);
+    share_out(keys_begun, t, t->kv_heads * ((t->positions + 2 * TILE - 1) / (2 * TILE)), threads);
+    share_out(tiles ? attended_by_tiles : attended_by_pairs, t, t->heads * ((t->rows + QUERIES - 1) / QUERIES), threads);
 }
 #endif
 
 /* Which layout of what Python passes this was compiled for: another number wherever a structure changes (compiled.py). */
 int swarm_layout(void)
 {
-    return 1;
+    return 2;
 }
 
 void swarm_grouped(const uint8_t *codes, const uint8_t *second, const uint16_t *lines, uint16_t *out, const struct sizes *n)

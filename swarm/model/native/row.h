@@ -38,7 +38,7 @@ static void share_products(const struct factor *each, const struct whole *whole,
     const struct matrix *const w = each->w;
     const int64_t parts = (w->outputs + w->part - 1) / w->part;
     const struct factors all = {each, whole, team->wide, w->group ? (parts + 1) / 2 : parts};
-    share_out(part_of_factor, &all, count * all.parts, team->threads, team->run);
+    share_out(part_of_factor, &all, count * all.parts, team->threads);
 }
 
 static void in_whole_numbers(const struct factor *f, const struct whole *whole, int64_t wide)
@@ -80,13 +80,13 @@ static void gate_one(const void *gates, int64_t i)
 /* Any number of rows. */
 void swarm_norm(const struct norms *n, const struct team *team)
 {
-    share_out(team->wide ? some_normed_avx512 : some_normed_avx2, n, (n->rows + NORM_ROWS - 1) / NORM_ROWS, team->threads, team->run);
+    share_out(team->wide ? some_normed_avx512 : some_normed_avx2, n, (n->rows + NORM_ROWS - 1) / NORM_ROWS, team->threads);
 }
 
 /* What rows [n, NH D] see of their Sessions. Their keys and values are in their pages afterwards. */
 void swarm_attend_few(const struct attending *a, const struct team *team)
 {
-    share_out(team->wide ? attended_avx512 : attended_avx2, a, a->at->count * a->of->kv_heads, team->threads, team->run);
+    share_out(team->wide ? attended_avx512 : attended_avx2, a, a->at->count * a->of->kv_heads, team->threads);
 }
 
 /* `h` [H] and what attention adds to it: [H]. Its key and value are in their page afterwards. */
@@ -133,7 +133,7 @@ static void choose_all(const struct experts *t, const uint16_t *x, int64_t rows,
     const struct one scores = {.inputs = t->hidden, .outputs = t->count, .x = x, .w = t->router};
     const struct choosing c = {&scores, rows, t->part, logits};
     if (t->router)
-        share_out(team->wide ? scored_avx512 : scored_avx2, &c, (t->count + t->part - 1) / t->part, team->threads, team->run);
+        share_out(team->wide ? scored_avx512 : scored_avx2, &c, (t->count + t->part - 1) / t->part, team->threads);
     for (int64_t r = 0; r < rows; r++)
         if (t->router)
             choose(t, logits + r * t->count, chosen + r * t->top_k, weights + r * t->top_k, team->wide);
@@ -189,7 +189,7 @@ void swarm_experts(const struct experts *t, const uint16_t *h, const uint16_t *x
     }
     const struct gates gates = {second, both[0], whole, team->wide};
     multiply(first, count, team);
-    share_out(gate_one, &gates, count, team->threads, team->run);
+    share_out(gate_one, &gates, count, team->threads);
     share_products(second, whole, count, team);
     (team->wide ? mixed_avx512 : mixed_avx2)(h, from, weights, count, hidden, out);
 }

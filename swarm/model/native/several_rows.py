@@ -15,7 +15,6 @@ from torch import Tensor
 
 from swarm.model.native.compiled import LANES, compiled
 from swarm.model.native.many_rows import many_rows
-from swarm.model.native.team import parallel, shared
 
 FEWEST = 2
 """Rows; one has a kernel of its own."""
@@ -61,11 +60,10 @@ class SeveralRows:
 
     functions: ctypes.CDLL
     kind: Kind
-    parallel: int | None
 
     def takes(self, x: Tensor, w: Tensor) -> bool:
         """Whether rows `x` [n, K] are to meet these numbers or codes [N, K] here."""
-        return x.shape[0] >= FEWEST and x.dtype is torch.bfloat16 and x.device.type == "cpu" and shared() and self.reads(w)
+        return x.shape[0] >= FEWEST and x.dtype is torch.bfloat16 and x.device.type == "cpu" and self.reads(w)
 
     def reads(self, w: Tensor) -> bool:
         """Whether a matrix [N, K] is of a kind and shape that are expected here."""
@@ -76,7 +74,7 @@ class SeveralRows:
         out = x.new_empty(x.shape[0], w.shape[0])
         for rows in self._together(x.shape[0], w.shape[1]):
             task = self._task(x[rows], (w, scales), out[rows])
-            self.functions.swarm_several(ctypes.byref(task[0]), self.kind, torch.get_num_threads(), self.parallel)
+            self.functions.swarm_several(ctypes.byref(task[0]), self.kind, torch.get_num_threads())
         return out
 
     def expert(self, x: Tensor, first: Matrix, second: Matrix) -> Tensor:
@@ -92,7 +90,7 @@ class SeveralRows:
             both, gated = some.new_empty(some.shape[0], 2 * ffn), some.new_empty(some.shape[0], ffn)
             tasks = self._task(some, first, both), self._task(gated, second, out[rows])
             each = (ctypes.byref(task) for task, _ in tasks)
-            self.functions.swarm_several_expert(*each, self.kind, torch.get_num_threads(), self.parallel)
+            self.functions.swarm_several_expert(*each, self.kind, torch.get_num_threads())
         return out
 
     def _together(self, rows: int, inputs: int) -> list[slice]:
@@ -120,10 +118,10 @@ def quickest() -> SeveralRows | None:
     if quick is None or not hasattr(quick.functions, "swarm_has_several") or not quick.functions.swarm_has_dots():
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    quick.functions.swarm_several.argtypes = [pointer, number, number, pointer]
-    quick.functions.swarm_several_expert.argtypes = [pointer, pointer, number, number, pointer]
+    quick.functions.swarm_several.argtypes = [pointer, number, number]
+    quick.functions.swarm_several_expert.argtypes = [pointer, pointer, number, number]
     quick.functions.swarm_several.restype = quick.functions.swarm_several_expert.restype = None
-    return SeveralRows(quick.functions, Kind(quick.functions.swarm_has_several()), parallel())
+    return SeveralRows(quick.functions, Kind(quick.functions.swarm_has_several()))
 
 
 def several_rows() -> SeveralRows | None:

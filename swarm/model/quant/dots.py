@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from swarm.model.native.compiled import LANES, compiled
-from swarm.model.native.team import parallel, shared
 from swarm.model.quant import int4_layout
 from swarm.model.quant.matrix_unit import matrix_unit
 
@@ -46,12 +45,11 @@ class Dots:
     """Whether by AVX-512 (with VNNI and VBMI) in place of AVX2."""
     most: int
     """Rows."""
-    parallel: int | None
 
     def takes(self, x: Tensor, packed: Tensor, group: int) -> bool:
         """Whether rows `x` [n, K] are to meet this plane of 4 bits [N, K / 2], or these two [2, N, K / 2], here."""
         few = 0 < x.shape[0] <= self.most and x.dtype is torch.bfloat16 and x.device.type == "cpu"
-        return few and self.reads(packed, group) and shared()
+        return few and self.reads(packed, group)
 
     def reads(self, packed: Tensor, group: int) -> bool:
         """Whether a plane of 4 bits [N, K / 2], or two of them, lie as is expected here."""
@@ -67,7 +65,7 @@ class Dots:
             lines: bf16 [G, N, 2], or [S, G / S, N, 2]: scale and zero.
         """
         out, room = x.new_empty(x.shape[0], lines.shape[-2]), _room(x, lines)
-        self.functions.swarm_dots(ctypes.byref(self._task(x, packed, lines, out, room)), torch.get_num_threads(), self.parallel)
+        self.functions.swarm_dots(ctypes.byref(self._task(x, packed, lines, out, room)), torch.get_num_threads())
         return out
 
     def expert(self, x: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
@@ -81,7 +79,7 @@ class Dots:
         assert gated.shape[1] % LANES == 0
         rooms = _room(x, first[1]), _room(gated, second[1])
         tasks = self._task(x, *first, both, rooms[0]), self._task(gated, *second, out, rooms[1])
-        self.functions.swarm_expert(*map(ctypes.byref, tasks), torch.get_num_threads(), self.parallel)
+        self.functions.swarm_expert(*map(ctypes.byref, tasks), torch.get_num_threads())
         return out
 
     def _task(self, x: Tensor, packed: Tensor, lines: Tensor, out: Tensor, room: Tensor) -> _Dots:
@@ -112,10 +110,10 @@ def dots() -> Dots | None:
     if quick is None or not hasattr(quick.functions, "swarm_has_dots") or not int4_layout.straight(height):
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    quick.functions.swarm_dots.argtypes = [pointer, number, pointer]
-    quick.functions.swarm_expert.argtypes = [pointer, pointer, number, pointer]
+    quick.functions.swarm_dots.argtypes = [pointer, number]
+    quick.functions.swarm_expert.argtypes = [pointer, pointer, number]
     quick.functions.swarm_dots.restype = quick.functions.swarm_expert.restype = None
     kind = quick.functions.swarm_has_dots()
     unit = matrix_unit()
     most = MOST_BESIDE if unit and unit.packs else sys.maxsize
-    return Dots(quick.functions, height, kind == WIDE and height == WIDE_HEIGHT, most, parallel()) if kind else None
+    return Dots(quick.functions, height, kind == WIDE and height == WIDE_HEIGHT, most) if kind else None

@@ -16,7 +16,6 @@ from torch import Tensor
 from swarm.model.memory import TOGETHER
 from swarm.model.native.compiled import compiled
 from swarm.model.native.many_rows import together
-from swarm.model.native.team import parallel, shared
 from swarm.model.quant import int4_layout
 
 FEWEST = 24
@@ -37,12 +36,11 @@ class ManyCodes:
     """The product, by as many threads as torch has."""
 
     functions: ctypes.CDLL
-    parallel: int | None
 
     def takes(self, x: Tensor, packed: Tensor, group: int) -> bool:
         """Whether rows `x` [n, K] are to meet this plane of 4 bits [N, K / 2] here."""
         many = x.shape[0] >= FEWEST and x.dtype is torch.bfloat16 and x.device.type == "cpu"
-        return many and self.reads(packed, group) and shared()
+        return many and self.reads(packed, group)
 
     def reads(self, packed: Tensor, group: int) -> bool:
         """Whether a plane of 4 bits [N, K / 2] lies as is expected here."""
@@ -89,7 +87,7 @@ class ManyCodes:
         part = -(-outputs // (HEIGHT * (1 + gated) * (PARTS * threads if threads > 1 else 1)))
         where = (each.data_ptr() for each in (x, packed, lines, out))
         task = _Many4((out.shape[0], inputs, outputs, inputs // groups, part, gated), tuple(where))
-        self.functions.swarm_many4(ctypes.byref(task), threads, self.parallel)
+        self.functions.swarm_many4(ctypes.byref(task), threads)
 
 
 def _in_tiles(x: Tensor) -> Tensor:
@@ -106,6 +104,6 @@ def many_codes() -> ManyCodes | None:
         return None
     if not int4_layout.packs(HEIGHT):
         return None
-    quick.functions.swarm_many4.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+    quick.functions.swarm_many4.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     quick.functions.swarm_many4.restype = None
-    return ManyCodes(quick.functions, parallel())
+    return ManyCodes(quick.functions)

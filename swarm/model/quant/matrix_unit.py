@@ -15,7 +15,6 @@ from torch import Tensor
 
 from swarm.model.memory import TOGETHER, evened
 from swarm.model.native.compiled import compiled
-from swarm.model.native.team import parallel, shared
 from swarm.model.quant import int4_layout
 
 ROWS4, ROWS8 = range(2, 257), range(4, 257)
@@ -40,7 +39,6 @@ class MatrixUnit:
     """The products, by as many threads as torch has."""
 
     functions: ctypes.CDLL
-    parallel: int | None
     packs: bool
     """Whether torch packs 4 bits here as is expected."""
 
@@ -72,7 +70,7 @@ class MatrixUnit:
         for task, part, own in zip(tasks, parts, room, strict=True):
             task.sizes[:] = rows, inputs, outputs, inputs // groups, part.start, part.stop
             task.pointers[:] = [each.data_ptr() for each in (x, packed, lines, own, own[rows * groups :], out)]
-        self.functions.swarm_product(tasks, len(parts), self.parallel)
+        self.functions.swarm_product(tasks, len(parts))
         return out[:num_rows]
 
     def product8(self, x: Tensor, q: Tensor, scales: Tensor) -> Tensor:
@@ -94,7 +92,7 @@ class MatrixUnit:
         for task, part, own in zip(tasks, parts, room, strict=True):
             task.sizes[:] = rows, inputs, outputs, part.start, part.stop
             task.pointers[:] = [each.data_ptr() for each in (x, q, scales, own, own[out.shape[1] * inputs :], out)]
-        self.functions.swarm_bytes_product(tasks, len(parts), self.parallel)
+        self.functions.swarm_bytes_product(tasks, len(parts))
         return out[:, :rows].t()
 
 
@@ -105,8 +103,8 @@ def matrix_unit() -> MatrixUnit | None:
     if quick is None or not hasattr(quick.functions, "swarm_has_tiles") or not quick.functions.swarm_has_tiles():
         return None
     for function in (quick.functions.swarm_product, quick.functions.swarm_bytes_product):
-        function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], None
-    return MatrixUnit(quick.functions, parallel(), int4_layout.packs(OUTPUTS4))
+        function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_int64], None
+    return MatrixUnit(quick.functions, int4_layout.packs(OUTPUTS4))
 
 
 def _parts(blocks: int) -> list[range]:
@@ -116,4 +114,4 @@ def _parts(blocks: int) -> list[range]:
 
 
 def _may(x: Tensor, rows: range) -> bool:
-    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and x.shape[0] in rows and shared()
+    return x.dtype is torch.bfloat16 and x.device.type == "cpu" and x.shape[0] in rows
