@@ -114,7 +114,7 @@ def distributions(stage: Stage, dtype: torch.dtype, asked: list[Text]) -> Iterat
                 cache.add_block(block)
             assert cache.reserve(b"", len(tokens))
             h = stage.forward(stage.embed(tokens), Rows.of((Segment(b"", 0, len(tokens), 0),)), cache)
-            yield torch.log_softmax(stage.logits(h), -1)
+            yield torch.log_softmax(stage.logits(h).float(), -1)
 
 
 def compare(truth: list[Tensor], found: Iterator[Tensor], asked: list[Text]) -> tuple[str, str]:

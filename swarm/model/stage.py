@@ -112,14 +112,12 @@ class Stage:
 
     @torch.inference_mode()
     def logits(self, h: Tensor) -> Tensor:
-        """Logits [n, V] fp32 of hidden states `h` [n, H], `LOGIT_ROWS` rows a product. Only on a last Stage.
+        """Logits [n, V] of hidden states `h` [n, H], in their dtype, contiguous, `LOGIT_ROWS` rows a product. Only on a last Stage.
 
         A caller that cannot hold [n, V] may itself ask for `LOGIT_ROWS` rows at a time: the bits are the same.
         """
         assert self.head is not None, "only a last Stage has logits"
-        norm = NORMS[self.config.norm]
-        out = torch.empty(h.shape[0], self.config.vocab, dtype=torch.float32, device=h.device)
-        for at in range(0, h.shape[0], LOGIT_ROWS):
-            part = norm(aligned(h[at : at + LOGIT_ROWS]), self.head.norm, self.config.norm_eps)
-            out[at : at + LOGIT_ROWS] = product(part, self.head.output)
-        return out
+        if h.shape[0] > LOGIT_ROWS:
+            return torch.cat([self.logits(part) for part in h.split(LOGIT_ROWS)])
+        x = NORMS[self.config.norm](aligned(h), self.head.norm, self.config.norm_eps)
+        return product(x, self.head.output).contiguous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from swarm.config import LOGIT_ROWS
 from swarm.model.stage import Stage
 from swarm.wire.v1 import stage_pb2 as pb
-from swarm.worker.candidates import candidates
+from swarm.worker.candidates import Asked, candidates
 
 
 class Piece(NamedTuple):
@@ -25,21 +26,29 @@ class Piece(NamedTuple):
 def answer_asked(
     headers: Sequence[pb.StepHeader], ends: Sequence[int], hidden: Tensor, stage: Stage
 ) -> list[tuple[pb.StepAnswer | None, Tensor | None]]:
-    """Each Step's answer, and the logits [V] fp32 of its last asked row; None and None for one that asks nothing.
+    """Each Step's answer, and the logits [1, V] of its last asked row; None and None for one that asks nothing.
 
     Args:
         ends: behind which row of `hidden` [R, H] each Step's rows end.
     """
     answers: list[tuple[pb.StepAnswer | None, Tensor | None]] = [(None, None)] * len(headers)
     for pieces in pieces_of([header.ask.rows for header in headers]):
-        firsts = [ends[p.step] - headers[p.step].ask.rows + p.first for p in pieces]
-        rows = [hidden[first : first + p.rows] for first, p in zip(firsts, pieces, strict=True)]
-        logits = stage.logits(rows[0] if len(rows) == 1 else torch.cat(rows))
-        for p, part in zip(pieces, logits.split([p.rows for p in pieces]), strict=True):
+        logits = stage.logits(_rows_of(pieces, headers, ends, hidden))
+        told = candidates(logits, [Asked(headers[p.step].ask, p.first, p.rows) for p in pieces])
+        for p, some, last in zip(pieces, told, accumulate(p.rows for p in pieces), strict=True):
             answer = answers[p.step][0] or _empty(headers[p.step])
-            answer.rows.extend(candidates(part, headers[p.step].ask, p.first))
-            answers[p.step] = answer, part[-1].clone()
+            answer.rows.extend(some)
+            answers[p.step] = answer, logits if len(logits) == 1 else logits[last - 1 : last].clone()  # without others' rows
     return answers
+
+
+def _rows_of(pieces: Sequence[Piece], headers: Sequence[pb.StepHeader], ends: Sequence[int], hidden: Tensor) -> Tensor:
+    """[n, H]: `hidden` itself where that is all that it has."""
+    if sum(p.rows for p in pieces) == hidden.shape[0]:
+        return hidden
+    firsts = [ends[p.step] - headers[p.step].ask.rows + p.first for p in pieces]
+    rows = [hidden[first : first + p.rows] for first, p in zip(firsts, pieces, strict=True)]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def pieces_of(asked: Sequence[int]) -> Iterator[list[Piece]]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from swarm.errors import Refused
+from swarm.model.native.ranked import Ranks, ranked
 from swarm.wire.v1 import stage_pb2 as pb
 
 MAX_K = 1024
@@ -29,32 +34,56 @@ def check_ask(ask: pb.Ask, rows: int, vocab: int) -> None:
         raise Refused("a temperature below 0")
 
 
-def candidates(logits: Tensor, ask: pb.Ask, first: int = 0) -> list[pb.Candidates]:
-    """Answer a Step's question for some of its rows.
+class Asked(NamedTuple):
+    """Some of the rows that a Step asks for, from `first` on."""
+
+    ask: pb.Ask
+    """Checked by `check_ask`."""
+    first: int
+    rows: int
+
+    @property
+    def temperature(self) -> float:
+        """Of the second logsumexp."""
+        return self.ask.temperature or 1.0
+
+
+def candidates(logits: Tensor, asked: Sequence[Asked]) -> list[list[pb.Candidates]]:
+    """Answer what some Steps ask.
 
     Args:
-        logits: [n, vocab] fp32 of the asked rows from `first` on.
-        ask: checked by `check_ask`.
+        logits: [n, vocab], contiguous, of all their rows, one Step's behind the other's.
     """
-    top = torch.topk(logits, ask.k, dim=-1) if ask.k else None
+    rows = [slice(end - some.rows, end) for some, end in zip(asked, accumulate(some.rows for some in asked), strict=True)]
+    quick = ranked()
+    if quick and quick.takes(logits):
+        told = iter(quick.of(logits, [(some.ask.k, some.temperature) for some in asked for _ in range(some.rows)]))
+    else:
+        told = (ranks for its, some in zip(rows, asked, strict=True) for ranks in _ranks(logits[its].float(), some))
+    return [_answers(logits, its, some, islice(told, some.rows)) for its, some in zip(rows, asked, strict=True)]
+
+
+def _ranks(logits: Tensor, asked: Asked) -> Iterator[Ranks]:
+    """What is told of rows `logits` [n, vocab] fp32, by torch."""
+    best = torch.topk(logits, asked.ask.k, dim=-1)
     lse = torch.logsumexp(logits, dim=-1).tolist()
-    lse_t = lse if ask.temperature in (0.0, 1.0) else torch.logsumexp(logits / ask.temperature, dim=-1).tolist()
-    answers = [pb.Candidates(logsumexp=a, logsumexp_t=b) for a, b in zip(lse, lse_t, strict=True)]
-    if top is not None:
-        for answer, ids, values in zip(answers, top.indices.tolist(), top.values.tolist(), strict=True):
-            answer.ids.extend(ids)
-            answer.logits.extend(values)
-    if ask.named_per_row:
-        ids = ask.named[first * ask.named_per_row : (first + logits.shape[0]) * ask.named_per_row]
-        named = torch.tensor(list(ids), device=logits.device).view(logits.shape[0], ask.named_per_row)
-        for answer, values in zip(answers, logits.gather(1, named).tolist(), strict=True):
+    lse_t = lse if asked.temperature == 1.0 else torch.logsumexp(logits / asked.temperature, dim=-1).tolist()
+    return map(Ranks, best.indices.tolist(), best.values.tolist(), lse, lse_t)
+
+
+def _answers(logits: Tensor, rows: slice, asked: Asked, told: Iterable[Ranks]) -> list[pb.Candidates]:
+    answers = [pb.Candidates(ids=r.ids, logits=r.logits, logsumexp=r.logsumexp, logsumexp_t=r.logsumexp_t) for r in told]
+    if width := asked.ask.named_per_row:
+        ids = asked.ask.named[asked.first * width : (asked.first + asked.rows) * width]
+        named = torch.tensor(list(ids), device=logits.device).view(asked.rows, width)
+        for answer, values in zip(answers, logits[rows].gather(1, named).tolist(), strict=True):
             answer.named.extend(values)
-    if ask.whole_row:
-        for answer, row in zip(answers, logits, strict=True):
+    if asked.ask.whole_row:
+        for answer, row in zip(answers, logits[rows], strict=True):
             answer.row = row_bytes(row)
     return answers
 
 
 def row_bytes(row: Tensor) -> bytes:
-    """[vocab] fp32 as little-endian bytes."""
+    """[vocab] as little-endian fp32."""
     return row.detach().to("cpu", torch.float32).contiguous().numpy().tobytes()

@@ -56,7 +56,7 @@ class Answered:
     """With `hidden`: whose rows they are. The Step that comes again may be of other pieces, with the same last one."""
     answer: pb.StepAnswer | None = None
     row: Tensor | None = None
-    """Last Stage: the logits [vocab] of the last asked position."""
+    """Last Stage: the logits [1, vocab] of the last asked position."""
 
 
 @dataclass
@@ -163,11 +163,12 @@ def _forward(
     if epoch.is_last:
         answers = answer_asked([step.header for step in live], [segment.end for segment in segments], hidden, epoch.stage)
         sound = [a is None or all(math.isfinite(row.logsumexp) for row in a.rows) for a, _ in answers]
-        broken = Refused(
-            "the hidden states of this step are no numbers: a device on its route computes wrongly, or the model is damaged",
-            epoch.name,
-        )
-        _fail([step for step, good in zip(live, sound, strict=True) if not good], broken, outcome, lock)
+        if not all(sound):
+            broken = Refused(
+                "the hidden states of this step are no numbers: a device on its route computes wrongly, or the model is damaged",
+                epoch.name,
+            )
+            _fail([step for step, good in zip(live, sound, strict=True) if not good], broken, outcome, lock)
         made = [(step, Answered(answer=a, row=row)) for step, (a, row) in zip(live, answers, strict=True)]
         outcome.done += [each for each, good in zip(made, sound, strict=True) if good]
         outcome.computed_at = time.monotonic()

@@ -55,7 +55,7 @@ def test_logits_in_slices_are_the_logits_at_once(nano, dtype) -> None:
     h = torch.randn(2 * LOGIT_ROWS + 9, 256, generator=torch.Generator().manual_seed(0)).to(dtype)
     slices = [stage.logits(h[at : at + LOGIT_ROWS]) for at in range(0, len(h), LOGIT_ROWS)]
     assert torch.equal(torch.cat(slices), stage.logits(h))
-    assert stage.logits(h).dtype == torch.float32
+    assert stage.logits(h).dtype == dtype
 
 
 def test_other_work_is_offered_before_each_block(nano) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 NAME = "swarm.model.native.products"
-LAYOUT = 2
+LAYOUT = 3
 """Of the structures that are passed: what was compiled from other sources would read them wrongly, and is not used."""
 HEIGHTS = (32, 64)
 """Of a tile's blocks."""

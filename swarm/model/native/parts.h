@@ -1,4 +1,4 @@
-/* What dots.h, one.h, heads.h, between.h and row.h are given.
+/* What dots.h, one.h, heads.h, between.h, ranked.h and row.h are given.
 
    n: rows   b: blocks   H: hidden   D: head_dim   NH: heads   KV: key-value heads   E: experts   N: outputs   K: inputs   G: groups of a row */
 
@@ -180,6 +180,22 @@ struct norms {
     float eps;
     uint16_t *total, *out; /* bf16 [n, H] each: `x` and what is added, where something is; its norm */
 };
+
+/* A row of logits, and what is told of it. */
+struct ranking {
+    int64_t vocab, k;       /* of them, so many best are told */
+    const uint16_t *logits; /* bf16 [V] */
+    int32_t *ids;           /* [k]: whose they are, best first */
+    float *best;            /* [k] */
+    double *sums;           /* [3]: the largest logit; e to the power of all less that, added up, and the same times `factor` */
+    float factor;
+};
+
+/* A logit's place among all that there are, as a whole number; what is no number is beyond the infinities. */
+static inline int16_t rank_of(uint16_t logit)
+{
+    return logit & 0x8000 ? -(logit & 0x7fff) : logit;
+}
 
 struct team {
     int64_t threads, wide;

@@ -93,6 +93,7 @@ static inline float summed_avx2(__m256 of)
 #include "one.h"
 #include "heads.h"
 #include "between.h"
+#include "ranked.h"
 #define WHOLE_GROUP UP_TO_6
 #define SMALL_GROUP UP_TO_6
 #define STRIP 12
@@ -125,6 +126,7 @@ static inline float summed_avx2(__m256 of)
 #include "one.h"
 #include "heads.h"
 #include "between.h"
+#include "ranked.h"
 #define WHOLE_GROUP UP_TO_8
 #define SMALL_GROUP UP_TO_4
 #define STRIP 6
@@ -269,6 +271,11 @@ void swarm_sum(const struct summing *t, int64_t wide, int64_t threads)
     share_out(wide ? summed_rows_avx512 : summed_rows_avx2, t, (t->rows + SOME_ROWS - 1) / SOME_ROWS, threads);
 }
 
+void swarm_rank(const struct ranking *each, int64_t count, int64_t wide, int64_t threads)
+{
+    share_out(wide ? ranked_avx512 : ranked_avx2, each, count, threads);
+}
+
 #include "row.h"
 #endif
 
@@ -351,7 +358,7 @@ void swarm_attend(const struct queries *t, int64_t tiles, int64_t threads)
 /* Which layout of what Python passes this was compiled for: another number wherever a structure changes (compiled.py). */
 int swarm_layout(void)
 {
-    return 2;
+    return 3;
 }
 
 void swarm_grouped(const uint8_t *codes, const uint8_t *second, const uint16_t *lines, uint16_t *out, const struct sizes *n)
