@@ -172,7 +172,7 @@ class StageLoop:
     def step(self, tokens: Tensor, position: int) -> Tensor:
         """Logits [V] after the last of `tokens` [R]."""
         rows = Rows.of([Segment(b"s", 0, len(tokens), position)])
-        return self.stage.logits(self.stage.forward(self.stage.embed(tokens), rows, self.cache)[-1:])[0]
+        return self.stage.logits(self.stage.forward(self.stage.embed(tokens.tolist()), rows, self.cache)[-1:])[0]
 
 
 @dataclass(frozen=True)

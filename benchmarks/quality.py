@@ -108,7 +108,7 @@ def distributions(stage: Stage, dtype: torch.dtype, asked: list[Text]) -> Iterat
     """log-probabilities [n, V] fp32 after each token of each text."""
     with torch.inference_mode():
         for text in asked:
-            tokens = torch.tensor((text.prompt + text.answer)[:LONGEST])
+            tokens = (text.prompt + text.answer)[:LONGEST]
             cache = PagedCache(stage.config, LONGEST // 32, 32, dtype)
             for block in stage.blocks:
                 cache.add_block(block)

@@ -276,7 +276,7 @@ class PagedCache:
         spans = [(s.start, s.end - s.start, s.position) for s in few]
         sessions = Sessions.of(spans, [self._holdings[s.session].laid.index for s in few])
         others = () if len(few) == len(rows.segments) else tuple(s for s in rows.segments if s not in few)
-        return replace(rows, sessions=sessions, others=others)
+        return Rows(rows.segments, rows.device, None, sessions, others)
 
     def places(self, block: int, rows: Rows) -> Places | None:
         """Where keys and values of `rows.sessions` are to be written, which is noted, and all before them lie.

@@ -36,6 +36,12 @@ class Angles:
             cos, sin = cos * scaling.attention, sin * scaling.attention
         return cls(torch.cat((cos, cos), -1).unsqueeze(1), torch.cat((-sin, sin), -1).unsqueeze(1))
 
+    def at(self, rows: Tensor | int) -> Angles:
+        """Those of some of the rows, [n] int64, or of one."""
+        if isinstance(rows, int):
+            return Angles(self.cos[rows : rows + 1], self.sin[rows : rows + 1])
+        return Angles(self.cos.index_select(0, rows), self.sin.index_select(0, rows))
+
     def rotate(self, x: Tensor) -> Tensor:
         """Rotate `x` [R, N, D] by each row's angles, in fp32; the result has the dtype of `x`."""
         here = between()

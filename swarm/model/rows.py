@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,10 +33,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Rows:
-    """The Segments of a micro-batch, in row order without holes, and each row's position."""
+    """The Segments of a micro-batch, in row order without holes."""
 
     segments: tuple[Segment, ...]
-    positions: Tensor  # [R] int64
+    device: torch.device | str = "cpu"
     lanes: Lanes | None = None
     """The same on a card whose kernels read pages; see `PagedCache.laid`."""
     sessions: Sessions | None = None
@@ -49,5 +50,22 @@ class Rows:
         segments = tuple(segments)
         assert all(s.start < s.end and s.position >= 0 for s in segments), "a Segment has at least one row"
         assert [s.start for s in segments] == [0, *(s.end for s in segments[:-1])], "Segments follow each other"
-        positions = [p for s in segments for p in range(s.position, s.length)]
-        return cls(segments, torch.tensor(positions, dtype=torch.int64, device=device))
+        return cls(segments, device)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Each row's, [R] int64."""
+        if self.lanes is not None:
+            return self.lanes.positions
+        positions = [p for s in self.segments for p in range(s.position, s.length)]
+        return torch.tensor(positions, dtype=torch.int64, device=self.device)
+
+    @property
+    def alone(self) -> bool:
+        """Whether they are one row."""
+        return len(self.segments) == 1 and self.segments[0].end == 1
+
+    @property
+    def end(self) -> int:
+        """All positions are before this one."""
+        return max(s.length for s in self.segments)

@@ -187,7 +187,7 @@ def _rows_in(batch: Batch, live: list[Admitted]) -> Tensor:
     epoch = batch.epoch
     if epoch.is_first:
         tokens = [t for step in live for t in step.header.tokens]
-        return epoch.stage.embed(torch.tensor(tokens, device=epoch.device))
+        return epoch.stage.embed(tokens)
     if batch.hidden is None:
         raise Refused("a hop without hidden states", epoch.name)
     hidden = from_wire(batch.hidden, epoch.dtype, (batch.num_rows, epoch.config.hidden), epoch.device)

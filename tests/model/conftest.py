@@ -97,7 +97,7 @@ class Swarm:
             segments.append(Segment(session, at, at + len(tokens), position))
             at += len(tokens)
         rows = Rows.of(segments)
-        h = self.stages[0].embed(torch.tensor([t for _, _, tokens in steps for t in tokens]))
+        h = self.stages[0].embed([t for _, _, tokens in steps for t in tokens])
         for stage, cache in zip(self.stages, self.caches, strict=True):
             h = stage.forward(wired(h), rows, cache)
             assert h.is_contiguous()

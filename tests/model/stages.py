@@ -70,8 +70,8 @@ class Loaded:
             for session, count in call.items():
                 segments.append(Segment(session, rows, rows + count, at[session]))
                 at[session], rows = at[session] + count, rows + count
-            tokens = torch.randint(3, 3000, (rows,), generator=draw).to(self.device)
-            h = stages[0].embed(tokens)
+            tokens = torch.randint(3, 3000, (rows,), generator=draw)
+            h = stages[0].embed(tokens.tolist())
             for stage in stages:
                 h = stage.forward(h, Rows.of(segments, self.device), self.cache)
             out.append(stages[-1].logits(h))

@@ -30,7 +30,7 @@ def prompted(model: Any, stage: Stage) -> PagedCache:
     """A cache in which a Session holds some positions."""
     cache: PagedCache = model.cache()
     assert cache.reserve(b"s", POSITION + 3)
-    stage.forward(stage.embed(torch.arange(5, 5 + POSITION)), Rows.of([Segment(b"s", 0, POSITION, 0)]), cache)
+    stage.forward(stage.embed(range(5, 5 + POSITION)), Rows.of([Segment(b"s", 0, POSITION, 0)]), cache)
     return cache
 
 
@@ -49,7 +49,7 @@ def test_the_bits_the_pages_and_the_counts_are_those_of_block_by_block(model: An
     assert stage._alone is not None
     caches = prompted(model, stage), prompted(model, other)
     for number in range(3):
-        rows, h = one(POSITION + number), stage.embed(torch.tensor([7 + number]))
+        rows, h = one(POSITION + number), stage.embed([7 + number])
         angles = Angles.of(rows.positions, model.config.head_dim, model.config.rope_theta, model.config.rope)
         at_once = stage.forward(h, rows, caches[0])
         for index in sorted(other.blocks):
@@ -69,7 +69,7 @@ def test_what_is_more_urgent_is_done_before_each_block_and_may_end_it(model: Any
         if len(asked) > model.config.num_blocks + 1:
             raise KeyboardInterrupt
 
-    h = stage.embed(torch.tensor([7]))
+    h = stage.embed([7])
     stage.forward(h, one(POSITION), cache, urgent)
     assert asked == list(range(model.config.num_blocks))
     with pytest.raises(KeyboardInterrupt):
@@ -79,7 +79,7 @@ def test_what_is_more_urgent_is_done_before_each_block_and_may_end_it(model: Any
 
 def test_pages_that_moved_are_the_ones_that_are_written(model: Any) -> None:
     stage = model.stage(0, model.config.num_blocks)
-    cache, h = prompted(model, stage), stage.embed(torch.tensor([7]))
+    cache, h = prompted(model, stage), stage.embed([7])
     answer = stage.forward(h, one(POSITION), cache)
     for block in cache.blocks:
         before = kept(cache)  # not given back yet, so that the new ones are elsewhere
@@ -87,7 +87,7 @@ def test_pages_that_moved_are_the_ones_that_are_written(model: Any) -> None:
         cache.add_block(block)
         del before
     again = Rows.of([Segment(b"s", 0, POSITION, 0)])
-    stage.forward(stage.embed(torch.arange(5, 5 + POSITION)), again, cache)
+    stage.forward(stage.embed(range(5, 5 + POSITION)), again, cache)
     assert torch.equal(stage.forward(h, one(POSITION), cache), answer)
 
 
@@ -99,4 +99,4 @@ def test_one_expert_that_is_elsewhere_or_kv_in_few_bits_goes_block_by_block(mode
     assert replace(stage, blocks={**stage.blocks, 0: away})._alone is None
     few = model.cache(kept_as="int8")
     assert few.reserve(b"s", 1) and few.places_in(stage._order, few.laid(one(0))) is None
-    assert torch.isfinite(stage.forward(stage.embed(torch.tensor([7])), one(0), few)).all()
+    assert torch.isfinite(stage.forward(stage.embed([7]), one(0), few)).all()

@@ -95,7 +95,7 @@ def test_a_row_sees_to_the_bit_what_it_sees_alone_and_wherever_pages_are(
         for s in asked.rows.segments:
             for row in range(s.start, s.end):
                 position = s.position + row - s.start
-                alone = Rows((Segment(s.session, 0, 1, position),), asked.rows.positions[row : row + 1])
+                alone = Rows.of([Segment(s.session, 0, 1, position)])
                 angles = Angles(asked.angles.cos[row : row + 1], asked.angles.sin[row : row + 1])
                 one = replace(asked, qkv=asked.qkv[row : row + 1], rows=alone, angles=angles)
                 assert torch.equal(one.by(calls, window)[0], together[row]), (s, row)

@@ -58,6 +58,12 @@ def test_logits_in_slices_are_the_logits_at_once(nano, dtype) -> None:
     assert stage.logits(h).dtype == dtype
 
 
+def test_a_token_alone_is_embedded_as_beside_others(nano) -> None:
+    stage = nano(torch.bfloat16).stage(0, 1)
+    together = stage.embed([5, 2900, 5, 7])
+    assert torch.equal(torch.cat([stage.embed([token]) for token in (5, 2900, 5, 7)]), together)
+
+
 def test_other_work_is_offered_before_each_block(nano) -> None:
     weights = nano(torch.float32)
     stage, cache, offered = weights.stage(2, 7), weights.cache(), []
@@ -78,7 +84,7 @@ def test_kv_of_a_block_outlives_the_stage_that_made_it(nano, swarm_of) -> None:
     want = swarm.step((b"s", 10, [20]))
     resplit = [weights.stage(a, b) for a, b in pairwise([0, 5, 8])]
     rows = Rows.of([Segment(b"s", 0, 1, 10)])
-    h = resplit[0].embed(torch.tensor([20]))
+    h = resplit[0].embed([20])
     for stage in resplit:
         h = stage.forward(h, rows, swarm.caches[0])
     assert torch.equal(resplit[-1].logits(h), want)

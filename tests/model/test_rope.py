@@ -11,6 +11,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from swarm.config import ModelConfig
 from swarm.model.rope import Angles
+from swarm.model.rows import Rows, Segment
+from swarm.model.stage import NEAR, Stage
 
 POSITIONS = torch.tensor([0, 1, 2047, 4095, 4096, 8191, 8192, 8193, 32767, 32768, 65535, 65536, 131071])
 """Around where Llama 3.1, gpt-oss and Mixtral 8x7B and 8x22B change or end."""
@@ -62,3 +64,15 @@ def test_angles_of_half_precision_rows_are_still_those_of_fp32() -> None:
     x = torch.randn(len(POSITIONS), 2, 128, generator=torch.Generator().manual_seed(0))
     half = turned(config, x.bfloat16())
     assert torch.equal(half, turned(config, x.bfloat16().float()).bfloat16())
+
+
+@pytest.mark.parametrize("family", ["llama-3.1-8b", "qwen2.5-7b", "gpt-oss-20b"])
+def test_angles_that_are_looked_up_are_those_that_would_be_computed(family: str) -> None:
+    config = ModelConfig.from_hf(RELEASED[family][0])
+    stage = Stage(config, {})
+    several = [Segment(b"a", 0, 1, 5), Segment(b"b", 1, 4, NEAR - 3), Segment(b"c", 4, 5, 0)]
+    for segments in ([Segment(b"a", 0, 1, 0)], [Segment(b"a", 0, 1, NEAR - 1)], several, [Segment(b"a", 0, 3, NEAR - 2)]):
+        rows = Rows.of(segments)
+        found, wanted = stage._angles(rows), Angles.of(rows.positions, config.head_dim, config.rope_theta, config.rope)
+        assert torch.equal(found.cos, wanted.cos) and torch.equal(found.sin, wanted.sin)
+        assert found.cos.is_contiguous() and found.sin.is_contiguous()

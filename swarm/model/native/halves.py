@@ -49,6 +49,12 @@ class AttentionHalf(ctypes.Structure):
     _fields_ = [("heads", Heads), ("wqkv", Matrix), ("wo", Matrix), ("norm", _POINTER), ("eps", ctypes.c_float)]
 
 
+class LastHalf(ctypes.Structure):
+    """The last norm and the output matrix."""
+
+    _fields_ = [("output", Matrix), ("norm", _POINTER), ("eps", ctypes.c_float)]
+
+
 class ExpertsHalf(ctypes.Structure):
     """A norm, a router, and the experts."""
 
@@ -169,6 +175,12 @@ class Halves:
         self.functions.swarm_attention(ctypes.byref(half), h.data_ptr(), out.data_ptr(), ctypes.byref(where), self._team())
         return out
 
+    def logits(self, half: LastHalf, h: Tensor) -> Tensor:
+        """Logits [1, V] of `h` [1, H]."""
+        out = h.new_empty(1, half.output.sizes[1])
+        self.functions.swarm_head(ctypes.byref(half), h.data_ptr(), out.data_ptr(), self._team())
+        return out
+
     def route(self, half: ExpertsHalf, h: Tensor, added: Tensor | None) -> Routed:
         """Rows `h` [R, H], what is `added` to them, their norm, and which experts those go to."""
         (rows, hidden), (_, count, width, *_) = h.shape, half.sizes
@@ -251,7 +263,7 @@ def halves() -> Halves | None:
     if quick is None or one is None:
         return None
     functions, team = quick.functions, ctypes.POINTER(_Team)
-    pointers = {"norm": 1, "attend_few": 1, "attention": 4, "route": 2, "experts": 6, "block": 7, "blocks": 3}
+    pointers = {"norm": 1, "attend_few": 1, "attention": 4, "head": 3, "route": 2, "experts": 6, "block": 7, "blocks": 3}
     for name, count in pointers.items():
         call = getattr(functions, f"swarm_{name}")
         call.argtypes, call.restype = [_POINTER] * count + [team], _NUMBER if name == "route" else None

@@ -112,6 +112,13 @@ struct attention {
     float eps;
 };
 
+/* The last norm, and the output matrix. */
+struct head {
+    struct matrix output;
+    const uint16_t *norm; /* bf16 [H] */
+    float eps;
+};
+
 /* Rows of one Session, at positions that follow each other. */
 struct session {
     int64_t first, rows, position; /* of the first row, which is `first` of all of them */

@@ -7,7 +7,14 @@
 #define ABREAST (2 * WIDTH)
 #define RANKED_TOGETHER 1024
 
+#if WIDTH == 16
+#define LARGER _mm512_max_ps
+#else
+#define LARGER _mm256_max_ps
+#endif
+
 typedef int16_t OF(ranks) __attribute__((vector_size(2 * ABREAST)));
+typedef uint32_t OF(exponents) __attribute__((vector_size(4 * WIDTH)));
 
 /* `ABREAST` logits as `rank_of` has them. */
 INLINE OF(ranks) OF(ranks_of)(const uint16_t *logits)
@@ -83,27 +90,49 @@ static void OF(find_best)(const struct ranking *t, int16_t highest)
         t->best[i] = WIDENED(t->logits[t->ids[i]]);
 }
 
+/* e to the power of what is at most 0, or of -60, which counts nothing beside 1. What is no number stays none. As dots.h has it, but for how it is
+   rounded in between. */
+INLINE NUMBERS OF(power_of)(NUMBERS x)
+{
+    const NUMBERS nearest = NOTHING + 12582912.0f;
+    x = LARGER(NOTHING - 60, x);
+    const NUMBERS shifted = JOINED(x, NOTHING + 1.44269504f, nearest), whole = shifted - nearest;
+    const NUMBERS r = JOINED(whole, NOTHING + 2.12194440e-4f, JOINED(whole, NOTHING - 0.693359375f, x));
+    NUMBERS y = JOINED(NOTHING + 1.9875691500e-4f, r, NOTHING + 1.3981999507e-3f);
+    y = JOINED(y, r, NOTHING + 8.3334519073e-3f);
+    y = JOINED(y, r, NOTHING + 4.1665795894e-2f);
+    y = JOINED(y, r, NOTHING + 1.6666665459e-1f);
+    y = JOINED(y, r, NOTHING + 5.0000001201e-1f);
+    return (JOINED(y, r * r, r) + 1) * (NUMBERS)(((OF(exponents))shifted << 23) + (127 << 23));
+}
+
 /* e to the power of each logit less the largest, times a factor: what they add up to. */
 static double OF(sum_of_powers)(const struct ranking *t, float largest, float factor)
 {
     double total = 0;
     for (int64_t i = 0; i < t->vocab; i += RANKED_TOGETHER) { /* so few that nothing is lost in fp32 */
-        floats sum = {0}, some;
+        NUMBERS sums[LANES / WIDTH];
+        float lanes[LANES];
         const int64_t left = least(t->vocab - i, RANKED_TOGETHER);
+        for (int p = 0; p < LANES / WIDTH; p++)
+            sums[p] = NOTHING;
         for (int64_t j = 0; j < left; j += LANES) {
-            uint16_t last[LANES];
+            const uint16_t *logits = t->logits + i + j;
+            uint16_t some[LANES];
             if (left - j < LANES) {
                 for (int64_t k = 0; k < LANES; k++)
-                    last[k] = j + k < left ? t->logits[i + j + k] : 0xff80; /* minus infinity */
-                OF(read_lanes)(last, &some);
-            } else {
-                OF(read_lanes)(t->logits + i + j, &some);
+                    some[k] = k < left - j ? logits[k] : 0xff80; /* minus infinity */
+                logits = some;
             }
-            some = (some - largest) * factor;
-            OF(raised_below)(&some);
-            sum += some;
+#pragma GCC unroll 2
+            for (int p = 0; p < LANES / WIDTH; p++)
+                sums[p] += OF(power_of)((WIDENED_BF16(logits + p * WIDTH) - largest) * factor);
         }
-        total += OF(added_up)(&sum);
+        memcpy(lanes, sums, sizeof lanes);
+        float sum = 0;
+        for (int k = 0; k < LANES; k++)
+            sum += lanes[k];
+        total += sum;
     }
     return total;
 }
@@ -121,5 +150,6 @@ static void OF(ranked)(const void *rankings, int64_t row)
 }
 
 #undef ABREAST
+#undef LARGER
 #undef RANKED_TOGETHER
 #undef INLINE

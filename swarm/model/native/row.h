@@ -105,6 +105,15 @@ void swarm_attention(const struct attention *t, const uint16_t *h, uint16_t *out
     (team->wide ? mixed_avx512 : mixed_avx2)(h, &outputs, &whole, 1, hidden, out);
 }
 
+/* The logits [V] of `h` [H]. */
+void swarm_head(const struct head *t, const uint16_t *h, uint16_t *logits, const struct team *team)
+{
+    uint16_t x[t->output.inputs];
+    const struct factor product = {&t->output, x, logits};
+    (team->wide ? normed_avx512 : normed_avx2)(h, t->norm, t->output.inputs, t->eps, x);
+    multiply(&product, 1, team);
+}
+
 /* Which experts a row goes to, ascending, and with which weights: `logits` [E] are spent. */
 static void choose(const struct experts *t, float *logits, int64_t *chosen, float *weights, int64_t wide)
 {
