@@ -6,6 +6,8 @@
    E: experts, a multiple of 4 */
 
 #define INLINE static inline __attribute__((always_inline))
+#define HEADS_TOGETHER 4
+#define FAR 2 /* pages ahead that a core's second cache is given; its first one would push them out, for they lie too even */
 
 INLINE void OF(read_lanes)(const uint16_t *from, floats *to)
 {
@@ -165,28 +167,56 @@ INLINE float OF(weighed)(float scores[SPAN], int64_t count, float *most, floats 
     return before;
 }
 
-/* One head over `seen` of `SPAN` positions more. */
-INLINE void OF(one_head)(const float *q, const float *keys, const float *values, int64_t d, int64_t seen, float *most, floats *sums, float *totals)
+/* `count` heads, a constant where this is called, over `seen` of `SPAN` positions more. */
+INLINE void OF(some_heads)(const float *q, const float *keys, const float *values, int64_t d, int64_t seen, float *most, floats *sums, float *totals,
+                           const int count)
 {
-    float scores[SPAN] __attribute__((aligned(64)));
-    NUMBERS products[SPAN];
-    for (int64_t j = 0; j < SPAN; j++) {
-        products[j] = NOTHING;
+    NUMBERS products[HEADS_TOGETHER][SPAN];
+    float scores[HEADS_TOGETHER][SPAN] __attribute__((aligned(64))), before[HEADS_TOGETHER];
+    for (int64_t j = 0; j < SPAN; j += WIDTH / 4) {
+        NUMBERS some[HEADS_TOGETHER][WIDTH / 4];
+#pragma GCC unroll 4
+        for (int h = 0; h < count; h++)
+#pragma GCC unroll 4
+            for (int i = 0; i < WIDTH / 4; i++)
+                some[h][i] = NOTHING;
         for (int64_t k = 0; k < d; k += WIDTH)
-            products[j] = JOINED(*(NUMBERS *)(q + k), *(NUMBERS *)(keys + j * d + k), products[j]);
+#pragma GCC unroll 4
+            for (int h = 0; h < count; h++)
+#pragma GCC unroll 4
+                for (int i = 0; i < WIDTH / 4; i++)
+                    some[h][i] = JOINED(*(NUMBERS *)(q + h * d + k), *(NUMBERS *)(keys + (j + i) * d + k), some[h][i]);
+#pragma GCC unroll 4
+        for (int h = 0; h < count; h++)
+#pragma GCC unroll 4
+            for (int i = 0; i < WIDTH / 4; i++)
+                products[h][j + i] = some[h][i];
     }
-    OF(each_summed)(products, scores);
-    const float before = OF(weighed)(scores, seen, most, sums);
+    for (int h = 0; h < count; h++) {
+        OF(each_summed)(products[h], scores[h]);
+        before[h] = OF(weighed)(scores[h], seen, most + h, sums + h);
+    }
     for (int64_t k = 0; k < d; k += 2 * WIDTH) {
-        NUMBERS left = *(NUMBERS *)(totals + k) * (NOTHING + before);
-        NUMBERS right = *(NUMBERS *)(totals + k + WIDTH) * (NOTHING + before);
-        for (int64_t j = 0; j < seen; j++) {
-            const NUMBERS weight = NOTHING + scores[j];
-            left = JOINED(weight, *(NUMBERS *)(values + j * d + k), left);
-            right = JOINED(weight, *(NUMBERS *)(values + j * d + k + WIDTH), right);
+        NUMBERS left[HEADS_TOGETHER], right[HEADS_TOGETHER];
+#pragma GCC unroll 4
+        for (int h = 0; h < count; h++) {
+            left[h] = *(NUMBERS *)(totals + h * d + k) * (NOTHING + before[h]);
+            right[h] = *(NUMBERS *)(totals + h * d + k + WIDTH) * (NOTHING + before[h]);
         }
-        *(NUMBERS *)(totals + k) = left;
-        *(NUMBERS *)(totals + k + WIDTH) = right;
+        for (int64_t j = 0; j < seen; j++) {
+            const NUMBERS first = *(NUMBERS *)(values + j * d + k), second = *(NUMBERS *)(values + j * d + k + WIDTH);
+#pragma GCC unroll 4
+            for (int h = 0; h < count; h++) {
+                const NUMBERS weight = NOTHING + scores[h][j];
+                left[h] = JOINED(weight, first, left[h]);
+                right[h] = JOINED(weight, second, right[h]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int h = 0; h < count; h++) {
+            *(NUMBERS *)(totals + h * d + k) = left[h];
+            *(NUMBERS *)(totals + h * d + k + WIDTH) = right[h];
+        }
     }
 }
 
@@ -224,7 +254,10 @@ static void OF(attended_rows)(const struct attending *a, const struct session *s
         int64_t page = at / p->page, inside = at % p->page;
         for (int64_t j = 0; j < SPAN; j++) {
             const int64_t slot = (s->pages[page] * p->page + inside) * line + g * d;
+            const int64_t far = (page + FAR) * p->page + inside <= last ? (s->pages[page + FAR] - s->pages[page]) * p->page * line : 0;
             for (int64_t k = 0; k < d; k += WIDTH) {
+                _mm_prefetch((const char *)(p->keys + slot + far + k), _MM_HINT_T1);
+                _mm_prefetch((const char *)(p->values + slot + far + k), _MM_HINT_T1);
                 _mm_prefetch((const char *)(p->keys + slot + SPAN * line + k), _MM_HINT_T0);
                 _mm_prefetch((const char *)(p->values + slot + SPAN * line + k), _MM_HINT_T0);
                 *(NUMBERS *)(keys[j] + k) = WIDENED_BF16(p->keys + slot + k);
@@ -235,8 +268,11 @@ static void OF(attended_rows)(const struct attending *a, const struct session *s
         }
         for (int64_t i = 0; i < count; i++) {
             const int64_t before = position + i + 1 - at, seen = before < SPAN ? before : SPAN;
-            for (int64_t r = i * group; r < (i + 1) * group && seen > 0; r++)
-                OF(one_head)(q[r], keys[0], values[0], d, seen, most + r, sums + r, totals[r]);
+            int64_t r = seen > 0 ? i * group : (i + 1) * group;
+            for (; r + HEADS_TOGETHER <= (i + 1) * group; r += HEADS_TOGETHER)
+                OF(some_heads)(q[r], keys[0], values[0], d, seen, most + r, sums + r, totals[r], HEADS_TOGETHER);
+            for (; r < (i + 1) * group; r++)
+                OF(some_heads)(q[r], keys[0], values[0], d, seen, most + r, sums + r, totals[r], 1);
         }
     }
     for (int64_t r = 0; r < count * group; r++)
@@ -284,3 +320,5 @@ static float OF(softmax)(float *logits, int64_t count)
 }
 
 #undef INLINE
+#undef HEADS_TOGETHER
+#undef FAR
