@@ -102,7 +102,8 @@ class RemoteExperts:
             request.experts.add(expert=expert, rows=torch.searchsorted(needed, indices).tolist())
         pending = self._pending[self._next_id] = _Pending()
         self._next_id += 1
-        self._loop.call_soon_threadsafe(self._link.send, request)
+        if not self._link.send_at_once(request):
+            self._loop.call_soon_threadsafe(self._link.send, request)
         shapes = {expert: (len(indices), hidden.shape[1]) for expert, indices in rows.items()}
         if all((block, expert) in self._local.weights for expert in rows):
             return lambda: self._wait_for_copies(request.id, pending, shapes, hidden, self._local.ask(block, hidden, rows))

@@ -21,7 +21,9 @@ CLOSED = "the stream was closed"
 class Near(Protocol):
     """A stream whose messages leave as they are sent; see `swarm.worker.near_streams`."""
 
-    def send(self, message: Any) -> None: ...
+    def send(self, message: Any) -> None:
+        """From any thread."""
+        ...
 
     def close(self) -> None: ...
 
@@ -67,6 +69,13 @@ class Link(Generic[Out, Back]):
         self._outbox.put_nowait(message)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def send_at_once(self, message: Out) -> bool:
+        """Send from any thread, past gRPC; False where no such stream is there. `on_broken` is yet to come if it ends meanwhile."""
+        if (at_once := self._at_once) is None:
+            return False
+        at_once(message)
+        return True
 
     def drop(self) -> None:
         """End the stream; the next message opens another."""

@@ -1,7 +1,8 @@
 """Streams between two Workers of one rig, over a Unix socket and without gRPC: what is sent has left when `send` returns.
 
-What gRPC takes of a Hop is more than half of it (docs/performance.md). Who connects names the stream in one byte; then messages
-go both ways, each behind its length. The length `ENDED` says that a sentence follows: why who serves has ended the stream. The
+What gRPC takes of a Hop is more than half of it (docs/performance.md). For experts compute threads ask and answer by themselves:
+waking the loop takes about as long as the way through the socket. Who connects names the stream in one byte; then messages go
+both ways, each behind its length. The length `ENDED` says that a sentence follows: why who serves has ended the stream. The
 folder of the socket is its user's alone, and the kernel says whose process connects: nobody else is answered.
 """
 
@@ -12,7 +13,9 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -65,7 +68,7 @@ class Served:
 
 
 class _End(asyncio.Protocol):
-    """One end of a stream. Lives on the loop's thread."""
+    """One end of a stream. Lives on the loop's thread, but for `send`."""
 
     hears_why = False
     """Whether the other end may say why it ended the stream."""
@@ -73,9 +76,30 @@ class _End(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: Any = None
         self._held = bytearray()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._lock = threading.Lock()
+        """Held while something is written, so that messages of several threads stay whole and in order."""
+        self._file = -1
+        """The socket's number."""
+        self._paused = False
+        """Something that was written waits in the transport for the other end to read."""
+        self._later: deque[bytes | memoryview] = deque()
+        """What another thread could not write at once: the loop writes it before anything else."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._transport.set_write_buffer_limits(high=0)
+        self._file = transport.get_extra_info("socket").fileno()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        with self._lock:  # behind this the socket's number may be another file's
+            self._later.clear()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
 
     def data_received(self, data: bytes) -> None:
         self._held += data
@@ -98,15 +122,47 @@ class _End(asyncio.Protocol):
                 self._wrong("what is no message")
 
     def send(self, message: Message) -> None:
-        """Send a message; nothing where the stream has ended."""
-        if self._transport.is_closing():
-            return
+        """Send a message, from any thread; nothing where the stream has ended."""
         data = message.SerializeToString()
-        if len(data) <= JOINED_BYTES:
-            self._transport.write(_LENGTH.pack(len(data)) + data)
-        else:
-            self._transport.write(_LENGTH.pack(len(data)))
-            self._transport.write(data)
+        length = _LENGTH.pack(len(data))
+        pieces = [length + data] if len(data) <= JOINED_BYTES else [length, data]
+        with self._lock:
+            if self._transport.is_closing():
+                return
+            if threading.get_ident() == self._thread:
+                self._write(pieces)
+            elif self._later:
+                self._later += pieces
+            elif left := self._left_of(pieces):
+                self._later += left
+                self._loop.call_soon_threadsafe(self._write_later)
+
+    def _left_of(self, pieces: Sequence[bytes]) -> Sequence[bytes | memoryview]:
+        """Write as much as the socket takes at once, on another thread than the loop's; what is left of it."""
+        if self._paused:
+            return pieces
+        for place, piece in enumerate(pieces):
+            try:
+                written = os.write(self._file, piece)
+            except OSError:  # it is full, or broken, which the transport finds out when it writes this
+                return pieces[place:]
+            if written < len(piece):
+                return [memoryview(piece)[written:], *pieces[place + 1 :]]
+        return []
+
+    def _write_later(self) -> None:
+        with self._lock:
+            if self._transport.is_closing():
+                self._later.clear()
+            else:
+                self._write([])
+
+    def _write(self, pieces: Sequence[bytes]) -> None:
+        """On the loop's thread, behind what waits for it."""
+        while self._later:
+            self._transport.write(self._later.popleft())
+        for piece in pieces:
+            self._transport.write(piece)
 
     def close(self) -> None:
         """End the stream."""
@@ -149,6 +205,7 @@ class NearStream(_End, Generic[In]):
         return await asyncio.shield(self._ended)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         told = self._held[_LENGTH.size :] if self._held.startswith(_LENGTH.pack(ENDED)) else b""
         self._ended.set_result(told.decode(errors="replace") or self._why)
 
@@ -177,6 +234,7 @@ class _Serving(_End):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         self._open_ones.discard(self)
         if self._taking is not None:
             self._taking.end()
@@ -189,8 +247,8 @@ class _Serving(_End):
             self._served, self._taking, data = served, served.begin(self.send), data[1:]
         super().data_received(data)
 
-    def send(self, message: Message) -> None:
-        super().send(message)
+    def _write(self, pieces: Sequence[bytes]) -> None:
+        super()._write(pieces)
         if self._transport.get_write_buffer_size() > UNREAD_BYTES:
             _LOG.warning("a worker of this rig lets more pile up than is kept: its stream is closed")
             self.close()
@@ -208,9 +266,10 @@ class _Serving(_End):
 
     def _refuse(self, why: str) -> None:
         """End the stream with a sentence."""
-        if not self._transport.is_closing():
-            self._transport.write(_LENGTH.pack(ENDED) + why.encode())
-            self._transport.close()
+        with self._lock:
+            if not self._transport.is_closing():
+                self._write([_LENGTH.pack(ENDED) + why.encode()])
+                self._transport.close()
 
 
 @asynccontextmanager

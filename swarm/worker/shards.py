@@ -33,9 +33,13 @@ class Shards:
         self._streams: set[Asking] = set()
 
     async def serve(self, requests: AsyncIterable[pb.ExpertRequest]) -> AsyncGenerator[pb.ExpertReply, None]:
-        """One stream of another Worker. Every request is answered."""
-        replies = Outbox[pb.ExpertReply]()
-        stream = self.begin(replies.put)
+        """One stream of another Worker through gRPC. Every request is answered."""
+        replies, loop = Outbox[pb.ExpertReply](), asyncio.get_running_loop()
+
+        def send(reply: pb.ExpertReply) -> None:
+            loop.call_soon_threadsafe(replies.put, reply)
+
+        stream = self.begin(send)
 
         async def read() -> None:
             try:
@@ -54,7 +58,7 @@ class Shards:
             stream.end()
 
     def begin(self, send: Callable[[pb.ExpertReply], None]) -> Asking:
-        """Somebody opened a stream; `send` answers on it."""
+        """Somebody opened a stream; `send` answers on it, from any thread."""
         stream = Asking(self, send)
         self._streams.add(stream)
         return stream
@@ -64,16 +68,14 @@ class Shards:
 
     def submit(self, request: pb.ExpertRequest, send: Callable[[pb.ExpertReply], None]) -> None:
         """Have the compute thread answer."""
-        self._compute.submit_shard(functools.partial(self._compute_one, request, asyncio.get_running_loop(), send))
+        self._compute.submit_shard(functools.partial(self._compute_one, request, send))
 
     async def over(self, epoch: int) -> None:
         """Return when nobody whose stream is open has asked for this epoch: who retires it ends the stream."""
         while any(epoch in stream.epochs for stream in self._streams):
             await asyncio.sleep(0.005)
 
-    def _compute_one(
-        self, request: pb.ExpertRequest, loop: asyncio.AbstractEventLoop, send: Callable[[pb.ExpertReply], None]
-    ) -> None:
+    def _compute_one(self, request: pb.ExpertRequest, send: Callable[[pb.ExpertReply], None]) -> None:
         """On the compute thread."""
         try:
             epoch = self._epochs.held(request.epoch, request.model_id)
@@ -85,7 +87,7 @@ class Shards:
         except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no request may end it, nor hang)
             _LOG.exception("computing for another worker failed")
             reply = pb.ExpertReply(id=request.id, code=pb.LOST, message=f"computing failed: {error!r}")
-        loop.call_soon_threadsafe(send, reply)
+        send(reply)
 
 
 class Asking:

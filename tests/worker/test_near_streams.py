@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -206,3 +207,114 @@ async def test_where_no_streams_are_taken_they_go_through_grpc(monkeypatch: pyte
     async with workers_here(plan), raw(plan) as client:
         assert near.streams_of("w1", int(plan.worker("w1").address.rpartition(":")[2])) is None
         assert await client.ask(step(await client.open(64), TEXT, 0))
+
+
+@asynccontextmanager
+async def met() -> AsyncIterator[tuple[NearStream[pb.Report], socket.socket]]:
+    """A stream, and the other end of it: a socket that nobody reads but the test."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = Path(folder) / "s"
+        listener.bind(str(path))
+        listener.listen()
+        stream = await NearStream.to(path, Call.HOP, pb.Report, lambda report: None)
+        other, _ = listener.accept()
+        with other:
+            assert other.recv(1) == bytes((Call.HOP,))
+            yield stream, other
+            stream.close()
+            await stream.ended()
+
+
+def read(other: socket.socket) -> pb.MicroBatch:
+    """The next message, once it is there."""
+    length = int.from_bytes(other.recv(4, socket.MSG_WAITALL), "little")
+    return pb.MicroBatch.FromString(other.recv(length, socket.MSG_WAITALL))
+
+
+async def test_another_thread_sends_while_the_loop_is_busy() -> None:
+    async with met() as (stream, other):
+        sending = threading.Thread(target=stream.send, args=(frame(7),))
+        sending.start()
+        sending.join()  # nothing runs on the loop
+        assert read(other).id == 7
+
+
+async def test_a_link_is_sent_on_from_another_thread_once_its_stream_is_there() -> None:
+    replies: list[pb.Report] = []
+    async with echoing() as (path, _):
+        link = link_to(path, replies, [])
+        assert not link.send_at_once(frame(1)), "no stream is there"
+        link.send(frame(2))
+        await until(lambda: [r.id for r in replies] == [2], "the answer does not come")
+        assert await asyncio.to_thread(link.send_at_once, frame(3))
+        await until(lambda: [r.id for r in replies] == [2, 3], "the answer does not come")
+        await link.close()
+        assert not link.send_at_once(frame(4)), "it is closed"
+
+
+async def test_experts_are_asked_and_answer_from_compute_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    senders: list[tuple[type, str]] = []
+    was = near_streams._End.send
+
+    def send(end: near_streams._End, message: Any) -> None:
+        senders.append((type(message), threading.current_thread().name))
+        was(end, message)
+
+    monkeypatch.setattr(near_streams._End, "send", send)
+    plan = plan_of([8], [("w1", 1, (2, 5))])
+    async with workers_here(plan), raw(plan) as client:
+        session = await client.open(64)
+        await client.ask(step(session, TEXT, 0, 12))  # opens the stream
+        senders.clear()
+        await client.ask(step(session, TEXT, 12))
+    assert set(senders) == {(pb.ExpertRequest, "compute w0"), (pb.ExpertReply, "compute w1")}
+
+
+@pytest.mark.parametrize("size", [10, 3000, 150_000])
+async def test_messages_of_two_threads_stay_whole_and_each_threads_in_order(size: int) -> None:
+    many = max(40, min(2000, 3_000_000 // size))
+    async with met() as (stream, other):
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+
+        def send() -> None:
+            for number in range(many):
+                stream.send(frame(number, "t" * (size + number % 7)))
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        came: list[pb.MicroBatch] = []
+        reading = threading.Thread(target=lambda: came.extend(read(other) for _ in range(2 * many)), daemon=True)
+        reading.start()
+        for number in range(many):
+            stream.send(frame(number, "l" * (size + number % 5)))
+            if number % 10 == 0:
+                await asyncio.sleep(0)
+        await until(lambda: len(came) == 2 * many, "not all messages come")
+        sending.join()
+    for letter, spread in (("t", 7), ("l", 5)):
+        texts = [(m.id, m.model_id) for m in came if m.model_id[0] == letter]
+        assert texts == [(n, letter * (size + n % spread)) for n in range(many)]
+
+
+async def test_what_the_socket_does_not_take_from_another_thread_goes_before_what_the_loop_sends_later() -> None:
+    async with met() as (stream, other):
+        sent = 0
+        while not stream._later:  # nobody reads: at some point it is full
+            sending = threading.Thread(target=stream.send, args=(frame(sent, "x" * 10_000),))
+            sending.start()
+            sending.join()
+            sent += 1
+        stream.send(frame(sent))
+        other.settimeout(60)
+        came = await asyncio.to_thread(lambda: [read(other).id for _ in range(sent + 1)])
+        assert came == list(range(sent + 1))
+
+
+async def test_a_thread_that_sends_on_a_stream_which_ended_does_no_harm() -> None:
+    async with met() as (stream, other):
+        other.close()
+        await stream.ended()
+        sending = threading.Thread(target=stream.send, args=(frame(1),))
+        sending.start()
+        sending.join()
+        assert not stream._later
