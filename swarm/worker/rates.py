@@ -44,8 +44,8 @@ class Rates:
         """Micro-batches and shard requests of any size that were begun."""
         self.worked_at = -float("inf")
         """When the last one began or ended, on the monotonic clock."""
-        self._row = (0, 0)
-        """An epoch, and what a row reads in it."""
+        self._row = (0, 0, 0)
+        """An epoch, what a row reads in it of weights, and of KV for each position."""
 
     def batch(self, batch: Batch, run: Callable[[], Outcome]) -> Outcome:
         """Run a micro-batch, and count it where it is one row that took no turn for another Worker's request."""
@@ -80,6 +80,8 @@ class Rates:
         return self.requests
 
     def _bytes(self, epoch: Epoch, length: int) -> int:
-        if self._row[0] != epoch.number:
-            self._row = (epoch.number, row_bytes(epoch.plan, epoch.name, epoch.route))
-        return self._row[1] + len(epoch.blocks) * epoch.plan.model.sizes.kv(length)
+        if self._row[0] != epoch.number:  # the next Stage waits meanwhile, so only once
+            kv = len(epoch.blocks) * epoch.plan.model.sizes.kv(1)
+            self._row = (epoch.number, row_bytes(epoch.plan, epoch.name, epoch.route), kv)
+        _, weights, kv = self._row
+        return weights + kv * length
