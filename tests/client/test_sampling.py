@@ -215,9 +215,9 @@ def test_a_row_of_32000_is_drawn_from_in_milliseconds() -> None:
     times = []
     for sampling in (Sampling(0.9), Sampling(0.9, top_p=0.95), Sampling(0.9, top_k=50, repetition_penalty=1.1)):
         for position in range(5):
-            start = time.perf_counter()
+            start = time.thread_time()  # what it takes by itself: this machine may be busy
             choose(candidates, sampling, position, range(2000))
-            times.append(time.perf_counter() - start)
+            times.append(time.thread_time() - start)
     assert sorted(times)[len(times) // 2] < 0.1  # about 0.01 on an idle core; a rewrite in quadratic time takes seconds
 
 
