@@ -6,10 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from fake_worker import FakeWorker
 from memory_swarm import NEED, TARGET, Swarm, offer
 
 from cluster import adoption
 from cluster.memo import Memo
+from cluster.planner import Speed
 from cluster.target import Target
 
 
@@ -22,6 +24,26 @@ async def test_a_restarted_coordinator_adopts_what_its_workers_serve(swarm: Swar
     assert swarm.plan.epoch == before.epoch, "its worker serves it, though b has yet to join again"
     await swarm.coordinator.join(offer("b", NEED * 3 // 4))
     assert swarm.plan.epoch == before.epoch and swarm.agents.orders == orders
+
+
+async def test_a_restarted_coordinator_that_would_cut_prompts_a_little_otherwise_adopts_all_the_same(swarm: Swarm) -> None:
+    for rig, flops in (("a", 1e9), ("b", 1.2e9)):
+        worker = swarm.agents.workers[f"{rig}:7700"] = FakeWorker(f"{rig}/cpu", swarm.agents.orders)
+        worker.speed = Speed.of(20e9, flops, 10e-6, 4)
+    await swarm.coordinator.join(offer("a", NEED * 3 // 4))
+    await swarm.coordinator.join(offer("b", NEED * 3 // 4))
+    slower = swarm.agents.workers["b:7700"]
+    for times in (1, 1, 1, 2, 2, 2):
+        slower.serves(rows=10, seconds_a_byte=1e-10 * times)
+        seen = slower.looked_at
+        swarm.coordinator.report_failure("b/cpu")  # look now
+        await swarm.seen(lambda seen=seen: slower.looked_at > seen)  # type: ignore[misc]
+    await swarm.seen(lambda: any("b cpu reads 2.0 times slower" in note for note in swarm.plan.notes))
+    before = swarm.plan
+    await swarm.again(TARGET, restarted=True)  # how slow it was is forgotten
+    await swarm.coordinator.join(offer("a", NEED * 3 // 4))
+    await swarm.coordinator.join(offer("b", NEED * 3 // 4))
+    assert swarm.plan.epoch == before.epoch
 
 
 async def test_a_restarted_coordinator_waits_for_rigs_as_long_as_their_workers_serve(
