@@ -74,6 +74,7 @@ INLINE void OF(rows_of_group)(const struct dots *t, int64_t block, int64_t g, in
     const uint8_t *codes = t->codes + from, *second = both && unpacks ? t->second + from : codes;
     const uint16_t *line = OF(line_of)(t, g) + outputs;
     const int16_t *x = t->whole.numbers + first * t->group;
+    const int64_t far = count == 1 && t->rows == 1 && unpacks && !both ? fetched_far : 0;
     WHOLES sums[TOGETHER][4];
 #pragma GCC unroll 6
     for (int r = 0; r < count; r++)
@@ -88,6 +89,8 @@ INLINE void OF(rows_of_group)(const struct dots *t, int64_t block, int64_t g, in
         WHOLES q[4];
         if (unpacks)
             _mm_prefetch((const char *)codes + fetched_ahead[t->rows > 1], _MM_HINT_T0);
+        if (far)
+            _mm_prefetch((const char *)codes + far, _MM_HINT_T1);
         if (unpacks && both) {
             _mm_prefetch((const char *)second + fetched_ahead[t->rows > 1], _MM_HINT_T0);
             UNPACKED_BOTH(codes, second, half, q);
