@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,40 @@ Context = grpc.aio.ServicerContext[Any, Any]
 INVITATIONS = "an invitation is for chatting: for this, give the swarm's key with --key"
 CHANGED = "the swarm's key was changed: ask for the new one and give it with --key; the rig that ran `swarm up` shows it"
 REVOKED = "this invitation was revoked: ask who invited you for another one"
+HALF_SENT_S = 5.0
+"""A client that is refused hears why behind what is being sent to it, if it takes that within so long."""
+
+
+class UnderWay:
+    """A call that is being answered, by this task."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a call has a task"
+        self.task: asyncio.Task[Any] = task
+        self._writing = False
+        self._ends: asyncio.TimerHandle | None = None
+
+    def end(self) -> None:
+        """Cancel its task: while it writes, behind that, for gRPC sends no status while a first message is on its way."""
+        if self._writing:
+            self._ends = self.task.get_loop().call_later(HALF_SENT_S, self.task.cancel)
+        else:
+            self.task.cancel()
+
+    async def write(self, sent: Awaitable[None]) -> None:
+        """Wait until a message is sent."""
+        self._writing = True
+        await sent
+        self._writing = False
+        if self._ends is not None:
+            self._ends.cancel()
+            self.task.cancel()
+
+    def ended(self) -> None:
+        """It is over, and its task is another's."""
+        if self._ends is not None:
+            self._ends.cancel()
 
 
 class Admission:
@@ -30,7 +64,7 @@ class Admission:
         self._authority: x509.Certificate | None = None
         self._ours: dict[bytes, bool] = {}
         """Certificate → whether that authority issued it."""
-        self._calls: defaultdict[bytes, set[asyncio.Task[Any]]] = defaultdict(set)
+        self._calls: defaultdict[bytes, set[UnderWay]] = defaultdict(set)
         """Certificate → its calls that are under way."""
 
     @property
@@ -53,7 +87,7 @@ class Admission:
         self._end_refused()
 
     @contextmanager
-    def call(self, context: Context, method: str) -> Iterator[None]:
+    def call(self, context: Context, method: str) -> Iterator[UnderWay]:
         """Around a call. Raises WrongKey where it may not be made, or (at any time) may no more."""
         shown = context.auth_context()
         certificate = next(iter(shown.get("x509_pem_cert", ())), b"")
@@ -61,31 +95,31 @@ class Admission:
             raise WrongKey(INVITATIONS)
         if why := self._refuses(certificate):
             raise WrongKey(why)
-        with self._under_way(certificate):
-            yield
+        with self._under_way(certificate) as call:
+            yield call
 
     @contextmanager
-    def _under_way(self, certificate: bytes) -> Iterator[None]:
-        task = asyncio.current_task()
-        assert task is not None, "a call has a task"
-        self._calls[certificate].add(task)
+    def _under_way(self, certificate: bytes) -> Iterator[UnderWay]:
+        call = UnderWay()
+        self._calls[certificate].add(call)
         try:
-            yield
+            yield call
         except asyncio.CancelledError:
             if why := self._refuses(certificate):  # else it is the client that is gone
-                task.uncancel()
+                call.task.uncancel()
                 raise WrongKey(why) from None
             raise
         finally:
+            call.ended()
             if certificate in self._calls:
-                self._calls[certificate].discard(task)
+                self._calls[certificate].discard(call)
                 if not self._calls[certificate]:
                     del self._calls[certificate]
 
     def _end_refused(self) -> None:
         for certificate in [c for c in self._calls if self._refuses(c)]:
             for call in self._calls.pop(certificate):
-                call.cancel()
+                call.end()
 
     def _refuses(self, certificate: bytes) -> str:
         """Why who shows it is answered no more; empty: he is."""

@@ -11,7 +11,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from swarm.errors import Refused, WrongKey
-from swarm.wire.admission import Admission
+from swarm.wire.admission import Admission, UnderWay
 from swarm.wire.status import to_rpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -54,10 +54,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
 
             async def streaming(request: Any, context: Context) -> None:
                 try:
-                    with self._admitted(context, method):
+                    with self._admitted(context, method) as call:
                         async with aclosing(stream(_sound(request), context)) as replies:
                             async for reply in replies:
-                                await context.write(reply)
+                                await call.write(context.write(reply))
                 except (Refused, WrongKey) as error:
                     await context.abort(*to_rpc(error))
 
@@ -74,8 +74,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
 
         return make_unary(answering, read, handler.response_serializer)
 
-    def _admitted(self, context: Context, method: str) -> AbstractContextManager[None]:
-        return nullcontext() if self._admission is None else self._admission.call(context, method)
+    def _admitted(self, context: Context, method: str) -> AbstractContextManager[UnderWay]:
+        return nullcontext(UnderWay()) if self._admission is None else self._admission.call(context, method)
 
 
 def _readable(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

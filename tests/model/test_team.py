@@ -32,6 +32,12 @@ def products(seed: int, parts: int) -> Callable[[], bool]:
     return lambda: all(torch.equal(one.product(x * 2.0**power, w), alone * 2.0**power) for power in POWERS)
 
 
+def helpers() -> int:
+    """Threads of this process that are the team's: others may be begun and end at any time."""
+    names = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    return names.count("swarm products\n")
+
+
 @pytest.mark.parametrize("parts", [1, 2, 5, 17])
 @pytest.mark.parametrize("threads", [2, 3, 4, 7])
 def test_all_parts_are_computed_by_any_number_of_threads(parts: int, threads: int) -> None:
@@ -71,11 +77,10 @@ def test_a_process_that_was_forked_calls_its_own() -> None:
     right = products(2, 17)
     torch.set_num_threads(3)
     assert right()
-    tasks = Path("/proc/self/task")
-    child = multiprocessing.get_context("fork").Process(target=lambda: exit(len(list(tasks.iterdir())) if right() else 1))
+    child = multiprocessing.get_context("fork").Process(target=lambda: exit(helpers() if right() else 99))
     child.start()
     child.join(60)
-    assert child.exitcode == 3 and right()
+    assert child.exitcode == 2 and right()
 
 
 def test_what_was_compiled_from_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

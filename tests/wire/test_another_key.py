@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from swarm.errors import WrongKey
-from swarm.wire import invitation
+from swarm.wire import admission, invitation
 from swarm.wire.authority import Authority
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
@@ -24,12 +24,21 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Hall(rpc.SwarmServiceServicer):
+    over = asyncio.Event()
+
     async def GetPlan(self, request: pb.PlanRequest, context: Context) -> pb.PlanReply:
         return pb.PlanReply(waiting="hello")
 
     async def WatchPlan(self, request: pb.PlanRequest, context: Context) -> AsyncIterator[pb.PlanReply]:
         yield pb.PlanReply(waiting="hello")
         await asyncio.Event().wait()
+
+    async def Load(self, request: pb.LoadRequest, context: Context) -> AsyncIterator[pb.Progress]:
+        try:
+            yield pb.Progress(message="x" * (32 << 20))
+            await asyncio.Event().wait()
+        finally:
+            self.over.set()
 
 
 @asynccontextmanager
@@ -82,6 +91,35 @@ async def test_both_keys_are_accepted_until_the_old_one_is_refused_in_words_on_w
         with pytest.raises(WrongKey, match="does not accept this key"):
             await ask(guest, address)
         assert await ask(new, address) == "hello"
+
+
+async def test_who_is_being_sent_something_hears_of_it_behind_that() -> None:
+    ours, old = Credentials("old", "hall"), Credentials("old")
+    async with hall(ours) as address, old.channel(address) as channel:
+        ours.use("new")
+        reading = rpc.SwarmServiceStub(channel).Load(pb.LoadRequest())
+        await asyncio.sleep(1)
+        ours.settle()
+        await asyncio.sleep(0.1)
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            async with asyncio.timeout(60):
+                while await reading.read() is not grpc.aio.EOF:
+                    pass
+        assert isinstance(from_rpc(ended.value, "the hall"), WrongKey)
+
+
+async def test_who_takes_nothing_of_what_is_sent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "HALF_SENT_S", 0.2)
+    ours, old = Credentials("old", "hall"), Credentials("old")
+    monkeypatch.setattr(Hall, "over", over := asyncio.Event())
+    async with hall(ours) as address, old.channel(address) as channel:
+        ours.use("new")
+        unread = rpc.SwarmServiceStub(channel).Load(pb.LoadRequest())
+        await asyncio.sleep(1)
+        ours.settle()
+        async with asyncio.timeout(60):
+            await over.wait()
+        unread.cancel()
 
 
 async def test_a_certificate_that_names_the_new_authority_and_was_issued_by_the_old_one_is_cut_off_with_it() -> None:

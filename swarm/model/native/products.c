@@ -3,6 +3,7 @@
    Optional: where it was not compiled, or a CPU has not what a header wants, torch computes (swarm/model/quant/planes.py unpacks with the
    same bits). */
 
+#define _GNU_SOURCE /* names of threads */
 #include <stdint.h>
 #include <string.h>
 

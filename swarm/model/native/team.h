@@ -87,7 +87,7 @@ __attribute__((constructor)) static void know_of_forks(void)
     pthread_atfork(0, 0, begin_alone);
 }
 
-/* Up to so many, where the system gives them. They take no signals. */
+/* Up to so many, where the system gives them, under a name that `top -H` shows. They take no signals. */
 static void call_helpers(int64_t count)
 {
     sigset_t all, before;
@@ -97,7 +97,7 @@ static void call_helpers(int64_t count)
     for (int64_t failed = 0; crew.called < count; crew.called++) {
         failed = failed || pthread_create(&thread, 0, help, (void *)(crew.called + 1));
         if (!failed)
-            pthread_detach(thread);
+            pthread_setname_np(thread, "swarm products"), pthread_detach(thread);
     }
     pthread_sigmask(SIG_SETMASK, &before, 0);
 }
