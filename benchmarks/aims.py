@@ -18,8 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -27,9 +26,9 @@ from statistics import median
 import torch
 
 from benchmarks.checkpoint import ensure
-from benchmarks.pipeline import TAIL, Swarm, busy, prefill, traverse
+from benchmarks.pipeline import FEW, TAIL, Swarm, busy, prefill, serving, started, traverse
 from benchmarks.plain_loop import PROMPT, best
-from benchmarks.processes import BareClient, described, even_plan, level_cut, workers
+from benchmarks.processes import described, even_plan, level_cut
 from cluster.planner import reads
 from swarm.config import Sizes
 from swarm.model.dtypes import numbers_of
@@ -49,8 +48,6 @@ POOL_BYTES = 1 << 29
 """Of the weights that one-row products go round: more than a core's caches."""
 NEW = 24
 WARM_UP = 4
-FEW = 64
-"""Prompt tokens that tell, beside `PROMPT`, what of a chunk's time does not grow with its rows."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +80,6 @@ def limits(dtype: str, threads: int) -> Limits:
     return Limits(**json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
-@asynccontextmanager
-async def serving(
-    model: Model, stages: int, threads: int, sessions: int, context: int, cache: Path, first: int = 0, start_rows: int = START_ROWS
-) -> AsyncIterator[Swarm]:
-    plan = replace(even_plan(model, stages, threads, sessions, context, first=first), start_rows=start_rows)
-    async with workers(plan, cache) as path:
-        client = BareClient(path)
-        try:
-            yield Swarm(plan, client)
-        finally:
-            await client.close()
-
-
 async def decode(swarm: Swarm) -> float:
     """Tokens/s of one stream, the median of single tokens."""
     session = await swarm.session(64)
@@ -108,20 +92,13 @@ async def decode(swarm: Swarm) -> float:
     return 1 / median(taken)
 
 
-def started(few: float, many: float) -> int:
-    """What starting a chunk takes, in rows; from tokens/s of `FEW` and of `PROMPT`, each in one chunk on one Stage."""
-    few_s, many_s = FEW / few, PROMPT / many
-    a_row = (many_s - few_s) / (PROMPT - FEW)
-    return max(1, round(few_s / a_row - FEW)) if a_row > 0 else START_ROWS
-
-
 async def one_of(
     given: argparse.Namespace, dtype: str, stages: int, threads: int, start_rows: int = START_ROWS
 ) -> tuple[float, int]:
     """Measure and print one swarm; its tokens/s of the long prompt, and rows that starting a chunk is worth on one Stage."""
     model, limit = described(given.folder, dtype), limits(dtype, threads)
-    sizes = stages, threads, given.sessions + 1, given.prompt + TAIL
-    async with serving(model, *sizes, given.cache, start_rows=start_rows) as swarm:
+    plan = even_plan(model, stages, threads, given.sessions + 1, given.prompt + TAIL)
+    async with serving(replace(plan, start_rows=start_rows), given.cache) as swarm:
         for _ in range(WARM_UP):
             await prefill(swarm, PROMPT)
         ones = [await decode(swarm) for _ in range(given.rounds)]
@@ -141,7 +118,8 @@ async def one_of(
     print(f"  Stages busy with {given.sessions} sessions: {', '.join(f'{share:.0%}' for share in worked.values())}", flush=True)
     if stages == 2:
         first = level_cut(model.config.num_blocks, list(worked.values()))
-        async with serving(model, *sizes, given.cache, first, start_rows) as swarm:
+        plan = even_plan(model, stages, threads, given.sessions + 1, given.prompt + TAIL, first=first)
+        async with serving(plan, given.cache) as swarm:
             worked, rate = await busy(swarm, given.sessions, NEW)
         shares = ", ".join(f"{share:.0%}" for share in worked.values())
         print(f"  the same, cut {first} + {model.config.num_blocks - first}: {shares}, {rate:.1f} tok/s in all", flush=True)

@@ -5,7 +5,8 @@
 The 1.5B shape, real Worker processes of one thread each: one of them holding all Blocks, and two holding half each. Both stay
 up, and the rounds of what is compared alternate between them, so that a machine that drifts drifts for both. Where others use
 its cores too, two threads are not twice one, and tokens/s say little: the share of the time that each Stage was computing says
-whether Stages overlap. The sum of the shares is what two Stages give over one where each has a core of its own.
+whether Stages overlap. The sum of the shares is what two Stages give over one where each has a core of its own. Prompts are cut
+by what starting a chunk takes here, which is measured first, as the planner measures it in a swarm.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from benchmarks.checkpoint import ensure
 from benchmarks.processes import BareClient, described, even_plan, level_cut, percentile, unseen, workers
 from swarm.client.session import Session
-from swarm.plan import Plan
+from swarm.plan import START_ROWS, Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1 import worker_pb2 as worker_pb
@@ -33,6 +34,8 @@ SHORT = 16
 """Prompt tokens of the Sessions that answer."""
 QUIET = 24
 """Tokens of each running Session before the prompt arrives."""
+FEW, MANY = 64, 256
+"""Prompt tokens, each in one chunk: what does not grow from one to the other is starting it."""
 TAIL = 512
 """Positions beyond the prompt; a running Session may use all that it has."""
 
@@ -62,9 +65,9 @@ class Swarm:
 
 
 @asynccontextmanager
-async def serving(folder: Path, dtype: str, stages: int, sessions: int, context: int) -> AsyncIterator[Swarm]:
-    plan = even_plan(described(folder, dtype), stages, 1, sessions, context)
-    async with workers(plan) as path:
+async def serving(plan: Plan, cache: Path | None = None) -> AsyncIterator[Swarm]:
+    """The Plan's Workers, which serve."""
+    async with workers(plan, cache) as path:
         client = BareClient(path)
         try:
             yield Swarm(plan, client)
@@ -85,6 +88,13 @@ async def prefill(swarm: Swarm, prompt: int) -> tuple[float, list[float]]:
     before, taken, after = await swarm.worked(), await traverse(session), await swarm.worked()
     await session.close()
     return prompt / taken, [(after[n][0] - before[n][0]) / taken for n in after]
+
+
+def started(few: float, many: float) -> int:
+    """What starting a chunk takes, in rows; from tokens/s of `FEW` and of `MANY`, each in one chunk on one Stage."""
+    few_s, many_s = FEW / few, MANY / many
+    a_row = (many_s - few_s) / (MANY - FEW)
+    return max(1, round(few_s / a_row - FEW)) if a_row > 0 else START_ROWS
 
 
 async def answer(session: Session, until: asyncio.Event, gaps: list[tuple[float, float]]) -> None:
@@ -147,14 +157,18 @@ async def busy(swarm: Swarm, sessions: int, new: int) -> tuple[dict[str, float],
 async def run(given: argparse.Namespace) -> None:
     ensure(given.folder)
     sessions, context = max(given.sessions, given.running + 1), given.prompt + TAIL
-    async with (
-        serving(given.folder, given.dtype, 1, sessions, context) as one,
-        serving(given.folder, given.dtype, 2, sessions, context) as two,
-    ):
+    model = described(given.folder, given.dtype)
+    plans = [even_plan(model, stages, 1, sessions, context) for stages in (1, 2)]
+    async with serving(plans[0]) as one:
+        sizes = [[(await prefill(one, rows))[0] for rows in (FEW, MANY)] for _ in range(1 + given.rounds)][1:]
+    start_rows = started(*(median(rates) for rates in zip(*sizes, strict=True)))
+    print(f"starting a chunk: {start_rows} rows' worth")
+    plans = [replace(plan, start_rows=start_rows) for plan in plans]
+    async with serving(plans[0]) as one, serving(plans[1]) as two:
         for swarm in (one, two):
-            await prefill(swarm, 256)
-            await prefill(swarm, 256)
-        for prompt in (256, given.prompt):
+            await prefill(swarm, MANY)
+            await prefill(swarm, MANY)
+        for prompt in (MANY, given.prompt):
             found = [[await prefill(swarm, prompt) for swarm in (one, two)] for _ in range(given.rounds)]
             alone, both = (median(each[i][0] for each in found) for i in range(2))
             shares = [median(each[1][1][i] for each in found) for i in range(2)]
