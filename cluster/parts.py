@@ -84,10 +84,11 @@ def same_assignment(old: Plan | None, new: Plan) -> bool:
     """
     if old is None or max(old.start_rows, new.start_rows) > CUT_OTHERWISE * min(old.start_rows, new.start_rows):
         return False
-    said = replace(
-        new, epoch=old.epoch, notes=old.notes, objective=old.objective, predicted=old.predicted, start_rows=old.start_rows
-    )
-    return said == old
+    return _assigned(old) == _assigned(replace(new, start_rows=old.start_rows))
+
+
+def _assigned(plan: Plan) -> Plan:
+    return replace(plan, epoch=1, follows=0, notes=(), objective="", predicted=None)
 
 
 def _blocks(blocks: list[int]) -> str:

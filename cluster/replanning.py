@@ -205,6 +205,8 @@ class Replanning:
         return await self._change(replace(way.plan, epoch=epoch), description, self.target, None, way.loads)
 
     async def _change(self, plan: Plan, description: Description, target: Target, wish: Wish | None, loads: bool = True) -> bool:
+        before = self._last
+        plan = replace(plan, follows=before.epoch if before and before.model.model_id == plan.model.model_id else 0)
         await self._drain(newcomers=False)  # they may hold parts of this Plan
         usable = {d.name: d for d in self._roster.usable()}
         if not {w.name for w in plan.workers} <= usable.keys():

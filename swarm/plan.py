@@ -190,6 +190,8 @@ class Plan:
     """Rows of a prompt that take the slowest Stage or link as long as a micro-batch takes it however few its rows are."""
     in_flight: int = 0
     """Micro-batches of a Route in flight at once; 0: as many as keep every Stage busy."""
+    follows: int = 0
+    """The epoch before it, whose Sessions go on under this one; 0: of this model none was open."""
     objective: str = "balanced"
     """What it was decided for: latency, throughput or balanced."""
     predicted: Prediction | None = None

@@ -32,6 +32,8 @@ def problems(plan: Plan) -> Iterator[str]:
         yield f"{plan.max_rows} rows take {plan.frame_bytes} bytes and a message may have {plan.message_bytes}: lower max_rows"
     if plan.epoch < 1 or plan.in_flight < 0 or min(counts) < 1 or plan.chunk_rows > plan.max_rows:
         yield "epoch, sessions, context, pages or rows are out of range"
+    if not 0 <= plan.follows < plan.epoch:
+        yield f"epoch {plan.epoch} does not follow {plan.follows}"
     if not plan.routes:
         yield "there is no Route"
     for route in plan.routes:

@@ -24,8 +24,6 @@ AFTER_S = 60.0
 """How long after an epoch began those that go on come first."""
 HOLD_S = 2.0
 """How long new ones wait at an entry that knows none of those that go on, whatever room there is: so long may their return take."""
-FIRST_EPOCH = 1
-"""Before it nothing was open that could go on."""
 
 
 @dataclass(order=True)
@@ -69,7 +67,7 @@ class Turns:
         new = epoch is None or not self._goes_on(open_in, epoch, now)
         if new and len(self._queue) >= QUEUE_LENGTH:
             raise Full(f"{QUEUE_LENGTH} sessions wait already: try again later", self._name)
-        held_back = epoch is not None and not open_in and not epoch.inherits and epoch.number > FIRST_EPOCH
+        held_back = epoch is not None and not open_in and not epoch.inherits and epoch.plan.follows > 0
         earliest = epoch.since + HOLD_S if epoch and held_back else 0.0
         begun = min([self._round, *(turn.round for turn in self._queue[:1])])
         return Turn(new, begun + has, next(self._arrivals), caller, earliest)

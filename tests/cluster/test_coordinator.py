@@ -39,6 +39,15 @@ async def test_commit_comes_after_every_prepare_and_drain_after_every_commit(swa
     assert new > old and swarm.used() == {"a/cpu", "b/cpu"}
 
 
+async def test_a_plan_names_the_epoch_whose_sessions_go_on_under_it_and_none_after_another_model(swarm: Swarm) -> None:
+    await swarm.coordinator.join(offer("a", 2 * NEED, spread=True))
+    first = swarm.plan
+    await swarm.coordinator.join(offer("b", 2 * NEED))
+    assert first.follows == 0 and swarm.plan.follows == first.epoch
+    _ = [p async for p in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    assert swarm.plan.epoch > first.epoch and swarm.plan.follows == 0
+
+
 async def test_the_old_plan_serves_while_the_new_one_loads(swarm: Swarm) -> None:
     await swarm.coordinator.join(offer("a", 2 * NEED, spread=True))
     old = swarm.plan

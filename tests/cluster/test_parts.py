@@ -88,7 +88,7 @@ def test_shards_are_in_the_name_too() -> None:
 
 def test_notes_and_epoch_are_no_part_of_an_assignment() -> None:
     made = plan("nano", 64 * MIB)
-    assert same_assignment(made, replace(made, epoch=9, notes=("new",)))
+    assert same_assignment(made, replace(made, epoch=9, follows=8, notes=("new",)))
     assert not same_assignment(made, replace(made, sessions=2)) and not same_assignment(None, made)
     made = replace(made, start_rows=40)
     for rows, same in {20: True, 41: True, 80: True, 19: False, 81: False}.items():

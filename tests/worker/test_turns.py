@@ -23,7 +23,7 @@ from swarm.worker.callers import Caller
 from swarm.worker.epoch import Epoch
 from swarm.worker.turns import Turns
 
-PLAN = replace(plan_of([4, 8], sessions=2, context=64), epoch=2)
+PLAN = replace(plan_of([4, 8], sessions=2, context=64), epoch=2, follows=1)
 ANYBODY = Caller("w0")
 
 
@@ -131,11 +131,12 @@ async def test_who_says_that_it_goes_on_gains_a_place_for_a_while_only_and_no_mo
         assert queue.come(ANYBODY, 0, 1, epoch, epoch.since).new
 
 
-async def test_nobody_is_held_back_under_the_first_epoch_nor_where_those_that_go_on_are_open_already() -> None:
-    first = replace(PLAN, epoch=1)
+async def test_nobody_is_held_back_where_nothing_was_open_before_nor_where_those_that_go_on_are_open_already() -> None:
+    first = replace(PLAN, epoch=1_700_000_000, follows=0)
+    later = replace(first, epoch=1_700_000_001, follows=first.epoch)
     async with workers_here(first) as workers:
-        await prepare(workers, PLAN)
-        workers["w0"].commit(PLAN.epoch)
-        for number in (first.epoch, PLAN.epoch):
+        await prepare(workers, later)
+        workers["w0"].commit(later.epoch)
+        for number in (first.epoch, later.epoch):
             epoch = workers["w0"].epochs.get(number)
             assert epoch and Turns("w0").come(ANYBODY, 0, 0, epoch, epoch.since).earliest == 0.0
