@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,8 @@ from swarm.client.asset import asset_object
 from swarm.client.json_streams import ByteStream, PieceStream
 from swarm.errors import ModelError
 
-_MARK = "\ufdd0swarm\ufdd0"
-"""Added as a token of ours, so that the library sees text behind it as behind a special token. U+FDD0 is no character."""
+_MARK = f"\ufdd0{secrets.token_hex(8)}\ufdd0"
+"""Added as a token of ours, so that the library sees text behind it as behind a special token: one that nobody's text has."""
 
 
 class JsonTokenizer:
