@@ -28,11 +28,11 @@ CREDENTIALS = Credentials("secret")
 
 
 class CountingAgent(WorkerAgent):
-    """Writes down what its Worker said that it had to load, and to bring from elsewhere, by epoch and Worker."""
+    """Writes down which Plans came, and what its Worker said that it had to load, and to bring from elsewhere."""
 
-    def __init__(self, device: Device, loads: dict[int, dict[str, int]], brings: dict[int, dict[str, int]]) -> None:
+    def __init__(self, device: Device, all_of_them: CountingAgents) -> None:
         super().__init__(CREDENTIALS, device.address, device.name)
-        self._loads, self._brings = loads, brings
+        self._plans, self._loads, self._brings = all_of_them.plans, all_of_them.loads, all_of_them.brings
 
     async def survey(self, order: SurveyOrder) -> Survey:
         survey = await super().survey(order)
@@ -40,7 +40,8 @@ class CountingAgent(WorkerAgent):
         return survey
 
     async def prepare(self, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
-        epoch = Plan.from_json(order.plan).epoch
+        plan = Plan.from_json(order.plan)
+        self._plans[epoch := plan.epoch] = plan
         self._loads[epoch][order.name] = 0
         async for loaded, total in super().prepare(order):
             self._loads[epoch][order.name] = total
@@ -48,20 +49,24 @@ class CountingAgent(WorkerAgent):
 
 
 class CountingAgents(WorkerAgents):
+    """All by epoch; bytes by Worker, too."""
+
     def __init__(self) -> None:
         super().__init__(CREDENTIALS)
+        self.plans: dict[int, Plan] = {}
         self.loads: dict[int, dict[str, int]] = defaultdict(dict)
         self.brings: dict[int, dict[str, int]] = defaultdict(dict)
 
     def plain(self, device: Device) -> Agent:
-        return CountingAgent(device, self.loads, self.brings)
+        return CountingAgent(device, self)
 
 
 class RealSwarm:
-    """A swarm whose Rigs come and go as a test says; `plans` are those that were in force, in order."""
+    """A swarm whose Rigs come and go as a test says; for `plans`, `loads` and `brings` see `CountingAgents`."""
 
     def __init__(self, coordinator: Coordinator, agents: CountingAgents, address: str, folder: Path, stack: AsyncExitStack) -> None:
-        self.coordinator, self.loads, self.brings, self.address = coordinator, agents.loads, agents.brings, address
+        self.coordinator, self.address = coordinator, address
+        self.plans, self.loads, self.brings = agents.plans, agents.loads, agents.brings
         self.caches = False
         """Whether Workers keep on disk what they took from others."""
         self.workers: dict[str, WorkerProcess] = {}
