@@ -16,6 +16,8 @@ from swarm.plan import Plan
 
 DRAIN_S = 10.0
 """How long frames in flight may take once their epoch is retired."""
+PID_S = 30.0
+"""How long a Worker may take to say which process it is; one that hangs is found by the patrol before."""
 LOOK_S = 0.2
 """How often a change looks whether a Worker that carries an order out was found silent."""
 T = TypeVar("T")
@@ -75,7 +77,7 @@ class Changeover:
             raise WorkerFailed(device, error) from None
 
     async def _load(self, device: Device, order: PrepareOrder) -> None:
-        self._loaded[device.name] = _pid(device)
+        self._loaded[device.name] = await _pid(device)
         async for loaded, total in _agent(device).prepare(order):
             self._progress[device.name] = loaded, total
             done, need = (sum(counts) for counts in zip(*self._progress.values(), strict=True))
@@ -84,11 +86,14 @@ class Changeover:
     async def _commit_one(self, name: str) -> None:
         device = self._devices[name]
         try:
-            if _pid(device) != self._loaded[name]:
-                raise NoSwarm(f"worker {name} was started anew while others were loading: what it had loaded is gone")
-            await while_it_answers(device, _agent(device).commit(self.new.epoch))
+            await while_it_answers(device, self._take_frames(device))
         except SwarmError as error:
             raise WorkerFailed(device, error) from None
+
+    async def _take_frames(self, device: Device) -> None:
+        if await _pid(device) != self._loaded[device.name]:
+            raise NoSwarm(f"worker {device.name} was started anew while others were loading: what it had loaded is gone")
+        await _agent(device).commit(self.new.epoch)
 
 
 def _pause_notes(releases: Sequence[str]) -> Iterator[str]:
@@ -132,9 +137,9 @@ async def _all_or_first_failure(steps: Sequence[Coroutine[Any, Any, None]]) -> N
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _pid(device: Device) -> int:
-    """Of its Worker, as it was seen last; 0: it was never seen."""
-    return device.status.pid if device.status else 0
+async def _pid(device: Device) -> int:
+    """Of its Worker, asked now: what the patrol saw last may be the process before, or none yet. Raises SwarmError."""
+    return (await _agent(device).status(PID_S)).pid
 
 
 def _agent(device: Device) -> Agent:

@@ -42,6 +42,24 @@ async def test_a_worker_that_is_started_anew_while_others_load_serves_in_the_end
     assert swarm.used() == {"a/cpu", "b/cpu"}
 
 
+async def test_a_worker_that_came_back_and_is_first_looked_at_while_it_loads_keeps_what_it_loaded(swarm: Swarm) -> None:
+    for rig in "ab":
+        await swarm.coordinator.join(offer(rig, 3 * NEED // 4))
+    before, orders, back = swarm.plan, len(swarm.agents.orders), swarm.agents.workers["b:7700"]
+    back.plans.clear()
+    back.epoch, back.pid, back.started = 0, back.pid + 1, time.monotonic()
+    back.hold_prepare.clear()
+    await swarm.coordinator.worker_restarted("b", "b:7700")
+    await swarm.seen(lambda: any("b/cpu: prepare" in order for order in swarm.agents.orders[orders:]))
+    swarm.coordinator.report_failure("b/cpu")
+    device = next(d for d in swarm.coordinator._roster.devices() if d.name == "b/cpu")
+    await swarm.seen(lambda: device.status)
+    back.hold_prepare.set()
+    await swarm.seen(lambda: swarm.plan.epoch > before.epoch)
+    assert swarm.plan.routes == before.routes
+    assert sum("b/cpu: prepare" in order for order in swarm.agents.orders[orders:]) == 1
+
+
 async def test_a_worker_that_is_lost_while_older_epochs_are_drained_is_planned_around(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
