@@ -119,7 +119,7 @@ async def one_of(
     if stages == 2:
         first = level_cut(model.config.num_blocks, list(worked.values()))
         plan = even_plan(model, stages, threads, given.sessions + 1, given.prompt + TAIL, first=first)
-        async with serving(plan, given.cache) as swarm:
+        async with serving(replace(plan, start_rows=start_rows), given.cache) as swarm:
             worked, rate = await busy(swarm, given.sessions, NEW)
         shares = ", ".join(f"{share:.0%}" for share in worked.values())
         print(f"  the same, cut {first} + {model.config.num_blocks - first}: {shares}, {rate:.1f} tok/s in all", flush=True)

@@ -94,6 +94,7 @@ class Changeover:
         if await _pid(device) != self._loaded[device.name]:
             raise NoSwarm(f"worker {device.name} was started anew while others were loading: what it had loaded is gone")
         await _agent(device).commit(self.new.epoch)
+        device.epochs.add(self.new.epoch)  # at once: whoever is started anew while others commit is noted as empty again
 
 
 def _pause_notes(releases: Sequence[str]) -> Iterator[str]:

@@ -14,7 +14,11 @@ class KnownPlans:
         self.plans: dict[int, Plan] = {}
         self._roster = roster
 
-    def ordered(self, plan: Plan) -> None:
+    def holds(self, plan: Plan) -> None:
+        """It is in force. Who holds it is noted already: at each commit, or as a Worker that joined again said it."""
+        self.plans[plan.epoch] = plan
+
+    def failed(self, plan: Plan) -> None:
         """Its Workers may hold it from now on, those too that joined again or did not finish."""
         self.plans[plan.epoch] = plan
         names = {w.name for w in plan.workers}

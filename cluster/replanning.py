@@ -223,10 +223,10 @@ class Replanning:
                 failure.device.fail(str(failure.cause), failure.silent, failure.cause)
             if change.pauses:
                 self._publish(Published(None, f"lost its plan while changing it ({failure}): plans again", description))
-            self._known.ordered(plan)
+            self._known.failed(plan)
             await self._drain()
             return False
-        self._known.ordered(plan)
+        self._known.holds(plan)
         self._hold(target)
         self._last, self.problem = plan, None
         if wish:

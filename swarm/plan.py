@@ -191,7 +191,7 @@ class Plan:
     in_flight: int = 0
     """Micro-batches of a Route in flight at once; 0: as many as keep every Stage busy."""
     follows: int = 0
-    """The epoch before it, whose Sessions go on under this one; 0: of this model none was open."""
+    """The epoch before it, whose Sessions go on under this one; 0: nothing is known of any."""
     objective: str = "balanced"
     """What it was decided for: latency, throughput or balanced."""
     predicted: Prediction | None = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
 
 import grpc.aio
 from cryptography import x509
@@ -17,11 +17,12 @@ from swarm.wire.authority import MEMBER
 from swarm.wire.roles import FOR_CLIENTS
 
 Context = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T")
 INVITATIONS = "an invitation is for chatting: for this, give the swarm's key with --key"
 CHANGED = "the swarm's key was changed: ask for the new one and give it with --key; the rig that ran `swarm up` shows it"
 REVOKED = "this invitation was revoked: ask who invited you for another one"
 HALF_SENT_S = 5.0
-"""A client that is refused hears why behind what is being sent to it, if it takes that within so long."""
+"""What makes the messages for a client that is refused is given up, if that client does not take one within so long."""
 
 
 class UnderWay:
@@ -31,29 +32,41 @@ class UnderWay:
         task = asyncio.current_task()
         assert task is not None, "a call has a task"
         self.task: asyncio.Task[Any] = task
+        self._replies: AsyncGenerator[Any] | None = None
         self._writing = False
         self._ends: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     def end(self) -> None:
         """Cancel its task: while it writes, behind that, for gRPC sends no status while a first message is on its way."""
         if self._writing:
-            self._ends = self.task.get_loop().call_later(HALF_SENT_S, self.task.cancel)
+            self._ends = self.task.get_loop().call_later(HALF_SENT_S, self._give_up)
         else:
             self.task.cancel()
 
+    @asynccontextmanager
+    async def making(self, replies: AsyncGenerator[T]) -> AsyncIterator[AsyncGenerator[T]]:
+        """Around what makes its messages, which is closed behind it."""
+        self._replies = replies
+        try:
+            yield replies
+        finally:
+            if self._ends is not None:
+                self._ends.cancel()
+            await (self._closing or replies.aclose())
+
     async def write(self, sent: Awaitable[None]) -> None:
-        """Wait until a message is sent."""
+        """Wait until a message is sent. Raises CancelledError where the call ended meanwhile."""
         self._writing = True
         await sent
         self._writing = False
         if self._ends is not None:
-            self._ends.cancel()
-            self.task.cancel()
+            raise asyncio.CancelledError
 
-    def ended(self) -> None:
-        """It is over, and its task is another's."""
-        if self._ends is not None:
-            self._ends.cancel()
+    def _give_up(self) -> None:
+        """Have what makes the messages let go of all that it holds; the status comes when the client takes what is on its way."""
+        assert self._replies is not None, "it writes what somebody makes"
+        self._closing = self.task.get_loop().create_task(self._replies.aclose())
 
 
 class Admission:
@@ -110,7 +123,6 @@ class Admission:
                 raise WrongKey(why) from None
             raise
         finally:
-            call.ended()
             if certificate in self._calls:
                 self._calls[certificate].discard(call)
                 if not self._calls[certificate]:

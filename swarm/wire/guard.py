@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import grpc
@@ -55,7 +55,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             async def streaming(request: Any, context: Context) -> None:
                 try:
                     with self._admitted(context, method) as call:
-                        async with aclosing(stream(_sound(request), context)) as replies:
+                        async with call.making(stream(_sound(request), context)) as replies:
                             async for reply in replies:
                                 await call.write(context.write(reply))
                 except (Refused, WrongKey) as error:

@@ -60,6 +60,30 @@ async def test_a_worker_that_came_back_and_is_first_looked_at_while_it_loads_kee
     assert sum("b/cpu: prepare" in order for order in swarm.agents.orders[orders:]) == 1
 
 
+async def test_a_worker_that_is_started_anew_while_others_commit_gets_its_part_again(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits, others = FakeWorker.commit, asyncio.Event()
+
+    async def commit(self: FakeWorker, epoch: int) -> None:
+        await commits(self, epoch)
+        if self.name == "b/cpu":
+            await others.wait()
+
+    monkeypatch.setattr(FakeWorker, "commit", commit)
+    await swarm.coordinator.join(offer("a", 3 * NEED // 4, spread=True))
+    joining = asyncio.create_task(swarm.coordinator.join(offer("b", 3 * NEED // 4)))
+    restarted = swarm.agents.workers["a:7700"]
+    await swarm.seen(lambda: restarted.epoch)
+    restarted.plans.clear()
+    restarted.epoch, restarted.pid, restarted.started = 0, restarted.pid + 1, time.monotonic()
+    await swarm.coordinator.worker_restarted("a", "a:7700")
+    others.set()
+    await joining
+    await swarm.seen(lambda: swarm.coordinator.published.plan and restarted.epoch == swarm.plan.epoch)
+    assert swarm.used() == {"a/cpu", "b/cpu"}
+
+
 async def test_a_worker_that_is_lost_while_older_epochs_are_drained_is_planned_around(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -21,10 +21,12 @@ from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1 import swarm_pb2_grpc as rpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Load: TypeAlias = "grpc.aio.UnaryStreamCall[pb.LoadRequest, pb.Progress]"  # generic in its stubs alone
 
 
 class Hall(rpc.SwarmServiceServicer):
-    over = asyncio.Event()
+    begun, over = asyncio.Event(), asyncio.Event()
+    """Of the one call of Load: its message is on its way; nobody makes another one."""
 
     async def GetPlan(self, request: pb.PlanRequest, context: Context) -> pb.PlanReply:
         return pb.PlanReply(waiting="hello")
@@ -35,6 +37,7 @@ class Hall(rpc.SwarmServiceServicer):
 
     async def Load(self, request: pb.LoadRequest, context: Context) -> AsyncIterator[pb.Progress]:
         try:
+            self.begun.set()
             yield pb.Progress(message="x" * (32 << 20))
             await asyncio.Event().wait()
         finally:
@@ -93,33 +96,53 @@ async def test_both_keys_are_accepted_until_the_old_one_is_refused_in_words_on_w
         assert await ask(new, address) == "hello"
 
 
-async def test_who_is_being_sent_something_hears_of_it_behind_that() -> None:
+async def refused_behind(reading: Load) -> bool:
+    """Whether a call that is read to its end gave its message, and the refusal behind it."""
+    sizes = []
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        async with asyncio.timeout(60):
+            while True:
+                sizes.append(len((await reading.read()).message))
+    return sizes == [32 << 20] and isinstance(from_rpc(ended.value, "the hall"), WrongKey)
+
+
+@asynccontextmanager
+async def half_sent(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Load, type[Hall]]]:
+    """A call whose client took nothing yet of the one message on its way when its key was settled against it."""
+    for event in ("begun", "over"):
+        monkeypatch.setattr(Hall, event, asyncio.Event())
     ours, old = Credentials("old", "hall"), Credentials("old")
     async with hall(ours) as address, old.channel(address) as channel:
         ours.use("new")
         reading = rpc.SwarmServiceStub(channel).Load(pb.LoadRequest())
-        await asyncio.sleep(1)
-        ours.settle()
-        await asyncio.sleep(0.1)
-        with pytest.raises(grpc.aio.AioRpcError) as ended:
-            async with asyncio.timeout(60):
-                while await reading.read() is not grpc.aio.EOF:
-                    pass
-        assert isinstance(from_rpc(ended.value, "the hall"), WrongKey)
-
-
-async def test_who_takes_nothing_of_what_is_sent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "HALF_SENT_S", 0.2)
-    ours, old = Credentials("old", "hall"), Credentials("old")
-    monkeypatch.setattr(Hall, "over", over := asyncio.Event())
-    async with hall(ours) as address, old.channel(address) as channel:
-        ours.use("new")
-        unread = rpc.SwarmServiceStub(channel).Load(pb.LoadRequest())
-        await asyncio.sleep(1)
-        ours.settle()
         async with asyncio.timeout(60):
-            await over.wait()
-        unread.cancel()
+            await Hall.begun.wait()
+        await asyncio.sleep(0.5)
+        ours.settle()
+        yield reading, Hall
+
+
+async def test_who_is_being_sent_something_hears_of_it_behind_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "HALF_SENT_S", 60.0)
+    async with half_sent(monkeypatch) as (reading, of_the_hall):
+        await asyncio.sleep(0.1)
+        assert not of_the_hall.over.is_set()
+        assert await refused_behind(reading)
+
+
+async def test_who_takes_nothing_of_what_is_sent_is_not_waited_for_and_hears_of_it_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "HALF_SENT_S", 0.2)
+    async with half_sent(monkeypatch) as (reading, of_the_hall):
+        async with asyncio.timeout(60):
+            await of_the_hall.over.wait()
+        assert await refused_behind(reading)
+
+
+async def test_who_is_gone_before_it_took_anything_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with half_sent(monkeypatch) as (reading, of_the_hall):
+        reading.cancel()
+        async with asyncio.timeout(60):
+            await of_the_hall.over.wait()
 
 
 async def test_a_certificate_that_names_the_new_authority_and_was_issued_by_the_old_one_is_cut_off_with_it() -> None:
