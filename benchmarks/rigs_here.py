@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -34,13 +34,16 @@ class RigsHere:
     Args:
         address: host:port of the door.
         folder: for logs and caches.
+        free_port: where on loopback the next Worker may listen.
     """
 
-    def __init__(self, coordinator: Coordinator, address: str, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, coordinator: Coordinator, address: str, folder: Path, stack: AsyncExitStack, free_port: Callable[[], int]
+    ) -> None:
         self.coordinator, self.address = coordinator, address
         self.workers: dict[str, WorkerProcess] = {}
         self.spares: dict[str, Spare] = {}
-        self._folder, self._stack = folder, stack
+        self._folder, self._stack, self._free_port = folder, stack, free_port
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
 
     @property
@@ -56,7 +59,7 @@ class RigsHere:
         Args:
             spare: the warm process that takes its Worker's place: its own, or one that Rigs of this machine share; empty: none.
         """
-        where = f"127.0.0.1:{free_ports(1)[0]}"
+        where = f"127.0.0.1:{self._free_port()}"
         log, cache = self._folder / f"{rig}.log", self._folder / f"cache-{rig}"
         order = WorkerOrder(COMMAND, f"{rig}/cpu", "cpu", 1, memory_bytes, where, where, CREDENTIALS.key, log, os.environ, cache)
         warm = self._spare(spare) if spare else None
@@ -119,7 +122,9 @@ class RigsHere:
 
 
 @asynccontextmanager
-async def rigs_here(target: Target, folder: Path) -> AsyncIterator[RigsHere]:
+async def rigs_here(
+    target: Target, folder: Path, free_port: Callable[[], int] = lambda: free_ports(1)[0]
+) -> AsyncIterator[RigsHere]:
     """A swarm without Rigs, until the block ends; then its Rigs end too."""
     coordinator = Coordinator(target, WorkerAgents(CREDENTIALS), "a", lambda: 1000.0)
     server = CREDENTIALS.server()
@@ -129,7 +134,7 @@ async def rigs_here(target: Target, folder: Path) -> AsyncIterator[RigsHere]:
     await coordinator.start()
     async with AsyncExitStack() as stack:
         try:
-            yield RigsHere(coordinator, f"127.0.0.1:{port}", folder, stack)
+            yield RigsHere(coordinator, f"127.0.0.1:{port}", folder, stack, free_port)
         finally:
             await stack.aclose()
             await coordinator.stop()

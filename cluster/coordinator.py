@@ -265,7 +265,7 @@ class Coordinator:
         self._replanning.say(what)
 
     async def _look(self, devices: Iterable[Device]) -> None:
-        await asyncio.gather(*(self._patrol.look(device) for device in devices))
+        await asyncio.gather(*(self._patrol.hear(device) for device in devices))
 
     def _talked(self) -> Hashable:
         return talked(self.published.plan, self._roster.devices())
@@ -287,7 +287,7 @@ class Coordinator:
 
     async def _admit(self, device: Device) -> None:
         device.agent = self._agents.plain(device)
-        await self._patrol.look(device)
+        await self._patrol.hear(device)
 
     def _rig(self, rig_id: str) -> Rig:
         rig = self._roster.rigs.get(rig_id)

@@ -35,7 +35,7 @@ class Patrol:
         """Somebody waited for that Worker in vain: look at all at once, and take one silent answer of it for enough."""
         for device in self._devices():
             if not device.silent and device.name not in self._suspected:
-                look = self.look(device, misses=1 if device.name == name else MISSES)
+                look = self.look(device, misses=1 if device.name == name else None)
                 self._suspected[device.name] = task = asyncio.get_running_loop().create_task(look)
                 task.add_done_callback(self._looked)
 
@@ -48,33 +48,49 @@ class Patrol:
             await asyncio.gather(*(self.look(device) for device in self._devices()))
             await asyncio.sleep(ROUND_S)
 
-    async def look(self, device: Device, misses: int = MISSES) -> None:
-        """Ask one Worker; a process that is gone is asked once more, a silent one counts as hung after so many misses."""
+    async def hear(self, device: Device) -> None:
+        """Ask one Worker until it answers or counts as lost: one answer that is late says nothing."""
+        await self.look(device)
+        while device.agent and device.misses and not device.silent:
+            await self.look(device)
+
+    async def look(self, device: Device, misses: int | None = MISSES) -> None:
+        """Ask one Worker; a process that is gone is asked once more.
+
+        Args:
+            misses: a silent one counts as hung after so many; None: this look makes none.
+        """
         agent = device.agent
         if agent is None:
             return
         try:
             status = await agent.status(ANSWER_S)
         except NoSwarm:
-            await self._look_again(device)
+            await self._look_again(device, misses)
         except Expired:
-            device.misses += 1
-            if device.misses >= misses:
-                self._lose(device, "its worker does not answer, though its process may be there")
+            self._missed(device, misses)
         except SwarmError as error:
             self._lose(device, str(error))
         else:
             self._answered(device, status)
 
-    async def _look_again(self, device: Device) -> None:
+    async def _look_again(self, device: Device, misses: int | None) -> None:
         if device.silent or device.agent is None:
             return
         await asyncio.sleep(AGAIN_S)
         try:
             self._answered(device, await device.agent.status(ANSWER_S))
+        except Expired:
+            self._missed(device, misses)
         except SwarmError:
             device.ended_at = time.monotonic()
             self._lose(device, "its worker is gone")
+
+    def _missed(self, device: Device, misses: int | None) -> None:
+        if misses is not None:
+            device.misses += 1
+            if device.misses >= misses:
+                self._lose(device, "its worker does not answer, though its process may be there")
 
     def _lose(self, device: Device, why: str) -> None:
         if not device.silent:

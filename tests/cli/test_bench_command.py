@@ -99,7 +99,7 @@ def test_speculation_makes_as_many_tokens_and_says_how_many_guesses_were_right(p
 
 def test_ctrl_c_shows_what_was_measured_so_far(plan_file: Path) -> None:
     code = "from swarm.cli.main import main; main()"
-    words = ("bench", "--json", "--plan-file", str(plan_file), "--sessions", "1,1", "--prompt", "4")
+    words = ("bench", "--json", "--plan-file", str(plan_file), "--sessions", ",".join(["1"] * 30), "--prompt", "4")
     command = [sys.executable, "-c", code, *words, "--new", "60"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None and process.stdout is not None

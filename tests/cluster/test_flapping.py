@@ -45,7 +45,7 @@ def test_each_drop_in_a_row_doubles_the_time_and_a_steady_rig_begins_anew() -> N
 async def test_a_rig_that_drops_again_and_again_is_held_back_with_a_message_and_let_in_by_itself(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flapping, "HOLD_S", 0.5)
+    monkeypatch.setattr(flapping, "HOLD_S", 3.0)
     await swarm.coordinator.join(offer("a", 2 * NEED, spread=True))
     b = offer("b", 2 * NEED)
     for _ in range(DROPS):

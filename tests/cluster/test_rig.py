@@ -151,7 +151,7 @@ async def test_a_rig_that_is_ended_while_it_is_counted_in_leaves_all_the_same(sw
 @pytest.mark.parametrize(
     ("leaving", "says"),
     [
-        (tuple((f"w{n} loads", 0.2) for n in range(8)), "w7 loads"),
+        (tuple((f"w{n} loads", 0.5) for n in range(8)), "w7 loads"),
         ((("w0 loads", 60.0), ("w1 loads", 0.0)), "said nothing"),
     ],
     ids=["slow", "stuck"],
@@ -159,7 +159,7 @@ async def test_a_rig_that_is_ended_while_it_is_counted_in_leaves_all_the_same(sw
 async def test_leaving_may_take_long_as_long_as_something_happens(
     swarm: Swarm, leaving: tuple[tuple[str, float], ...], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.membership.STILL_S", 0.9)
+    monkeypatch.setattr("cluster.membership.STILL_S", 3.0)
     swarm.door.leaving = leaving
     said: list[str] = []
     async with JoinedRig(replace(swarm.settings(), notify=said.append), swarm.address) as rig:

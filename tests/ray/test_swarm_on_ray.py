@@ -8,7 +8,7 @@ import os
 import signal
 import urllib.error
 from collections.abc import AsyncIterator
-from pathlib import Path
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -75,12 +75,11 @@ async def test_the_dashboard_is_the_layer_map_before_and_after_a_join_and_a_leav
 
 
 async def test_every_port_that_the_head_listens_on_is_in_its_range(head: Process, ports: range) -> None:
-    listening = {
-        connection.laddr.port
-        for pid in head.tree()
-        for connection in psutil.Process(pid).net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening = set()
+    for pid in head.tree():
+        with suppress(psutil.NoSuchProcess):  # it ended while we looked
+            connections = psutil.Process(pid).net_connections("tcp")
+            listening |= {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
     assert len(listening) > 10 and not [port for port in listening if port not in ports]
 
 
@@ -105,7 +104,11 @@ async def test_after_sigkill_of_the_head_nothing_is_left_running(head: Process) 
 
 def _pid(head: Process, name: str) -> int:
     """The process below the head whose command line has that name in it."""
-    return next(p for p in head.tree() if name in Path(f"/proc/{p}/cmdline").read_text().partition("\0")[0])
+    for pid in head.tree():
+        with suppress(psutil.NoSuchProcess):  # it ended while we looked
+            if name in "".join(psutil.Process(pid).cmdline()[:1]):
+                return pid
+    raise AssertionError(f"no {name} below the head")
 
 
 async def _parts(address: str) -> set[str]:

@@ -22,6 +22,8 @@ from swarm.wire.v1.worker_pb2_grpc import WorkerServiceStub
 from swarm.worker.echo import FRAME_BYTES, HIDDEN_BYTES, STREAMS, Echo, Echoing, _stream_beside, measure_link
 
 DELAY_S = 0.01
+SEVERAL = 4
+"""Measurements, of which the best says what the way can do: a machine that others use stands still at times."""
 LATE_S = 0.1
 """More than a round trip takes on a machine that others use."""
 
@@ -73,17 +75,19 @@ async def relay(target: str, delay_s: float) -> AsyncIterator[str]:
 
 async def test_the_way_to_another_worker_has_a_round_trip_and_a_bandwidth() -> None:
     async with two_workers() as (plan, stub):
-        reply = await stub.MeasureLink(pb.LinkRequest(address=plan.workers[1].address, budget_s=0.5))
-        assert 1e-5 < reply.rtt_s < 0.1
-        assert reply.bytes_per_s > 10e6
-        assert reply.took_s < 2
+        replies = [await stub.MeasureLink(pb.LinkRequest(address=plan.workers[1].address, budget_s=0.5)) for _ in range(SEVERAL)]
+        assert 1e-5 < min(reply.rtt_s for reply in replies) < 0.1
+        assert max(reply.bytes_per_s for reply in replies) > 10e6
+        assert min(reply.took_s for reply in replies) < 2
 
 
 async def test_a_way_that_takes_longer_measures_longer_by_as_much() -> None:
     async with two_workers() as (plan, stub), relay(plan.workers[1].address, DELAY_S) as detour:
-        straight = await stub.MeasureLink(pb.LinkRequest(address=plan.workers[1].address, budget_s=0.5))
-        around = await stub.MeasureLink(pb.LinkRequest(address=detour, budget_s=1.0))
-        assert 2 * DELAY_S * 0.9 < around.rtt_s - straight.rtt_s < 2 * DELAY_S + 0.02
+        straight, around = [
+            min([(await stub.MeasureLink(pb.LinkRequest(address=address, budget_s=0.5))).rtt_s for _ in range(SEVERAL)])
+            for address in (plan.workers[1].address, detour)
+        ]
+        assert 2 * DELAY_S * 0.9 < around - straight < 2 * DELAY_S + 0.02
 
 
 async def test_beside_each_other_the_way_of_hops_is_measured_and_the_one_through_grpc_that_clients_take(

@@ -136,6 +136,8 @@ async def test_pieces_that_come_again_in_other_company_are_answered_again_as_bef
 async def test_answers_beside_a_long_prompt_wait_for_one_chunk_a_token(monkeypatch: pytest.MonkeyPatch, ends: list[int]) -> None:
     plan = plan_of(ends, sessions=4)
     monkeypatch.setattr(BesideRows, "rows", lambda *_: PIECE_ROWS)  # else as many as are quick here
+    monkeypatch.setattr(Around, "outside", 1)  # however slow this machine is
+    monkeypatch.setattr("swarm.worker.entry.RECENT_S", PATIENCE_S)
     async with seen(monkeypatch, plan) as (watch, client):
         answering, prompt = [await client.open(512) for _ in range(3)], pieces(await client.open(512), LONG)
         for at, session in enumerate(answering):
