@@ -69,7 +69,7 @@ class Adoption:
         """The Plan with the highest epoch that a Worker serves."""
         found = []
         for device in self._roster.usable():
-            if device.status and device.status.epoch and device.status.plan:
+            if device.status and device.status.epoch in device.epochs and device.status.plan:  # else it was given back since
                 try:
                     found.append(Plan.from_json(device.status.plan, f"the plan of {device.name}"))
                 except PlacementError:
@@ -88,7 +88,7 @@ class Adoption:
         return left > 0
 
     def _is_served_here(self, worker: WorkerSpec, epoch: int) -> bool:
-        here = {d.name: (d.address, d.status.epoch if d.status else 0) for d in self._roster.usable()}
+        here = {d.name: (d.address, d.status.epoch) for d in self._roster.usable() if d.status and d.status.epoch in d.epochs}
         return here.get(worker.name) == (worker.address, epoch)
 
     async def _serves(self, worker: WorkerSpec, epoch: int) -> bool:

@@ -118,14 +118,20 @@ async def _drain_one(device: Device, epoch: int) -> None:
 
 async def while_it_answers(device: Device, order: Coroutine[Any, Any, T]) -> T:
     """What an order gives. Raises Expired as soon as its Worker is found silent: nobody waits for the order's own deadline."""
+    return await unless(lambda: Expired(f"worker {device.name} stopped answering: {device.out}") if device.out else None, order)
+
+
+async def unless(reason: Callable[[], Exception | None], order: Coroutine[Any, Any, T]) -> T:
+    """What an order gives. Raises the reason not to wait for it as soon as there is one."""
     task = asyncio.ensure_future(order)
     try:
         while not (await asyncio.wait([task], timeout=LOOK_S))[0]:
-            if device.out:
-                raise Expired(f"worker {device.name} stopped answering: {device.out}")
+            if (why := reason()) is not None:
+                raise why
         return task.result()
     finally:
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _all_or_first_failure(steps: Sequence[Coroutine[Any, Any, None]]) -> None:

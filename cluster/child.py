@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 STOP_S = 5.0
@@ -33,6 +33,19 @@ async def answer_of(process: Process, seconds: float) -> bytes:
             return await process.stdout.readline()
     except TimeoutError:
         return b""
+
+
+async def lines_of(process: Process) -> AsyncIterator[bytes]:
+    """What it says until it ends, line by line; one that is too long to be kept is left out."""
+    assert process.stdout
+    while True:
+        try:
+            line = await process.stdout.readline()
+        except ValueError:
+            continue
+        if not line:
+            return
+        yield line
 
 
 async def end_child(process: Process) -> None:

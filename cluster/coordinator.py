@@ -125,9 +125,13 @@ class Coordinator:
         self._flapping.joined(offer.rig_id)
         if offer.rig_id != self._head:
             self._flapping.hold_back(rig, self.published.plan, self._replanning.want)
-        await asyncio.gather(*(self._admit(device) for device in rig.devices))
-        await asyncio.gather(*(d.agent.close() for d in before if d.agent), return_exceptions=True)
-        await self._measure(rig)
+        try:
+            await asyncio.gather(*(self._admit(device) for device in rig.devices))
+            await asyncio.gather(*(d.agent.close() for d in before if d.agent), return_exceptions=True)
+            await self._measure(rig)
+        except asyncio.CancelledError:
+            self._replanning.want()  # who joined hung up: its Devices are there all the same
+            raise
         await self._replanning.settled()
         if rig.offer.rig_id == self._head and isinstance(self._replanning.problem, ModelError):
             raise self._replanning.problem
@@ -175,13 +179,17 @@ class Coordinator:
             DoesNotFit: the Devices together hold too little.
             ModelError: the model's files cannot be used.
         """
-        return self._replanning.load(target)
+        return self.change(lambda _: target)
+
+    def change(self, ask: Callable[[Target], Target]) -> AsyncIterator[Progress]:
+        """Load what somebody asks for, given what is held once what others asked for before is there. Raises what `load` raises."""
+        return self._replanning.load(ask)
 
     async def unload(self) -> int:
         """Give all weights and KV back; the next question, or `load`, brings the model back. Answers the bytes given back."""
         await self._look(self._roster.devices())
         before = self._held_bytes()
-        async for _ in self.load(replace(self.target, unloaded=True)):
+        async for _ in self.change(lambda now: replace(now, unloaded=True)):
             pass
         await self._look(self._roster.devices())
         return max(0, before - self._held_bytes())
@@ -243,7 +251,7 @@ class Coordinator:
         return document | {"notes": [*document["notes"], *self._ray_presence.notes()]}
 
     async def _let_go(self, rig: Rig) -> None:
-        await self._replanning.drained()
+        await self._replanning.without(lambda: rig.devices if self._roster.rigs.get(rig.offer.rig_id) is rig else ())
         await self._forget(rig)
 
     async def _forget_absent(self) -> None:
@@ -268,7 +276,7 @@ class Coordinator:
         await asyncio.gather(*(self._patrol.hear(device) for device in devices))
 
     def _talked(self) -> Hashable:
-        return talked(self.published.plan, self._roster.devices())
+        return object() if self._replanning.bulletin.wished else talked(self.published.plan, self._roster.devices())
 
     def _held_bytes(self) -> int:
         return sum(d.status.weights_bytes + d.status.kv_bytes for d in self._roster.devices() if d.status and not d.silent)

@@ -121,7 +121,7 @@ class Door(swarm_pb2_grpc.SwarmServiceServicer):
 
     async def Load(self, request: pb.LoadRequest, context: Context) -> AsyncIterator[pb.Progress]:
         async with _errors(context):
-            async for progress in self._coordinator.load(_target(request, self._coordinator.target)):
+            async for progress in self._coordinator.change(lambda now: _target(request, now)):
                 yield _progress(progress)
 
     async def Unload(self, request: pb.UnloadRequest, context: Context) -> pb.UnloadReply:

@@ -69,7 +69,7 @@ class JoinedRig(Rig):
             address = await call(self.credentials, worker.order.address)
             if address and address != self.swarm:
                 self.swarm = address
-                await self.membership.move(address)
+                self.membership.move(address)
                 self.settings.notify(f"the swarm is at {address} now")
                 self.moved(address)
                 return

@@ -41,7 +41,7 @@ class Membership:
     ) -> None:
         self._credentials = credentials
         self._before: list[grpc.aio.Channel] = []
-        """Of the keys before: closing one would cancel whoever waits for what is under way on it."""
+        """Of keys and addresses before: closing one would cancel whoever waits for what is under way on it."""
         self._dial(address)
         self._notify, self._come_back, self._rig_id = notify, come_back, rig_id
         self._request: pb.JoinRequest | None = None
@@ -118,11 +118,10 @@ class Membership:
         except TimeoutError:
             raise Expired(f"{self._what} said nothing for {STILL_S:.0f} s: this rig goes all the same") from None
 
-    async def move(self, address: str) -> None:
-        """The swarm's door is at another host:port from now on."""
-        old = self._channel
+    def move(self, address: str) -> None:
+        """The swarm's door is at another host:port from now on. What is under way there ends by itself."""
+        self._before.append(self._channel)
         self._dial(address)
-        await old.close(None)
 
     def redial(self) -> None:
         """There is another key. What is under way goes on as long as the swarm lets it."""

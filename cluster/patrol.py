@@ -78,11 +78,14 @@ class Patrol:
         if device.silent or device.agent is None:
             return
         await asyncio.sleep(AGAIN_S)
+        agent = device.agent
         try:
-            self._answered(device, await device.agent.status(ANSWER_S))
+            self._answered(device, await agent.status(ANSWER_S))
         except Expired:
             self._missed(device, misses)
         except SwarmError:
+            if device.agent is not agent:
+                return  # it was given up meanwhile: that is why
             device.ended_at = time.monotonic()
             self._lose(device, "its worker is gone")
 
@@ -100,7 +103,7 @@ class Patrol:
 
     def _answered(self, device: Device, status: pb.WorkerStatus) -> None:
         before, device.status, device.misses = device.status, status, 0
-        restarted = before is not None and before.pid != status.pid
+        restarted = before is not None and (before.pid != status.pid or status.up_s < before.up_s)  # containers give a pid again
         if before is not None and not restarted and status.up_s > before.up_s:
             device.tokens_per_s = (status.tokens - before.tokens) / (status.up_s - before.up_s)
         slowed = device.pace.slowed

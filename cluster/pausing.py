@@ -71,8 +71,6 @@ class Pausing:
         before = sum(map(_held_bytes, chosen))
         async for progress in self._set(chosen, True):
             yield progress
-        async with self._replanning.ordering:  # where the others do not hold the model, what was withdrawn goes, too
-            await drain([d for d in chosen if d.paused], 0)
         await self._look(chosen)
         freed = gib(max(0, before - sum(map(_held_bytes, chosen))))
         yield Progress(f"{_said(chosen)} paused: {freed} given back{self._waiting}", 1.0, done=True)
@@ -104,11 +102,19 @@ class Pausing:
         self._roster.pauses.set([(d.rig_id, d.place) for d in devices], paused)
         for device in devices:
             device.paused = paused
-        moving = asyncio.create_task(self._replanning.drained())  # goes on, also where nobody listens any more
+        moving = asyncio.create_task(self._move({d.name for d in devices}))  # goes on, also where nobody listens any more
         moving.add_done_callback(lambda _: self._replanning.bell.ring())
         async for progress in self._replanning.progress(moving.done):
             yield progress
         await moving
+
+    async def _move(self, names: set[str]) -> None:
+        def paused() -> list[Device]:
+            return [d for d in self._roster.devices() if d.paused and d.name in names]
+
+        await self._replanning.without(paused)
+        async with self._replanning.ordering:  # where the others do not hold the model, what was withdrawn goes, too
+            await drain(paused(), 0)
 
     @property
     def _waiting(self) -> str:

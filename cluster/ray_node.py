@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from cluster.child import lines_of
 from cluster.ports import Ports
 from swarm.errors import NoSwarm, PortInUse, UsageError
 from swarm.wire.authority import Papers
@@ -204,8 +205,8 @@ class RayNode:
         self._reader = asyncio.create_task(self._read_on())
 
     async def _started(self, said: list[str]) -> bool:
-        assert self._process and self._process.stdout
-        async for line in self._process.stdout:
+        assert self._process
+        async for line in lines_of(self._process):
             said.append(line.decode(errors="replace").rstrip())
             if "Ray runtime started" in said[-1]:
                 return True
@@ -213,8 +214,8 @@ class RayNode:
 
     async def _read_on(self) -> None:
         """Keep the pipe empty: a full one would stop Ray. What comes through it is when its processes die, and why."""
-        assert self._process and self._process.stdout
-        async for line in self._process.stdout:
+        assert self._process
+        async for line in lines_of(self._process):
             said = line.decode(errors="replace").strip()
             if said and not _HINT.search(said):
                 _LOG.warning("Ray says: %s", said)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from cluster.adoption import Adoption, answers
 from cluster.agents import Description
 from cluster.bulletin import Bulletin
-from cluster.changeover import Changeover, WorkerFailed
+from cluster.changeover import Changeover, WorkerFailed, unless
 from cluster.deciding import Deciding
 from cluster.known_plans import KnownPlans
 from cluster.measuring import Measuring
@@ -20,8 +21,17 @@ from cluster.roster import Device, Roster
 from cluster.supplying import Supplying
 from cluster.target import Progress, Published, Target, Wish
 from cluster.waiting_for import waiting_for
+from cluster.weights_orders import PeerAt
 from swarm.errors import DoesNotFit, SwarmError
 from swarm.plan import Model, Plan
+
+WITHOUT_S = 0.1
+"""Between two looks whether a Plan does without those that go, while somebody else is waited for."""
+T = TypeVar("T")
+
+
+class RecoverFirst(Exception):
+    """What is in force was lost in part, and can go on: that comes before what is wished."""
 
 
 class Replanning:
@@ -56,6 +66,7 @@ class Replanning:
         self._last: Plan | None = None  # what the Workers hold, published or withdrawn
         self.waking = False
         """What was unloaded comes back, since somebody asked."""
+        self._asked_meanwhile = False  # somebody asked while a wish was under way, which may leave nothing loaded
         self._adopting = False  # waits for the Workers of a Plan that was found
         self._known = KnownPlans(roster)
 
@@ -82,18 +93,24 @@ class Replanning:
         mine = self.want()
         await self.bell.until(lambda: self._answered >= mine)
 
-    async def drained(self) -> None:
-        """Ask for another look, and wait until what it replaces is drained."""
-        mine = self.want()
-        await self.bell.until(lambda: self._finished >= mine)
+    async def without(self, going: Callable[[], Iterable[Device]]) -> None:
+        """Ask for other looks until the Plan does without these Devices, and wait until what it replaces is drained.
 
-    async def load(self, target: Target) -> AsyncIterator[Progress]:
-        """Ask for another model; see `Coordinator.load`."""
+        Args:
+            going: those of them that still shall go.
+        """
+        await self._drained()
+        while (plan := self.published.plan) and {d.name for d in going()} & {w.name for w in plan.workers}:
+            await asyncio.sleep(WITHOUT_S)
+            await self._drained()
+
+    async def load(self, ask: Callable[[Target], Target]) -> AsyncIterator[Progress]:
+        """Ask for another model; see `Coordinator.change`."""
         await self.bell.until(lambda: self._wish is None)
         for device in self._roster.devices():
             if device.out and not device.silent:
                 device.readmit()  # what it could not load was the old model
-        wish = self._wish = Wish(target)
+        wish = self._wish = Wish(ask(self.target))
         self.bulletin.wished = True
         self.want()
         async for progress in self.progress(lambda: wish.done):
@@ -105,7 +122,8 @@ class Replanning:
 
     def wake(self) -> None:
         """Somebody asks: bring back what was unloaded."""
-        if self.target.unloaded and (self._wish is None or self._wish.made):
+        self._asked_meanwhile = self._wish is not None and not self._wish.made
+        if self.target.unloaded and not self._asked_meanwhile:
             self.waking = True
             self._hold(replace(self.target, unloaded=False))
             self._publish(Published(None, f"is bringing {self.target.source} back, which was unloaded"))
@@ -134,6 +152,8 @@ class Replanning:
             if self._wish and (self._wish.made or self._wish.error):
                 self._wish.done, self._wish = True, None
                 self.bulletin.wished = False
+                if self._asked_meanwhile:
+                    self.wake()
             self.bulletin.activity = Progress("")
             self.bell.ring()
 
@@ -144,14 +164,14 @@ class Replanning:
             return self._rest(wish)
         if (adopted := await self._adopt(patient=wish is None)) is not None:
             return adopted
-        if self._last and self.published.plan and (way := recovery(self._last, {d.name: d for d in self._roster.usable()})):
+        if way := self._way_back():
             return await self._recover(way)
         if not wish and self._returning.soon(self._last, self.want):
             return True
         target = wish.target if wish else self.target
         description, kept = None, None if wish else self._last
         try:
-            description = await self._describe(target, again=wish is not None)
+            description = await self._for(wish, self._describe(target, again=wish is not None))
             measured = self._deciding.going_on(target, description, kept).model
             if wish:
                 await self._measuring.everything(measured)
@@ -162,6 +182,8 @@ class Replanning:
             if plan.model.dtype != measured.dtype and (wish or self.published.plan is None):
                 await self._measuring.everything(plan.model)  # it is chosen by memory, and its Plan by speed in just this dtype
                 plan = await self._deciding.decide(target, description.model, self._last)
+        except RecoverFirst:
+            return False
         except SwarmError as error:
             return await self._give_up(error, wish, description)
         if not {w.name for w in plan.workers} <= {d.name for d in self._roster.usable()}:
@@ -197,8 +219,19 @@ class Replanning:
             return True
         return False
 
+    def _way_back(self) -> Recovery | None:
+        if self._last is None or self.published.plan is None:
+            return None
+        return recovery(self._last, {d.name: d for d in self._roster.usable()})
+
+    async def _for(self, wish: Wish | None, order: Coroutine[Any, Any, T]) -> T:
+        """What an order gives. Raises RecoverFirst where it is for a wish, and what is in force needs us meanwhile."""
+        return await unless(lambda: RecoverFirst() if wish and self._way_back() else None, order)
+
     async def _recover(self, way: Recovery) -> bool:
         """Serve again at once. What is best with what is left is decided later, while that serves."""
+        if self._wish:
+            self.want()  # it comes next
         epoch, description = self._deciding.next_epoch(), self.published.description
         assert description, "what is published is described"
         self._returning.later(self.want)
@@ -213,9 +246,15 @@ class Replanning:
             return False  # somebody went meanwhile
         change = Changeover(self._known.plans, plan, usable, self.bulletin.report)
         try:
-            peers = await self.supplying.supply(change.new, self._roster.usable(), self.bulletin.report) if loads else {}
-            await change.prepare(peers)
+            peers: dict[str, tuple[PeerAt, ...]] = {}
+            if loads:
+                peers = await self._for(wish, self.supplying.supply(change.new, self._roster.usable(), self.bulletin.report))
+            await self._for(None if change.pauses else wish, change.prepare(peers))
             await change.commit()
+        except RecoverFirst:
+            self._known.failed(plan)
+            await self._drain()
+            return False
         except WorkerFailed as failure:
             if wish and not failure.silent:
                 wish.error = failure.cause
@@ -251,6 +290,11 @@ class Replanning:
             self._publish(Published(None, "; ".join([text, *hints]), description))
         return True
 
+    async def _drained(self) -> None:
+        """Ask for another look, and wait until what it replaces is drained."""
+        mine = self.want()
+        await self.bell.until(lambda: self._finished >= mine)
+
     def _hold(self, target: Target) -> None:
         if target != self.target:
             self.target = target
@@ -258,7 +302,9 @@ class Replanning:
 
     async def _adopt(self, patient: bool) -> bool | None:
         """Take a Plan over that Workers serve, where it is what is asked for. None: there is none to take over or wait for."""
+        patient = patient and not any(rig.leaving for rig in self._roster.rigs.values())
         if self._last is not None or (found := await self._adoption.find(patient, self.want)) is None:
+            self._adopting = False
             return None
         self._deciding.epoch = max(self._deciding.epoch, found.plan.epoch)
         wanted = found.served and await self._publish_found(found.plan)

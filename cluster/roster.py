@@ -132,6 +132,12 @@ class Device:
         if self.room_bytes is None or abs(room - self.room_bytes) > ROOM_STEP_BYTES:
             self.room_bytes = room // ROOM_STEP_BYTES * ROOM_STEP_BYTES
 
+    def go_on_as(self, was: Device) -> None:
+        """What was known of it holds: its Rig joins again. A Worker that was started anew says so with its next Status."""
+        self.pace, self.room_bytes, self.ended_at = was.pace, was.room_bytes, was.ended_at
+        if not was.silent:
+            self.status, self.epochs = was.status, was.epochs  # the same set: what a change under way notes counts
+
     def fail(self, why: str, silent: bool, refusal: SwarmError | None = None) -> None:
         """Plan without it from now on."""
         if why != self.out:
@@ -201,6 +207,9 @@ class Roster:
         ]
         for each in rig.devices:
             each.paused = self.pauses.has(each.rig_id, each.place)
+            was = next((d for d in before.devices if d.key == each.key and d.offer == each.offer), None) if before else None
+            if was is not None:
+                each.go_on_as(was)
         self.rigs[offer.rig_id] = rig
         return rig, before.devices if before else []
 

@@ -12,7 +12,7 @@ from cluster.changeover import WorkerFailed
 from cluster.fetch_plan import Fetch, FetchPlan, Survey, Unobtainable, plan_fetches
 from cluster.roster import Device
 from cluster.weights_orders import FetchOrder, PeerAt, SurveyOrder
-from swarm.errors import NoSwarm, SwarmError, gib
+from swarm.errors import Expired, NoSwarm, SwarmError, gib
 from swarm.plan import Plan
 
 REPORT_S = 0.5
@@ -115,7 +115,7 @@ class Supplying:
         """Have all Rigs fetch at once; returns what is where then, and who could not."""
         self.coming = [Coming(fetch) for fetch in order.fetches]
         text = plan.to_json()
-        fetching = asyncio.gather(*(_fetch_one(_agent(everyone[c.fetch.worker]), text, c) for c in self.coming))
+        fetching = asyncio.gather(*(_fetch_one(everyone[c.fetch.worker], text, c) for c in self.coming))
         try:
             while not fetching.done():
                 done, total = (sum(c.document()[key] for c in self.coming) for key in ("done_bytes", "total_bytes"))
@@ -131,11 +131,13 @@ class Supplying:
         ]
 
 
-async def _fetch_one(agent: Agent, plan: str, coming: Coming) -> str:
-    """Why it could not be fetched; empty: it was."""
+async def _fetch_one(device: Device, plan: str, coming: Coming) -> str:
+    """Why it could not be fetched; empty: it was. Raises WorkerFailed where its Worker is gone, which says nothing of the Hub."""
     try:
-        async for done, total, rate in agent.fetch(FetchOrder(plan, coming.fetch.files)):
+        async for done, total, rate in _agent(device).fetch(FetchOrder(plan, coming.fetch.files)):
             coming.done_bytes, coming.total_bytes, coming.bytes_per_s = done, total, rate
+    except (NoSwarm, Expired) as error:
+        raise WorkerFailed(device, error) from None
     except SwarmError as error:
         return str(error)
     return ""

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.child import answer_of, end_child, start_child
+from cluster.child import answer_of, end_child, lines_of, start_child
 from cluster.spare import Spare
 from swarm.errors import DeviceError
 
@@ -127,8 +127,7 @@ class WorkerProcess:
             hearing.cancel()
 
     async def _hear(self, process: Process) -> None:
-        assert process.stdout
-        async for line in process.stdout:
+        async for line in lines_of(process):
             word, _, key = line.decode(errors="replace").strip().partition(" ")
             if word == KEY:
                 self._key = key

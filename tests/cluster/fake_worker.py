@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 import grpc.aio
 
 from cluster.agents import Agent, Description, DialOrder, LinkOrder, PrepareOrder
-from cluster.fetch_plan import Survey
+from cluster.fetch_plan import Absent, Survey
 from cluster.measurements import Figures, Shape
 from cluster.planner.hardware import Link, Speed
 from cluster.roster import Device
@@ -38,8 +38,14 @@ MODELS = {
     "deep": Model("deep", "deep", "id-deep", "fp32", replace(CONFIG, num_blocks=16)),
     "other": Model("other", "other", "id-other", "fp32", replace(CONFIG, ffn=192)),
 }
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 SPEED = Speed.of(20e9, 500e9, 10e-6, 4)
+
+
+def of_the_hub(*absent: str, held: str = "", free: int = 100 * GIB, trouble: str = "") -> Survey:
+    """What a Rig has, and lacks, of a model's files."""
+    files = {name: Absent(GIB, GIB // 2) for name in absent}
+    return Survey("", "", "", files, frozenset(held.split()), "/snapshot", "/hub", free, trouble)
 
 
 class FakeWorker:
@@ -83,6 +89,11 @@ class FakeWorker:
         self.looked_at = 0
         self.pid = os.getpid()
         self.started = time.monotonic()
+
+    def start_anew(self) -> None:
+        """Be another process, which holds nothing."""
+        self.plans.clear()
+        self.epoch, self.pid, self.started = 0, self.pid + 1, time.monotonic()
 
     def _say(self, order: str) -> None:
         self.orders.append(f"{self.name}: {order}")

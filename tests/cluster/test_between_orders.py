@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
-from fake_worker import FakeWorker
-from memory_swarm import NEED, Swarm, offer
+from fake_worker import FakeWorker, of_the_hub
+from memory_swarm import NEED, TARGET, Swarm, offer
 
+from cluster.agents import Description, PrepareOrder
+from cluster.fetch_plan import Survey
+from cluster.weights_orders import FetchOrder, SurveyOrder
 from swarm.errors import Expired, Refused
+from swarm.plan import Plan
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +38,7 @@ async def test_a_worker_that_is_started_anew_while_others_load_serves_in_the_end
     await swarm.seen(lambda: any("b/cpu: prepare" in order for order in swarm.agents.orders))
     restarted = swarm.agents.workers["a:7700"]
     await swarm.seen(lambda: restarted.plans)
-    restarted.plans.clear()
-    restarted.epoch, restarted.pid, restarted.started = 0, restarted.pid + 1, time.monotonic()
+    restarted.start_anew()
     await swarm.coordinator.worker_restarted("a", "a:7700")
     slow.hold_prepare.set()
     await joining
@@ -46,8 +50,7 @@ async def test_a_worker_that_came_back_and_is_first_looked_at_while_it_loads_kee
     for rig in "ab":
         await swarm.coordinator.join(offer(rig, 3 * NEED // 4))
     before, orders, back = swarm.plan, len(swarm.agents.orders), swarm.agents.workers["b:7700"]
-    back.plans.clear()
-    back.epoch, back.pid, back.started = 0, back.pid + 1, time.monotonic()
+    back.start_anew()
     back.hold_prepare.clear()
     await swarm.coordinator.worker_restarted("b", "b:7700")
     await swarm.seen(lambda: any("b/cpu: prepare" in order for order in swarm.agents.orders[orders:]))
@@ -75,13 +78,66 @@ async def test_a_worker_that_is_started_anew_while_others_commit_gets_its_part_a
     joining = asyncio.create_task(swarm.coordinator.join(offer("b", 3 * NEED // 4)))
     restarted = swarm.agents.workers["a:7700"]
     await swarm.seen(lambda: restarted.epoch)
-    restarted.plans.clear()
-    restarted.epoch, restarted.pid, restarted.started = 0, restarted.pid + 1, time.monotonic()
+    restarted.start_anew()
     await swarm.coordinator.worker_restarted("a", "a:7700")
     others.set()
     await joining
     await swarm.seen(lambda: swarm.coordinator.published.plan and restarted.epoch == swarm.plan.epoch)
     assert swarm.used() == {"a/cpu", "b/cpu"}
+
+
+@pytest.mark.parametrize("what", ["describe", "survey", "fetch", "prepare"])
+async def test_a_worker_that_is_started_anew_while_another_model_comes_serves_the_old_one_again_at_once(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    came, coming = asyncio.Event(), asyncio.Event()
+
+    async def until_it_came(model: str) -> None:
+        if model == "other" and not came.is_set():
+            coming.set()
+            await came.wait()
+
+    describe, survey, fetch, prepare = FakeWorker.describe, FakeWorker.survey, FakeWorker.fetch, FakeWorker.prepare
+
+    async def slow_describe(self: FakeWorker, model: str, dtype: str) -> Description:
+        await until_it_came(model)
+        return await describe(self, model, dtype)
+
+    async def slow_survey(self: FakeWorker, order: SurveyOrder) -> Survey:
+        await until_it_came(Plan.from_json(order.plan).model.name)
+        return await survey(self, order)
+
+    async def slow_fetch(self: FakeWorker, order: FetchOrder) -> AsyncIterator[tuple[int, int, float]]:
+        await until_it_came(Plan.from_json(order.plan).model.name)
+        async for progress in fetch(self, order):
+            yield progress
+
+    async def slow_prepare(self: FakeWorker, order: PrepareOrder) -> AsyncIterator[tuple[int, int]]:
+        if self.name == "a/cpu":
+            await until_it_came(Plan.from_json(order.plan).model.name)
+        async for progress in prepare(self, order):
+            yield progress
+
+    for rig in "ab":
+        await swarm.coordinator.join(offer(rig, (4 if what == "prepare" else 1) * NEED, spread=True))
+    slow = {"describe": slow_describe, "survey": slow_survey, "fetch": slow_fetch, "prepare": slow_prepare}[what]
+    monkeypatch.setattr(FakeWorker, what, slow)
+    for worker in swarm.agents.workers.values():
+        worker.weights = of_the_hub("1")
+    before, lost = swarm.plan, swarm.agents.workers["b:7700"]
+
+    async def load() -> None:
+        [_ async for _ in swarm.coordinator.load(replace(TARGET, source="other", spread=True))]
+
+    loading = asyncio.create_task(load())
+    await coming.wait()
+    lost.start_anew()
+    await swarm.coordinator.worker_restarted("b", "b:7700")
+    await swarm.seen(lambda: swarm.plan.epoch > before.epoch and swarm.plan.epoch in lost.plans)
+    assert swarm.plan.routes == before.routes and not loading.done()
+    came.set()
+    await loading
+    assert swarm.plan.model.name == "other" and all(swarm.plan.epoch in w.plans for w in swarm.agents.workers.values())
 
 
 async def test_a_worker_that_is_lost_while_older_epochs_are_drained_is_planned_around(

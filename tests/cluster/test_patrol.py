@@ -74,6 +74,24 @@ async def test_who_hung_up_and_then_is_late_is_not_said_to_be_gone() -> None:
     assert worker.silent and "gone" in worker.out
 
 
+async def test_who_has_another_agent_by_the_second_look_is_not_said_to_be_gone() -> None:
+    worker = device(GONE)
+
+    class GivenUp(FakeWorker):
+        async def status(self, timeout_s: float) -> pb.WorkerStatus:
+            worker.agent = Answering()
+            raise GONE
+
+    first = worker.agent
+    assert isinstance(first, Answering)
+    watch = Patrol(lambda: [worker], lambda: None)
+    look = asyncio.create_task(watch.look(worker))
+    await asyncio.sleep(0)
+    worker.agent = GivenUp("w0")
+    await look
+    assert not worker.silent
+
+
 async def test_who_is_asked_what_it_holds_is_asked_until_it_answers_or_is_lost() -> None:
     worker = device(LATE, LATE)
     await Patrol(lambda: [worker], lambda: None).hear(worker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,6 +28,15 @@ async def three(swarm: Swarm) -> None:
 
 def held_by(swarm: Swarm, worker: str) -> bool:
     return bool(swarm.agents.workers[f"{worker.partition('/')[0]}:7700"].plans)
+
+
+async def test_a_pause_that_nobody_waits_for_gives_the_memory_back_all_the_same(swarm: Swarm) -> None:
+    for rig in "ab":
+        await swarm.coordinator.join(offer(rig, NEED * 3 // 4))
+    pausing = asyncio.create_task(done(swarm.coordinator.pausing.pause("b")))
+    await asyncio.sleep(0)
+    pausing.cancel()  # Ctrl-C of `swarm pause`
+    await swarm.seen(lambda: not held_by(swarm, "b/cpu"))
 
 
 async def test_what_a_paused_device_holds_moves_and_comes_back_with_resume(swarm: Swarm) -> None:

@@ -63,6 +63,22 @@ async def test_a_worker_that_is_started_anew_gets_just_what_it_had(swarm: Swarm)
     assert [o for o in swarm.agents.orders[orders:] if "prepare" in o]
 
 
+@pytest.mark.parametrize("going", ["leaves", "is paused"])
+async def test_who_goes_while_another_is_waited_for_goes_out_of_the_plan_first(swarm: Swarm, going: str) -> None:
+    for rig in "abcd":
+        await swarm.coordinator.join(offer(rig, NEED * 3 // 4, spread=True))
+    assert {"a/cpu", "b/cpu"} <= swarm.used()
+    watching = swarm.coordinator.watch("b")
+    await anext(watching)
+    swarm.agents.workers["b:7700"].alive = False
+    swarm.coordinator.report_failure("b/cpu")
+    await swarm.seen(lambda: not all(w["alive"] for w in swarm.coordinator.status()["workers"]))
+    said = swarm.coordinator.leave("a") if going == "leaves" else swarm.coordinator.pausing.pause("a")
+    [_ async for _ in said]
+    assert swarm.coordinator.published.plan is None or "a/cpu" not in swarm.used()
+    await watching.aclose()  # type: ignore[attr-defined]
+
+
 async def test_a_worker_whose_rig_is_there_is_waited_for_before_anything_moves(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,35 @@ async def test_a_restarted_coordinator_that_would_cut_prompts_a_little_otherwise
     assert swarm.plan.epoch == before.epoch
 
 
+async def test_what_is_retired_after_a_coordinator_waited_in_vain_is_given_back(swarm: Swarm) -> None:
+    for rig in "ab":
+        await swarm.coordinator.join(offer(rig, NEED * 3 // 4))
+    await swarm.again(TARGET, restarted=True)
+    for rig in "ab":  # b's Worker serves while its Rig is awaited; then both were started anew
+        await swarm.coordinator.join(offer(rig, NEED * 3 // 4))
+        swarm.agents.workers[f"{rig}:7700"].start_anew()
+        if rig == "a":
+            await swarm.coordinator.worker_restarted("a", "a:7700")
+            swarm.agents.workers["b:7700"].start_anew()
+    await swarm.coordinator.worker_restarted("b", "b:7700")
+    await swarm.until(lambda p: p.plan is not None)
+    await swarm.coordinator.join(offer("c", 4 * NEED))
+    [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    await swarm.seen(lambda: all(set(w.plans) <= {swarm.plan.epoch} for w in swarm.agents.workers.values()))
+
+
+async def test_who_leaves_while_others_are_awaited_is_in_no_plan_behind_that(swarm: Swarm) -> None:
+    for rig in "abc":
+        await swarm.coordinator.join(offer(rig, NEED * 3 // 4, spread=True))
+    await swarm.again(TARGET, restarted=True)
+    for rig in "ab":
+        await swarm.coordinator.join(offer(rig, NEED * 3 // 4, spread=True))
+    await swarm.coordinator.join(offer("d", 4 * NEED))
+    assert swarm.used() == {"a/cpu", "b/cpu", "c/cpu"}
+    [_ async for _ in swarm.coordinator.leave("b")]
+    assert swarm.coordinator.published.plan is None or "b/cpu" not in swarm.used()
+
+
 async def test_a_restarted_coordinator_waits_for_rigs_as_long_as_their_workers_serve(
     swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:

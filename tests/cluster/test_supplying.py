@@ -6,20 +6,14 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from fake_worker import FakeWorker
+from fake_worker import GIB, FakeWorker, of_the_hub
 from memory_swarm import NEED, Swarm, offer
 
-from cluster.fetch_plan import Absent, Survey
+from cluster.fetch_plan import Survey
 from cluster.target import Progress, Target
-from swarm.errors import MissingWeights, NoRoom
+from swarm.errors import MissingWeights, NoRoom, NoSwarm
 
-GIB = 2**30
 OTHER = Target("other", "fp32", sessions=1, context=64, spread=True)
-
-
-def of_the_hub(*absent: str, held: str = "", free: int = 100 * GIB, trouble: str = "") -> Survey:
-    files = {name: Absent(GIB, GIB // 2) for name in absent}
-    return Survey("", "", "", files, frozenset(held.split()), "/snapshot", "/hub", free, trouble)
 
 
 async def two_rigs(swarm: Swarm, a: Survey, b: Survey) -> tuple[FakeWorker, FakeWorker]:
@@ -76,6 +70,23 @@ async def test_what_a_rig_could_not_fetch_after_all_another_fetches(swarm: Swarm
     assert swarm.used() == {"a/cpu", "b/cpu"}
     assert "a/cpu: fetch 3" in files(swarm)
     assert any("3" in peer.files for peer in b.peers)
+
+
+async def test_a_rig_whose_neighbour_was_away_while_it_fetched_for_both_is_not_left_out(swarm: Swarm) -> None:
+    """One that joins again gives its Agent up under the order."""
+    for rig, weights in (("a", of_the_hub(held="2")), ("b", of_the_hub("1", trouble="no internet"))):
+        worker = swarm.agents.workers[f"{rig}:7700"] = FakeWorker(f"{rig}/cpu", swarm.agents.orders)
+        worker.weights = weights
+    fetching = swarm.agents.workers["a:7700"]
+    fetching.fail_fetch = NoSwarm("worker a/cpu has another agent now")
+    await swarm.coordinator.join(offer("a", NEED * 3 // 4))
+    joining = asyncio.create_task(swarm.coordinator.join(offer("b", NEED * 3 // 4)))
+    await swarm.seen(lambda: files(swarm))
+    fetching.fail_fetch = None
+    await asyncio.wait({joining})
+    await swarm.coordinator.join(offer("a", NEED * 3 // 4))
+    await swarm.until(lambda p: p.plan is not None)
+    assert swarm.used() == {"a/cpu", "b/cpu"}
 
 
 async def test_a_load_says_what_each_rig_fetches_and_one_without_room_is_refused_before_a_byte(swarm: Swarm) -> None:
