@@ -40,6 +40,7 @@ class FarTalk:
         self._said: asyncio.Queue[pb.Said | SwarmError] = asyncio.Queue()
         self._reading = asyncio.create_task(self._read())
         self._history: pb.History | None = None
+        self._stopping = False  # an answer that was stopped may still be said
         self._heard: list[int] = []
         self.gone = False
         """Whether the rig is: its own errors end an answer, this ends the conversation with it."""
@@ -87,6 +88,8 @@ class FarTalk:
         await asyncio.gather(self._reading, return_exceptions=True)
 
     async def _answer(self, turn: pb.Turn) -> AsyncGenerator[Piece]:
+        if self._stopping:
+            await self._stopped()
         self.calls, self.answer, self.prompt = [], Answer(), None
         turn.MergeFrom(pb.Turn(options=self._options, history=self._history))
         self._options = self._history = None
@@ -127,11 +130,29 @@ class FarTalk:
         """Have the rig end the answer, and hear to its end."""
         with contextlib.suppress(SwarmError, TimeoutError):
             async with asyncio.timeout(STOP_S):
+                self._stopping = True
                 await self._write(pb.Turn(stop=pb.Stop()))
-                said = pb.Said()
-                while not (said.HasField("end") or said.HasField("error")):
-                    said = await self._next()
-                self._take(said)
+                await self._hear_out()
+
+    async def _stopped(self) -> None:
+        """Before another answer is asked for: pieces of one that was stopped would be taken for its own. Raises Lost."""
+        try:
+            async with asyncio.timeout(HELLO_S):
+                await self._hear_out()
+        except TimeoutError:
+            self.gone = True
+            raise self._gone("an answer that was stopped does not end") from None
+        except SwarmError:
+            if self._stopping:  # the call is over; else that answer's own error, which nobody asks for any more
+                raise
+
+    async def _hear_out(self) -> None:
+        """To the end of an answer that was stopped."""
+        said = pb.Said()
+        while not (said.HasField("end") or said.HasField("error")):
+            said = await self._next()
+        self._stopping = False
+        self._take(said)
 
     async def _write(self, turn: pb.Turn) -> None:
         try:

@@ -64,6 +64,7 @@ class Farewell:
 
     async def told(self) -> None:
         """Until all know, or for a moment: the others are told later."""
+        self._tell_on()  # where it was to be opened anew, and was not
         if self._telling is not None:
             await asyncio.wait({self._telling}, timeout=CLOSE_S)
 

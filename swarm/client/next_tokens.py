@@ -15,7 +15,7 @@ from swarm.client.draft import Draft, Guess
 from swarm.client.draft_length import MOST, DraftLength
 from swarm.client.sampling import Candidates, Choice, NeedsRow, Sampling, choose, needed_k, needs_row
 from swarm.client.session import Session
-from swarm.errors import Expired, Gap, Lost, Moved
+from swarm.errors import Expired, Gap, Lost, Moved, WrongKey
 from swarm.wire.v1 import stage_pb2 as pb
 
 
@@ -82,7 +82,7 @@ class NextTokens:
         if position == len(session.tokens):
             try:
                 return self._sure(replace(candidates, row=floats(await session.whole_row())), position)
-            except (Gap, Lost, Expired, Moved):  # it was forgotten since: ask for it with the Step
+            except (Gap, Lost, Expired, Moved, WrongKey):  # it was forgotten since: ask for it with the Step
                 pass
         session.cut(position)
         return self._sure((await self._candidates(position, whole_row=True))[-1], position)

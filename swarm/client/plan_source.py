@@ -192,12 +192,18 @@ class SwarmPlan:
                 meant = from_rpc(error, self._what)
                 self._waiting = str(meant)
                 if isinstance(meant, WrongKey):
-                    self._credentials.renew()
+                    self._renew()
             except SwarmError as error:  # a plan that this version cannot read: the last one may still serve
                 self._waiting = str(error)
             await asyncio.sleep(max(0.0, RECONNECT_S - (time.monotonic() - started)))
             if self._key != self._credentials.key:
                 self._dial()
+
+    def _renew(self) -> None:
+        try:
+            self._credentials.renew()
+        except (SwarmError, OSError) as error:  # what is kept now is no key, or cannot be read
+            self._waiting = str(error)
 
     async def _ask_or_recall(self) -> None:
         """Raises SwarmError where the swarm does not answer and nothing is known of it."""

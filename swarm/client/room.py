@@ -71,6 +71,7 @@ class RoomSearch:
         self._queued = queued
         self._news: asyncio.Queue[_Queued | _Opened | _Failed] = asyncio.Queue()
         self._asking: dict[int, asyncio.Task[None]] = {}
+        self._asked: set[int] = set()
         self._places: dict[int, int] = {}
         self._failed: dict[int, SwarmError] = {}
 
@@ -119,10 +120,11 @@ class RoomSearch:
 
     @property
     def asked(self) -> tuple[int, ...]:
-        """The Routes that were asked and did not fail: they may have reserved the Session by now."""
-        return tuple(self._asking)
+        """The Routes that were asked: their Workers may have reserved the Session by now, of one that failed some."""
+        return tuple(self._asked)
 
     def _ask(self, route: int) -> None:
+        self._asked.add(route)
         self._asking[route] = asyncio.get_running_loop().create_task(self._open(route))
 
     async def _open(self, route: int) -> None:

@@ -81,12 +81,17 @@ class Seat:
 
     async def give_back(self) -> None:
         """Give the pages back; a Worker that does not answer in a moment is told later."""
-        if self.streams is not None:
-            self.streams.detach(self._session)
-        home, self._home, self.streams, self._open_in = self._home, None, None, 0
+        self.let_go()
+        home, self._home, self._open_in = self._home, None, 0
         if home is not None:
             self._farewell.close(home)
         await self._farewell.told()
+
+    def let_go(self) -> None:
+        """Hear nothing more of its streams."""
+        if self.streams is not None:
+            self.streams.detach(self._session)
+        self.streams = None
 
     def works(self) -> None:
         """All Stages of its Route answered."""

@@ -121,11 +121,11 @@ class Session:
             except (Moved, Lost, Expired) as error:
                 if not self._seat.elsewhere(error):
                     await trouble.wait(error, self._seat.plan)
-                self._seat.streams = None
+                self._seat.let_go()
             except WrongKey:
                 if not self._seat.rekeyed():
                     raise
-                self._seat.streams = None
+                self._seat.let_go()
             else:
                 self._seat.works()
                 if (streams := self._seat.streams) is not None:

@@ -74,9 +74,9 @@ class Admission:
 
     def __init__(self) -> None:
         self._revoked: set[int] = set()
-        self._authority: x509.Certificate | None = None
+        self._authorities: list[x509.Certificate] = []
         self._ours: dict[bytes, bool] = {}
-        """Certificate → whether that authority issued it."""
+        """Certificate → whether one of them issued it."""
         self._calls: defaultdict[bytes, set[UnderWay]] = defaultdict(set)
         """Certificate → its calls that are under way."""
 
@@ -90,12 +90,12 @@ class Admission:
         self._revoked.update(numbers)
         self._end_refused()
 
-    def only(self, authority: bytes) -> None:
-        """Answer only who shows a certificate of that authority (PEM); the calls of others end.
+    def only(self, *authorities: bytes) -> None:
+        """Answer only who shows a certificate of one of these authorities (PEM); the calls of others end.
 
         Connections that were made before stay open: who may make new ones is decided in the handshake.
         """
-        self._authority = x509.load_pem_x509_certificate(authority)
+        self._authorities = [x509.load_pem_x509_certificate(each) for each in authorities]
         self._ours.clear()
         self._end_refused()
 
@@ -140,10 +140,10 @@ class Admission:
         return REVOKED if self._revoked and _number(certificate) in self._revoked else ""
 
     def _is_ours(self, certificate: bytes) -> bool:
-        if self._authority is None:  # the handshake admits one authority's, and did all the time
+        if not self._authorities:  # the handshake admits one authority's, and did all the time
             return True
         if certificate not in self._ours:
-            self._ours[certificate] = _issued(certificate, self._authority)
+            self._ours[certificate] = any(_issued(certificate, each) for each in self._authorities)
         return self._ours[certificate]
 
 

@@ -98,6 +98,7 @@ class Credentials:
             check(key)
             self._papers_of(key)
         self._also = key if key != self.key else ""
+        self._admit()
 
     def use(self, key: str) -> None:
         """Dial with that key from now on; servers still admit who has the one before. Raises WrongKey."""
@@ -108,8 +109,11 @@ class Credentials:
     def settle(self) -> None:
         """Admit only who has the key that is used: the calls of all others end, also over connections that they have already."""
         self._also = ""
+        self._admit()
+
+    def _admit(self) -> None:
         for admission in self._admissions:
-            admission.only(self.papers.authority)
+            admission.only(*(self._papers_of(key).authority for key in self._accepted))
 
     def renew(self) -> bool:
         """Whether another key is kept by now where this one was; it is used from now on."""

@@ -137,6 +137,8 @@ class EntryStage:
                 asyncio.get_running_loop().call_soon(self.pump)
 
     def _push(self, step: WaitingStep, now: float) -> None:
+        for old in self._queue.overtaken(step):
+            self._fail(old, Expired("a newer step of this session begins before it", self._flow.name))
         try:
             self._check(step)
         except StepError as error:

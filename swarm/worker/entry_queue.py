@@ -32,6 +32,10 @@ class Waiting(Protocol):
         """Whether it may be one Step with the one before it."""
         ...
 
+    def overtakes(self, before: Self) -> bool:
+        """Whether what another one of its Session computes would be forgotten with it."""
+        ...
+
     def counts(self, times: int) -> None:
         """Told when it waits (1), and when it waits no more (-1)."""
         ...
@@ -120,6 +124,16 @@ class EntryQueue(Generic[W]):
     def push(self, step: W) -> None:
         """Let a Step wait; one that waits already and is sent again waits once, in its old place."""
         self._lines.setdefault(step.session, _Line(self._turn)).put(step)
+
+    def overtaken(self, step: W) -> list[W]:
+        """Take out and return what waits of a Step's Session and would be computed for nothing."""
+        gone: list[W] = []
+        if (line := self._lines.get(step.session)) is not None:
+            while line.steps and step.overtakes(last := next(reversed(line.steps.values()))):
+                line.take(last)
+                gone.append(last)
+            self._forget_empty()
+        return gone
 
     def rows_with(self, step: W) -> int:
         """Rows that would wait for a Step's Session with it: what a flood is measured by."""

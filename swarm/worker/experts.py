@@ -119,6 +119,8 @@ class RemoteExperts:
         if self._renewing and not self._pending:
             self._renewing = False
             self._link.renew()
+            if self._pending:  # asked for in between, on the stream that was let go of
+                self._broken("its stream was renewed")
         since = min((pending.asked_at for pending in list(self._pending.values())), default=None)
         if since is not None:
             self._vigil.look(since)

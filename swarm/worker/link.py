@@ -69,6 +69,7 @@ class Link(Generic[Out, Back]):
         self._outbox.put_nowait(message)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task.add_done_callback(self._let_go)
 
     def send_at_once(self, message: Out) -> bool:
         """Send from any thread, past gRPC; False where no such stream is there. `on_broken` is yet to come if it ends meanwhile."""
@@ -94,8 +95,11 @@ class Link(Generic[Out, Back]):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._task is not None:  # cancelled before it began
-            self._task = None
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:  # cancelled before it began
+            self._task = self._at_once = None
+            self._outbox = asyncio.Queue()
             self._on_broken(CLOSED)
 
     async def _run(self) -> None:

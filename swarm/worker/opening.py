@@ -61,8 +61,7 @@ def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str, owner: Call
     )
     if held is None:
         return pb.ReserveReply(full=True)
-    if owner is not None:
-        epoch.pool.table.find(request.session).owner = owner
+    epoch.pool.table.find(request.session).owner = owner
     return pb.ReserveReply(held=held)
 
 

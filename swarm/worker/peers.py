@@ -72,9 +72,10 @@ class Peers:
         """Close the channels to all others."""
         while self._left:
             await self._left.pop().close(None)
-        for address in self._channels.keys() - set(addresses):
-            del self._stubs[address]
-            await self._channels.pop(address).close(None)
+        left = [self._channels.pop(address) for address in self._channels.keys() - set(addresses)]
+        self._stubs = {address: self._stubs[address] for address in self._channels}
+        for channel in left:  # meanwhile there may be others, of another key
+            await channel.close(None)
 
     async def settle(self) -> None:
         """Close the channels that were made with the key before."""

@@ -57,6 +57,10 @@ class WaitingStep:
         alike = self.frame == before.frame and self.header.stages == before.header.stages
         return piece and alike and self.header.position == before.header.position + PIECE_ROWS
 
+    def overtakes(self, before: Self) -> bool:
+        """Whether another one's rows are forgotten with it: it is newer, and begins where that does or before."""
+        return self.serial > before.serial and self.header.position <= before.header.position
+
     def counts(self, times: int) -> None:
         """Count it as waiting, once more or (-1) no more."""
         self.caller.rows += times * self.num_rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack
 
 import pytest
@@ -100,3 +101,35 @@ async def test_who_was_away_when_a_session_left_is_told_when_it_is_back(monkeypa
         await until(lambda: not workers[f"{lost}0"].status().sessions, "it is still held where it was")
         await talk.close()
         await all_gone(workers.values())
+
+
+async def test_who_was_to_be_told_when_a_session_was_opened_anew_in_vain_is_told_all_the_same() -> None:
+    plan, told = plan_of([4, 8]), list[set[str]]()
+
+    class Away:
+        """Routes whose entry says nothing, while its Workers can be told one by one."""
+
+        def forget(self, session: bytes) -> None: ...
+
+        async def release(self, session: bytes, names: set[str]) -> set[str]:
+            told.extend([set(names)] if names else [])
+            return set()
+
+        async def streams(self, route: int) -> RouteStreams:
+            raise Lost("it is away")
+
+    Away.plan = plan  # type: ignore[attr-defined]
+
+    class Swarm:
+        async def routes(self) -> Away:
+            return Away()
+
+        def later(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+            return asyncio.create_task(work)
+
+    last_words = farewell.Farewell(Swarm(), bytes(16))  # type: ignore[arg-type]
+    last_words.close(plan.routes[0])
+    await last_words.settle()  # the next question, and then nothing of it: its client was stopped, say
+    assert not told
+    await last_words.told()
+    await until(lambda: told == [{"w0", "w1"}], "nobody was told")

@@ -23,6 +23,10 @@ from swarm.client.routes import Routes
 from swarm.errors import Lost, Moved, TooLong
 from swarm.plan import ExpertShard, Plan
 from swarm.wire.credentials import Credentials
+from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker import stage_servicer
+from swarm.worker.callers import Caller
+from swarm.worker.epoch import Epochs
 from swarm.worker.worker import Worker
 
 STORY, OTHER = questions("stories")[:2]
@@ -285,3 +289,54 @@ async def test_a_route_that_is_connected_while_its_plan_ends_is_closed_and_not_h
         with pytest.raises(Moved):
             await connecting
     assert sorted(set(closed)) == ([0, 1] if turns else [0])
+
+
+async def test_a_session_that_a_route_could_not_open_after_all_is_left_open_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The entry has its first pages from another Session with the same beginning; a Stage behind it is gone."""
+    really, long = stage_servicer.reserve_here, (STORY.prompt + STORY.answer[:-1]) * 3
+
+    def gone(epochs: Epochs, request: pb.OpenRequest, name: str, *owner: Caller | None) -> pb.ReserveReply:
+        if name == "a1":
+            raise Lost("the connection was lost", name)
+        return really(epochs, request, name, *owner)
+
+    async with workers_here(plan := routes_plan(*TWO)) as workers:
+        async with open_client(InMemory(plan), Credentials()) as other:
+            monkeypatch.setattr(other, "_id", bytes(16))  # it begins with the first Route
+            talk = other.conversation()
+            said = await answer(talk, long, 5)
+            assert sessions_at(workers) == [1, 1, 0, 0]
+            await talk.close()
+        monkeypatch.setattr(stage_servicer, "reserve_here", gone)
+        async with open_client(InMemory(plan), Credentials()) as client:
+            monkeypatch.setattr(client, "_id", bytes(16))
+            talk = client.conversation()
+            assert await answer(talk, long, 5) == said
+            await until(lambda: sessions_at(workers) == [0, 0, 1, 1], "it stays open where it found its first pages")
+            await talk.close()
+
+
+async def test_a_session_that_goes_on_over_another_route_is_heard_of_there_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with workers_here(plan := routes_plan(*TWO)) as workers, open_client(InMemory(plan), Credentials()) as client:
+        talk = client.conversation()
+        await answer(talk, STORY.prompt, 5)
+        first = talk._session._seat.streams
+        assert first is not None and list(first._sessions) == [talk._session.id]
+        entry, last = plan.routes[first.route].stages
+        hops, answers = workers[entry.worker].flow.hops, workers[last.worker].flow.answers
+        sent = hops.send
+
+        def breaks(*what: Any) -> None:
+            sent(*what)
+            asyncio.get_running_loop().call_soon(hops._broken, plan.worker(last.worker).address, "it was cut")
+
+        monkeypatch.setattr(hops, "send", breaks)
+        monkeypatch.setattr(answers, "send", lambda *_: None)
+        async with asyncio.timeout(60):
+            await answer(talk, (7,), 3)
+        second = talk._session._seat.streams
+        assert second is not None and second.route != first.route and not first.broken
+        assert not first._sessions and list(second._sessions) == [talk._session.id]
+        await talk.close()

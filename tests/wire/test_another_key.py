@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import grpc
@@ -94,6 +95,20 @@ async def test_both_keys_are_accepted_until_the_old_one_is_refused_in_words_on_w
         with pytest.raises(WrongKey, match="does not accept this key"):
             await ask(guest, address)
         assert await ask(new, address) == "hello"
+
+
+async def test_a_second_change_of_key_is_like_the_first() -> None:
+    ours, keys = Credentials("k0", "hall"), [Credentials(f"k{n}") for n in range(4)]
+    async with hall(ours) as address:
+        for before, after in pairwise(keys):
+            ours.accept(after.key)
+            assert [await ask(who, address) for who in (before, after)] == ["hello"] * 2
+            ours.use(after.key)
+            assert [await ask(who, address) for who in (before, after)] == ["hello"] * 2
+            ours.settle()
+            with pytest.raises(WrongKey):
+                await ask(before, address)
+            assert await ask(after, address) == "hello"
 
 
 async def refused_behind(reading: Load) -> bool:

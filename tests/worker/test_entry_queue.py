@@ -19,6 +19,7 @@ class Step:
     num_rows: int
     number: int
     piece: bool = False
+    position: int | None = None
 
     @property
     def serial(self) -> int:
@@ -30,6 +31,9 @@ class Step:
 
     def goes_on(self, before: Self) -> bool:
         return before.piece
+
+    def overtakes(self, before: Self) -> bool:
+        return self.position is not None and before.position is not None and self.position <= before.position
 
     def counts(self, times: int) -> None:
         """Nobody counts here."""
@@ -139,3 +143,14 @@ def test_a_step_that_waits_and_is_sent_again_waits_once_in_its_old_place() -> No
     taken = [s for _ in range(3) for s in taken_from(queue)]
     assert [s.number for s in taken if s.session == b"a"] == [0, 1]
     assert any(s is again for s in taken)
+
+
+def test_what_waits_and_would_be_forgotten_with_a_newer_step_is_taken_out_and_nothing_else() -> None:
+    queue: EntryQueue[Step] = EntryQueue()
+    mine, others = [Step(b"a", 4, at, position=4 * at) for at in range(4)], [Step(b"b", 4, at, position=4 * at) for at in range(2)]
+    for step in (*mine, *others):
+        queue.push(step)
+    assert queue.overtaken(Step(b"a", 4, 9, position=16)) == []
+    assert queue.overtaken(Step(b"a", 4, 9, position=8)) == mine[:1:-1]
+    assert queue.overtaken(Step(b"a", 4, 9, position=0)) == mine[1::-1]
+    assert [step for _ in others for step in taken_from(queue)] == others and not len(queue)

@@ -137,3 +137,16 @@ async def test_what_was_said_to_a_link_closed_at_once_is_told_as_lost() -> None:
     await ends.link.close()
     assert ends.broken.get_nowait()
     assert not ends.streams
+
+
+async def test_a_link_dropped_before_its_stream_was_opened_says_so_and_opens_another() -> None:
+    ends = Ends()
+    ends.link.send("one")
+    ends.link.drop()  # in the same turn of the loop
+    async with asyncio.timeout(60):
+        await ends.broken.get()
+        ends.link.send("two")
+        while not ends.streams:
+            await asyncio.sleep(0)
+        assert await ends.streams[-1].written.get() == "two"
+    await ends.link.close()

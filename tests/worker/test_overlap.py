@@ -252,3 +252,40 @@ async def test_a_client_sends_a_prompt_in_pieces_and_what_it_asks_for_in_one() -
         assert workers["w1"].status().tokens == 300
         assert workers["w1"].status().micro_batches < 10
         await session.close()
+
+
+@pytest.mark.parametrize(("why", "most"), [("a Stage forgot it", 2600), ("somebody stopped it", 2250)])
+async def test_a_prompt_that_is_sent_again_while_it_waits_is_computed_once_beyond_what_was_under_way(
+    monkeypatch: pytest.MonkeyPatch, why: str, most: int
+) -> None:
+    text, asked = [(37 * i) % 2900 + 20 for i in range(1500)], pb.Ask(rows=1, k=1)
+    plan = plan_of([4, 8], context=1600)
+    async with seen(monkeypatch, plan) as (watch, _), open_client(InMemory(plan), Credentials()) as client:
+        watch.gates[0] = threading.Semaphore(0)
+        session = Session(client)
+        session.replace(text)
+        await session.reserve(1600)
+
+        async def traverse() -> list[pb.StepAnswer]:
+            return await session.traverse(len(session.tokens) - 1, lambda _, end: asked if end == len(session.tokens) else pb.Ask())
+
+        traversal = asyncio.create_task(traverse())
+        entry = watch.workers["w0"].entry
+        await until(lambda: len(entry._queue) > 20, "the prompt does not wait")
+        if why == "a Stage forgot it":
+            [pool] = watch.workers["w1"].epochs.pools()
+            pool.close_session(session.id)
+            watch.gates[0].release()
+        else:
+            traversal.cancel()
+            await asyncio.gather(traversal, return_exceptions=True)
+            session.replace(text[500:1400])
+            traversal = asyncio.create_task(traverse())
+        serial = session.serial
+        await until(lambda: session.serial > serial, "it is not sent again")
+        watch.release()
+        async with asyncio.timeout(60):
+            assert len(await traversal) == 1
+        rows = sum(n for each in watch.rows_at(0) for n in each.values())
+        assert rows <= most, "what was overtaken was computed"
+        await session.close()
