@@ -112,3 +112,24 @@ async def test_an_address_that_another_rig_has_by_now_is_dialled_there_and_not_a
         peers.know(replace(plan, workers=(plan.worker("w0"), replace(plan.worker("w1"), rig="there"))), "w0")
         assert peers._nearest(address) == address and peers.stub(address) is not ours
         await peers.keep_only(())
+
+
+async def test_ways_that_are_closed_while_another_key_comes_leave_those_of_that_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials = Credentials("old")
+    peers = Peers(credentials)
+    for port in (1, 2, 3):
+        peers.stub(f"127.0.0.1:{port}")
+    close = grpc.aio.Channel.close
+
+    async def meanwhile(channel: grpc.aio.Channel, grace: float | None = None) -> None:
+        credentials.use("new")
+        peers.stub("127.0.0.1:1")
+        await close(channel, grace)
+
+    for channel in peers._channels.values():
+        monkeypatch.setattr(type(channel), "close", meanwhile)
+    await peers.keep_only(["127.0.0.1:1"])
+    monkeypatch.undo()
+    assert list(peers._stubs) == list(peers._channels) == ["127.0.0.1:1"]
+    await peers.settle()
+    await peers.keep_only([])
