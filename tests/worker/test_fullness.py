@@ -138,7 +138,7 @@ async def test_a_flood_of_steps_is_refused_beyond_the_clients_share_and_others_a
     async with swarm(plan), chatting(plan), raw(plan) as flooding:
         opened = [await flooding.open(512) for _ in range(2)]
         steps = [
-            step(session, TEXT, 100, 132, ask=pb.Ask()) for _ in range(100) for session in opened
+            step(session, TEXT, at, at + 32, ask=pb.Ask()) for at in range(100, 168) for session in opened
         ]  # nobody holds what is before
         await flooding.send(*steps)
         await until(lambda: len(flooding.came) >= len(steps), "some are not answered")
