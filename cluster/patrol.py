@@ -103,7 +103,8 @@ class Patrol:
 
     def _answered(self, device: Device, status: pb.WorkerStatus) -> None:
         before, device.status, device.misses = device.status, status, 0
-        restarted = before is not None and (before.pid != status.pid or status.up_s < before.up_s)  # containers give a pid again
+        # Containers give a pid again; two looks at once may be answered in another order.
+        restarted = before is not None and (before.pid != status.pid or status.up_s < before.up_s - ANSWER_S)
         if before is not None and not restarted and status.up_s > before.up_s:
             device.tokens_per_s = (status.tokens - before.tokens) / (status.up_s - before.up_s)
         slowed = device.pace.slowed

@@ -144,7 +144,7 @@ class Device:
             _LOG.warning("%s is left out: %s", self.name, why)
         self.out, self.silent, self.refusal = why, silent, None if silent else refusal
         if silent:
-            self.epochs.clear()
+            self.epochs = set()  # another one: its Rig may have joined again, and goes on with what was known
 
     def readmit(self) -> None:
         """Plan with it again."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -22,18 +24,33 @@ from swarm.wire.v1 import worker_pb2 as pb
 DEADLINE_S = 60.0
 
 
-async def test_a_rig_that_joins_again_while_its_worker_loads_is_in_the_plan() -> None:
-    """Its Agent is given up in the middle of an order, which must end neither the change nor planning itself."""
+@asynccontextmanager
+async def one_rig(size: int) -> AsyncIterator[tuple[Coordinator, FakeWorker, RigOffer]]:
+    """A Coordinator, and a Rig whose Worker it speaks to over gRPC: an Agent that is given up ends what is under way on it."""
     worker, credentials = FakeWorker("a/cpu"), Credentials("k")
     server, address = await serve(worker, credentials)
-    rig = replace(offer("a", 2 * NEED), devices=(DeviceOffer("cpu", 2 * NEED, address, 1),))
     coordinator = Coordinator(TARGET, WorkerAgents(credentials), "a", lambda: 1000.0)
     await coordinator.start()
-    worker.hold_prepare.clear()
-    first = asyncio.create_task(coordinator.join(rig))
-    failed = asyncio.create_task(coordinator.failed())
-    async with asyncio.timeout(DEADLINE_S):
-        while not any("prepare" in order for order in worker.orders):
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            yield coordinator, worker, replace(offer("a"), devices=(DeviceOffer("cpu", size, address, 1),))
+    finally:
+        worker.hold_prepare.set()
+        await coordinator.stop()
+        await server.stop(None)
+
+
+def prepared(worker: FakeWorker) -> int:
+    return sum("prepare" in order for order in worker.orders)
+
+
+async def test_a_rig_that_joins_again_while_its_worker_loads_is_in_the_plan() -> None:
+    """Its Agent is given up in the middle of an order, which must end neither the change nor planning itself."""
+    async with one_rig(2 * NEED) as (coordinator, worker, rig):
+        worker.hold_prepare.clear()
+        first = asyncio.create_task(coordinator.join(rig))
+        failed = asyncio.create_task(coordinator.failed())
+        while not prepared(worker):
             await asyncio.sleep(0.01)
         second = asyncio.create_task(coordinator.join(rig))
         while sum("called off" in order for order in worker.orders) < 1 and not failed.done():
@@ -42,9 +59,27 @@ async def test_a_rig_that_joins_again_while_its_worker_loads_is_in_the_plan() ->
         assert (await second).plan
         await first
         assert not failed.done()
-    failed.cancel()
-    await coordinator.stop()
-    await server.stop(None)
+        failed.cancel()
+
+
+async def test_a_rig_that_joins_again_while_another_model_loads_keeps_what_is_in_force() -> None:
+    async with one_rig(8 * NEED) as (coordinator, worker, rig):
+
+        async def load() -> None:
+            [_ async for _ in coordinator.load(replace(TARGET, source="other"))]
+
+        assert (await coordinator.join(rig)).plan and prepared(worker) == 1
+        worker.hold_prepare.clear()
+        loading = asyncio.create_task(load())
+        while prepared(worker) < 2:
+            await asyncio.sleep(0.01)
+        joining = asyncio.create_task(coordinator.join(rig))
+        while not any("called off" in order for order in worker.orders):
+            await asyncio.sleep(0.01)
+        worker.hold_prepare.set()
+        await asyncio.gather(loading, joining)
+        assert coordinator.published.plan and coordinator.published.plan.model.name == "other"
+        assert prepared(worker) == 3, "what was in force all the time was prepared again"
 
 
 def card(rig: str, size: int) -> RigOffer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from fake_worker import FakeWorker
@@ -90,6 +91,21 @@ async def test_who_has_another_agent_by_the_second_look_is_not_said_to_be_gone()
     worker.agent = GivenUp("w0")
     await look
     assert not worker.silent
+
+
+async def test_another_process_with_the_same_pid_is_known_by_its_age() -> None:
+    worker = device()
+    assert isinstance(worker.agent, Answering)
+    watch = Patrol(lambda: [worker], lambda: None)
+    worker.agent.started -= 100.0
+    await watch.look(worker)
+    worker.epochs = {7}
+    worker.agent.started += 0.5  # an answer that was overtaken
+    await watch.look(worker)
+    assert worker.epochs == {7}
+    worker.agent.started = time.monotonic()
+    await watch.look(worker)
+    assert worker.epochs == set()
 
 
 async def test_who_is_asked_what_it_holds_is_asked_until_it_answers_or_is_lost() -> None:
