@@ -83,10 +83,7 @@ async def test_who_has_another_agent_by_the_second_look_is_not_said_to_be_gone()
             worker.agent = Answering()
             raise GONE
 
-    first = worker.agent
-    assert isinstance(first, Answering)
-    watch = Patrol(lambda: [worker], lambda: None)
-    look = asyncio.create_task(watch.look(worker))
+    look = asyncio.create_task(Patrol(lambda: [worker], lambda: None).look(worker))
     await asyncio.sleep(0)
     worker.agent = GivenUp("w0")
     await look
