@@ -18,6 +18,7 @@ from cluster.idle_unload import IdleUnload, talked
 from cluster.measurements import Measurements
 from cluster.measuring import Measuring
 from cluster.naming import Naming
+from cluster.pace import Pace
 from cluster.patrol import Patrol
 from cluster.pauses import Pauses
 from cluster.pausing import PAUSED, Pausing
@@ -266,6 +267,7 @@ class Coordinator:
         if self._roster.rigs.get(rig.offer.rig_id) is not rig:
             return  # it joined again
         del self._roster.rigs[rig.offer.rig_id]
+        self.measurements.took_paces({d.key: Pace() for d in rig.devices})  # whoever slowed it down may be gone when it is back
         await asyncio.gather(*(d.agent.close() for d in rig.devices if d.agent), return_exceptions=True)
         self._replanning.want()
 
@@ -295,6 +297,8 @@ class Coordinator:
 
     async def _admit(self, device: Device) -> None:
         device.agent = self._agents.plain(device)
+        if device.pace == Pace():
+            device.pace = self.measurements.pace(device.key)
         await self._patrol.hear(device)
 
     def _rig(self, rig_id: str) -> Rig:

@@ -103,6 +103,7 @@ class Deciding:
     async def decide(self, target: Target, model: Model, before: Plan | None) -> Plan:
         """In a thread: a large swarm takes seconds. Raises DoesNotFit."""
         epoch = self.next_epoch()
+        self._measuring.book.took_paces({d.key: d.pace for d in self._roster.devices()})  # who plans after a restart knows it, too
         load, hardware, notes = self._load(target), self.hardware(model), list(self._notes(model))
         had = self._had_before.beside(before, self._roster.usable())
         try:

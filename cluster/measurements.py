@@ -1,4 +1,4 @@
-"""What was measured: how fast each Device computes, and the links between Rigs."""
+"""What was measured: how fast each Device computes, how much slower it served since, and the links between Rigs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cluster.pace import Pace
 from cluster.planner.hardware import Link, Speed
 from swarm.bits import NUMBER_BYTES, Bits
 from swarm.plan import Model
@@ -85,6 +86,7 @@ class Measurements:
     def __init__(self, text: str = "", keep: Callable[[str], None] = lambda text: None, before: Measurements | None = None) -> None:
         self._devices: dict[str, dict[Shape, Figures]] = {}
         self._links: dict[tuple[str, str], LinkFigures] = {}
+        self._paces: dict[str, Pace] = {}  # of those that are slowed
         self._keep, self._before = keep, before
         if text:
             self._read(json.loads(text))
@@ -121,6 +123,18 @@ class Measurements:
         self._keep(self.to_json())
         return True
 
+    def pace(self, key: str) -> Pace:
+        """What a Device begins with that nobody has watched yet: as slow as it was when it was last planned on."""
+        return self._paces.get(key, Pace())
+
+    def took_paces(self, paces: Mapping[str, Pace]) -> None:
+        """Keep how slow Devices are, whatever others are."""
+        now = {key: Pace(slowed=pace.slowed, apart=pace.apart) for key, pace in paces.items() if pace.slowed > 1}
+        kept = {key: pace for key, pace in self._paces.items() if key not in paces} | now
+        if kept != self._paces:
+            self._paces = kept
+            self._keep(self.to_json())
+
     def link(self, a: str, b: str) -> LinkFigures | None:
         """Between two Rigs by their ids; inside one by its id twice."""
         return self._links.get(_pair(a, b))
@@ -143,7 +157,8 @@ class Measurements:
             for shape, figures in known.items()
         ]
         links = [{"between": list(pair), "figures": asdict(figures)} for pair, figures in self._links.items()]
-        return json.dumps({"devices": devices, "links": links})
+        slowed = {key: [pace.slowed, pace.apart] for key, pace in self._paces.items()}
+        return json.dumps({"devices": devices, "links": links, "slowed": slowed})
 
     def _read(self, raw: Any) -> None:
         for entry in raw["devices"]:
@@ -160,6 +175,7 @@ class Measurements:
             f = entry["figures"]
             a, b = entry["between"]
             self._links[a, b] = LinkFigures(Link(**f["link"]) if f["link"] else None, f["why"], float(f["at"]))
+        self._paces = {key: Pace(slowed=float(s), apart=float(a)) for key, (s, a) in raw.get("slowed", {}).items()}
 
 
 def _pair(a: str, b: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fake_worker import MODELS, FakeAgents
 
 from cluster.coordinator import Coordinator
+from cluster.measurements import Measurements
 from cluster.planner import Load, needed_bytes
 from cluster.roster import DeviceOffer, RigOffer, Versions
 from cluster.target import Published, Target
@@ -32,10 +33,10 @@ class Swarm:
         self.remembered: list[Target] = []
         self.coordinator = Coordinator(target, self.agents, "a", lambda: self.now, self.remembered.append)
 
-    async def again(self, target: Target, restarted: bool) -> None:
+    async def again(self, target: Target, restarted: bool, book: Measurements | None = None) -> None:
         """Another Coordinator for the same Workers."""
         await self.coordinator.stop()
-        self.coordinator = Coordinator(target, self.agents, "a", lambda: self.now, self.remembered.append, restarted)
+        self.coordinator = Coordinator(target, self.agents, "a", lambda: self.now, self.remembered.append, restarted, book)
         await self.coordinator.start()
 
     @property

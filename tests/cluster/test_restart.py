@@ -10,6 +10,7 @@ from fake_worker import FakeWorker
 from memory_swarm import NEED, TARGET, Swarm, offer
 
 from cluster import adoption
+from cluster.measurements import Measurements
 from cluster.memo import Memo
 from cluster.planner import Speed
 from cluster.target import Target
@@ -44,6 +45,31 @@ async def test_a_restarted_coordinator_that_would_cut_prompts_a_little_otherwise
     await swarm.coordinator.join(offer("a", NEED * 3 // 4))
     await swarm.coordinator.join(offer("b", NEED * 3 // 4))
     assert swarm.plan.epoch == before.epoch
+
+
+async def test_how_slow_a_device_serves_is_known_after_a_restart_so_that_nothing_moves_and_forgotten_when_its_rig_leaves(
+    swarm: Swarm,
+) -> None:
+    for rig in "ab":
+        worker = swarm.agents.workers[f"{rig}:7700"] = FakeWorker(f"{rig}/cpu", swarm.agents.orders)
+        worker.speed = Speed.of(1e9, 1e9, 10e-6, 4)
+        await swarm.coordinator.join(offer(rig, NEED * 7 // 8))
+    even, slower = swarm.plan, swarm.agents.workers["b:7700"]
+    for times in (1, 1, 1, 4, 4, 4):
+        slower.serves(rows=10, seconds_a_byte=1e-9 * times)
+        seen = slower.looked_at
+        swarm.coordinator.report_failure("b/cpu")  # look now
+        await swarm.seen(lambda seen=seen: slower.looked_at > seen)  # type: ignore[misc]
+    await swarm.seen(lambda: swarm.plan.epoch > even.epoch and swarm.plan.routes != even.routes)
+    before, orders, kept = swarm.plan, list(swarm.agents.orders), swarm.coordinator.measurements.to_json()
+    await swarm.again(TARGET, restarted=True, book=Measurements(kept))
+    for rig in "abb":  # once more: now it is decided anew
+        await swarm.coordinator.join(offer(rig, NEED * 7 // 8))
+    assert (swarm.plan.epoch, swarm.plan.routes, swarm.agents.orders) == (before.epoch, before.routes, orders)
+    assert any("b cpu reads 4.0 times slower" in note for note in swarm.plan.notes)
+    [_ async for _ in swarm.coordinator.leave("b")]
+    await swarm.coordinator.join(offer("b", NEED * 7 // 8))
+    assert not any("times slower" in note for note in swarm.plan.notes)
 
 
 async def test_what_is_retired_after_a_coordinator_waited_in_vain_is_given_back(swarm: Swarm) -> None:
