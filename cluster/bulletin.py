@@ -22,11 +22,14 @@ class Bulletin:
         self.bell = Bell()
         self.wished = False
         """Somebody asked for another model, and hears of that alone."""
+        self.waking = False
+        """What was unloaded comes back, since somebody asked."""
         self._reported = 0.0
 
     def publish(self, published: Published) -> None:
         """What clients see from now on."""
         self.published = published
+        self.waking = self.waking and published.plan is None and published.waiting.startswith("is ")
         self.bell.ring()
 
     def report(self, message: str, fraction: float, lines: tuple[str, ...] = ()) -> None:

@@ -173,18 +173,16 @@ class Coordinator:
         if before:
             await before.close()
 
-    def load(self, target: Target) -> AsyncIterator[Progress]:
-        """Give the swarm another model. While it cannot be had, the old one keeps serving.
+    def change(self, ask: Callable[[Target], Target]) -> AsyncIterator[Progress]:
+        """Load what somebody asks for, given what is held once what others asked for before is there.
+
+        While it cannot be had, the old model keeps serving.
 
         Raises:
             DoesNotFit: the Devices together hold too little.
             ModelError: the model's files cannot be used.
         """
-        return self.change(lambda _: target)
-
-    def change(self, ask: Callable[[Target], Target]) -> AsyncIterator[Progress]:
-        """Load what somebody asks for, given what is held once what others asked for before is there. Raises what `load` raises."""
-        return self._replanning.load(ask)
+        return self._replanning.wishes.change(ask)
 
     async def unload(self) -> int:
         """Give all weights and KV back; the next question, or `load`, brings the model back. Answers the bytes given back."""
@@ -197,16 +195,16 @@ class Coordinator:
 
     def wake(self) -> None:
         """Somebody asks: bring back what was unloaded."""
-        self._replanning.wake()
+        self._replanning.wishes.wake()
 
     @property
     def waking(self) -> bool:
         """Whether what was unloaded is on its way back."""
-        return self._replanning.waking
+        return self._replanning.bulletin.waking
 
     @property
     def target(self) -> Target:
-        return self._replanning.target
+        return self._replanning.wishes.target
 
     @property
     def head(self) -> str:

@@ -59,7 +59,7 @@ class Pausing:
         if plan is None or not any(w.name in names for w in plan.workers):
             return Loss(names, held, 0.0, before, before)
         try:
-            left, hardware = await self._deciding.without(self._replanning.target, plan, names)
+            left, hardware = await self._deciding.without(self._replanning.wishes.target, plan, names)
         except DoesNotFit as error:
             return Loss(names, held, 0.0, before, 0.0, f"needs {gib(error.needed_bytes)}, has {gib(error.available_bytes)}")
         after = left.predicted.tokens_per_s if left.predicted else 0.0

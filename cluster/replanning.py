@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -19,9 +19,10 @@ from cluster.recovery import Recovery, recovery
 from cluster.returning import Returning
 from cluster.roster import Device, Roster
 from cluster.supplying import Supplying
-from cluster.target import Progress, Published, Target, Wish
+from cluster.target import Progress, Published, Target
 from cluster.waiting_for import waiting_for
 from cluster.weights_orders import PeerAt
+from cluster.wishes import Wish, Wishes
 from swarm.errors import DoesNotFit, SwarmError
 from swarm.plan import Model, Plan
 
@@ -37,7 +38,7 @@ class RecoverFirst(Exception):
 class Replanning:
     """Whoever changes something calls `want`; changes that arrive while one is under way are taken together next.
 
-    `published` is what clients see. `target` is what it holds, and changes only once a wish for another is committed.
+    `published` is what clients see; `wishes` knows what is held, and what somebody wishes.
     """
 
     def __init__(
@@ -54,19 +55,15 @@ class Replanning:
         self.bulletin = Bulletin()
         self.bell, self.say = self.bulletin.bell, self.bulletin.say
         self.watch, self.progress = self.bulletin.watch, self.bulletin.progress
-        self.target = target
+        self.wishes = Wishes(target, remember, roster, self.bulletin, self.want)
         self.problem: SwarmError | None = None
         self._roster, self._head, self._deciding = roster, head, deciding
-        self._measuring, self._remember, self._adoption, self._returning = measuring, remember, adoption, returning
+        self._measuring, self._adoption, self._returning = measuring, adoption, returning
         self.ordering = asyncio.Lock()  # held while orders are under way: no Agent is given up meanwhile
         self.supplying = Supplying(head)
         self._wanted = asyncio.Event()
         self._asked = self._answered = self._finished = 0
-        self._wish: Wish | None = None
         self._last: Plan | None = None  # what the Workers hold, published or withdrawn
-        self.waking = False
-        """What was unloaded comes back, since somebody asked."""
-        self._asked_meanwhile = False  # somebody asked while a wish was under way, which may leave nothing loaded
         self._adopting = False  # waits for the Workers of a Plan that was found
         self._known = KnownPlans(roster)
 
@@ -104,31 +101,6 @@ class Replanning:
             await asyncio.sleep(WITHOUT_S)
             await self._drained()
 
-    async def load(self, ask: Callable[[Target], Target]) -> AsyncIterator[Progress]:
-        """Ask for another model; see `Coordinator.change`."""
-        await self.bell.until(lambda: self._wish is None)
-        for device in self._roster.devices():
-            if device.out and not device.silent:
-                device.readmit()  # what it could not load was the old model
-        wish = self._wish = Wish(ask(self.target))
-        self.bulletin.wished = True
-        self.want()
-        async for progress in self.progress(lambda: wish.done):
-            yield progress
-        if wish.error:
-            raise wish.error
-        plan = self.published.plan
-        yield Progress(f"{plan.model.name} is loaded" if plan else self.published.waiting, 1.0, done=True)
-
-    def wake(self) -> None:
-        """Somebody asks: bring back what was unloaded."""
-        self._asked_meanwhile = self._wish is not None and not self._wish.made
-        if self.target.unloaded and not self._asked_meanwhile:
-            self.waking = True
-            self._hold(replace(self.target, unloaded=False))
-            self._publish(Published(None, f"is bringing {self.target.source} back, which was unloaded"))
-            self.want()
-
     def holding(self, device: Device) -> str:
         """What a Device's Worker holds, for people."""
         return holding(self.published.plan, device.name, device.name.replace("/", " "))
@@ -149,18 +121,14 @@ class Replanning:
                 if not self._adopting:
                     await self._drain()
             self._finished = asked
-            if self._wish and (self._wish.made or self._wish.error):
-                self._wish.done, self._wish = True, None
-                self.bulletin.wished = False
-                if self._asked_meanwhile:
-                    self.wake()
+            self.wishes.settle()
             self.bulletin.activity = Progress("")
             self.bell.ring()
 
     async def _round(self) -> bool:
         """One try; False where something failed and the next try takes that into account."""
-        wish = self._wish if self._wish and not (self._wish.made or self._wish.error) else None
-        if (wish.target if wish else self.target).unloaded:
+        wish = self.wishes.open
+        if (wish.target if wish else self.wishes.target).unloaded:
             return self._rest(wish)
         if (adopted := await self._adopt(patient=wish is None)) is not None:
             return adopted
@@ -168,7 +136,7 @@ class Replanning:
             return await self._recover(way)
         if not wish and self._returning.soon(self._last, self.want):
             return True
-        target = wish.target if wish else self.target
+        target = wish.target if wish else self.wishes.target
         description, kept = None, None if wish else self._last
         try:
             description = await self._for(wish, self._describe(target, again=wish is not None))
@@ -189,9 +157,9 @@ class Replanning:
         if not {w.name for w in plan.workers} <= {d.name for d in self._roster.usable()}:
             return False  # somebody went while the planner thought
         if self._in_force(plan) and self.published.plan:
-            self._hold(target)
+            self.wishes.hold(target)
             now = replace(self.published.plan, notes=plan.notes, objective=plan.objective, predicted=plan.predicted)
-            self._publish(Published(now, "", description))
+            self.bulletin.publish(Published(now, "", description))
             if wish:
                 wish.made = True
             return True
@@ -202,11 +170,11 @@ class Replanning:
         self._adopting = False
         self._last = self.problem = None
         if wish:
-            self._hold(wish.target)
+            self.wishes.hold(wish.target)
             wish.made = True
-        waiting = f"has unloaded {self.target.source}: a question brings it back, or `swarm load`"
+        waiting = f"has unloaded {self.wishes.target.source}: a question brings it back, or `swarm load`"
         if self.published.waiting != waiting:
-            self._publish(Published(None, waiting))
+            self.bulletin.publish(Published(None, waiting))
         return True
 
     def _must_measure(self, model: Model) -> bool:
@@ -215,7 +183,7 @@ class Replanning:
         if self.published.plan and self._deciding.missing(self.published.plan, model):
             return True
         if (under_way := self._measuring.names_under_way) and not self._deciding.hardware(model).devices:
-            self._publish(replace(self.published, plan=None, waiting=f"is measuring {', '.join(under_way)}"))
+            self.bulletin.publish(replace(self.published, plan=None, waiting=f"is measuring {', '.join(under_way)}"))
             return True
         return False
 
@@ -230,12 +198,12 @@ class Replanning:
 
     async def _recover(self, way: Recovery) -> bool:
         """Serve again at once. What is best with what is left is decided later, while that serves."""
-        if self._wish:
+        if self.wishes.open:
             self.want()  # it comes next
         epoch, description = self._deciding.next_epoch(), self.published.description
         assert description, "what is published is described"
         self._returning.later(self.want)
-        return await self._change(replace(way.plan, epoch=epoch), description, self.target, None, way.loads)
+        return await self._change(replace(way.plan, epoch=epoch), description, self.wishes.target, None, way.loads)
 
     async def _change(self, plan: Plan, description: Description, target: Target, wish: Wish | None, loads: bool = True) -> bool:
         before = self._last
@@ -261,16 +229,16 @@ class Replanning:
             else:
                 failure.device.fail(str(failure.cause), failure.silent, failure.cause)
             if change.pauses:
-                self._publish(Published(None, f"lost its plan while changing it ({failure}): plans again", description))
+                self.bulletin.publish(Published(None, f"lost its plan while changing it ({failure}): plans again", description))
             self._known.failed(plan)
             await self._drain()
             return False
         self._known.holds(plan)
-        self._hold(target)
+        self.wishes.hold(target)
         self._last, self.problem = plan, None
         if wish:
             wish.made = True
-        self._publish(Published(change.new, "", description))
+        self.bulletin.publish(Published(change.new, "", description))
         return True
 
     async def _give_up(self, error: SwarmError, wish: Wish | None, description: Description | None) -> bool:
@@ -281,24 +249,19 @@ class Replanning:
             wish.error = error
             return False
         refusals = [d.refusal for d in self._roster.devices() if d.refusal and d.rig_id == self._head]
-        self.problem = next(iter(refusals), error)
-        shortage = self._deciding.shortage(self.target, description, error) if isinstance(error, DoesNotFit) else ""
-        text = waiting_for(error, self.target.source, shortage, self._measuring.names_under_way, list(self._roster.devices()))
-        self._publish(Published(None, text, description))
+        self.problem, target = next(iter(refusals), error), self.wishes.target
+        shortage = self._deciding.shortage(target, description, error) if isinstance(error, DoesNotFit) else ""
+        text = waiting_for(error, target.source, shortage, self._measuring.names_under_way, list(self._roster.devices()))
+        self.bulletin.publish(Published(None, text, description))
         if isinstance(error, DoesNotFit) and description:
-            hints = await self._deciding.hints(self.target, description.model)
-            self._publish(Published(None, "; ".join([text, *hints]), description))
+            hints = await self._deciding.hints(target, description.model)
+            self.bulletin.publish(Published(None, "; ".join([text, *hints]), description))
         return True
 
     async def _drained(self) -> None:
         """Ask for another look, and wait until what it replaces is drained."""
         mine = self.want()
         await self.bell.until(lambda: self._finished >= mine)
-
-    def _hold(self, target: Target) -> None:
-        if target != self.target:
-            self.target = target
-            self._remember(target)
 
     async def _adopt(self, patient: bool) -> bool | None:
         """Take a Plan over that Workers serve, where it is what is asked for. None: there is none to take over or wait for."""
@@ -311,7 +274,7 @@ class Replanning:
         self._adopting = found.waits and (wanted or not found.served)
         if self._adopting:
             if not wanted:
-                self._publish(Published(None, "waits for its rigs to come back"))
+                self.bulletin.publish(Published(None, "waits for its rigs to come back"))
             return True
         self._last = self._known.plans[found.plan.epoch] = found.plan
         return True if found.complete and wanted and patient else None
@@ -319,12 +282,12 @@ class Replanning:
     async def _publish_found(self, plan: Plan) -> bool:
         """Publish a Plan that all its Workers serve; False where it is not what is asked for."""
         try:
-            description = await self._describe(self.target, again=False)
+            description = await self._describe(self.wishes.target, again=False)
         except SwarmError:
             return False
-        description = self._deciding.going_on(self.target, description, plan)
-        if answers(plan, description.model, self.target.load) and self.published.plan != plan:
-            self._publish(Published(plan, "", description))
+        description = self._deciding.going_on(self.wishes.target, description, plan)
+        if answers(plan, description.model, self.wishes.target.load) and self.published.plan != plan:
+            self.bulletin.publish(Published(plan, "", description))
         return self.published.plan == plan
 
     async def _describe(self, target: Target, again: bool) -> Description:
@@ -341,7 +304,3 @@ class Replanning:
     async def _drain(self, newcomers: bool = True) -> None:
         """Have the Workers give back all that is neither in force nor withdrawn only for now."""
         await self._known.drain(self._last.epoch if self._last else 0, newcomers)
-
-    def _publish(self, published: Published) -> None:
-        self.waking = self.waking and published.plan is None and published.waiting.startswith("is ")
-        self.bulletin.publish(published)

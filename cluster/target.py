@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from cluster.agents import Description
 from cluster.planner import Load
-from swarm.errors import SwarmError
 from swarm.plan import Plan
 
 
@@ -52,13 +51,3 @@ class Progress:
     done: bool = False
     lines: tuple[str, ...] = ()
     """What each Rig fetches from where; said with each message while it does."""
-
-
-@dataclass
-class Wish:
-    """Another model that somebody asked for, and what became of it."""
-
-    target: Target
-    made: bool = False
-    done: bool = False
-    error: SwarmError | None = None

@@ -68,7 +68,7 @@ async def test_what_fits_only_in_int8_is_measured_and_served_in_int8_and_stays_s
     await swarm.coordinator.join(offer("b", NEEDS["bf16"] + MIB))
     assert swarm.plan.model.dtype == "int8"
     assert any(note.startswith("int8: bf16 would fit now, `swarm load wide`") for note in swarm.plan.notes)
-    [_ async for _ in swarm.coordinator.load(AUTO)]
+    [_ async for _ in swarm.coordinator.change(lambda _: AUTO)]
     assert swarm.plan.model.dtype == "bf16"
     assert not any("int8" in note for note in swarm.plan.notes)
 
@@ -78,14 +78,14 @@ async def test_a_swarm_that_shrinks_waits_and_says_in_which_dtype_it_could_go_on
     able(swarm, "b")
     await swarm.again(AUTO, restarted=False)
     await swarm.coordinator.join(offer("a", NEEDS["int8"]))
-    [_ async for _ in swarm.coordinator.load(AUTO)]
+    [_ async for _ in swarm.coordinator.change(lambda _: AUTO)]
     await swarm.coordinator.join(offer("b", NEEDS["bf16"] + MIB))
-    [_ async for _ in swarm.coordinator.load(AUTO)]
+    [_ async for _ in swarm.coordinator.change(lambda _: AUTO)]
     assert swarm.plan.model.dtype == "bf16"
     [_ async for _ in swarm.coordinator.leave("b")]
     published = await swarm.until(lambda p: "would fit" in p.waiting)
     assert published.plan is None and "in int8 it would fit: `swarm load wide`" in published.waiting
-    [_ async for _ in swarm.coordinator.load(AUTO)]
+    [_ async for _ in swarm.coordinator.change(lambda _: AUTO)]
     assert swarm.plan.model.dtype == "int8"
 
 

@@ -127,7 +127,7 @@ async def test_a_worker_that_is_started_anew_while_another_model_comes_serves_th
     before, lost = swarm.plan, swarm.agents.workers["b:7700"]
 
     async def load() -> None:
-        [_ async for _ in swarm.coordinator.load(replace(TARGET, source="other", spread=True))]
+        [_ async for _ in swarm.coordinator.change(lambda _: replace(TARGET, source="other", spread=True))]
 
     loading = asyncio.create_task(load())
     await coming.wait()

@@ -44,7 +44,7 @@ async def test_a_plan_names_the_epoch_whose_sessions_go_on_under_it_and_none_aft
     first = swarm.plan
     await swarm.coordinator.join(offer("b", 2 * NEED))
     assert first.follows == 0 and swarm.plan.follows == first.epoch
-    _ = [p async for p in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    _ = [p async for p in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     assert swarm.plan.epoch > first.epoch and swarm.plan.follows == 0
 
 
@@ -157,7 +157,7 @@ async def test_a_worker_that_cannot_load_is_left_out_and_says_why(swarm: Swarm) 
     assert "truncated" in out["b/cpu"] and out["a/cpu"] == ""
     assert swarm.coordinator.left_out("b") == [f"b/cpu is left out: {worker.fail_prepare}"]
     worker.fails_for = "nano"
-    [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    [_ async for _ in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     assert swarm.used() == {"a/cpu", "b/cpu"}
 
 
@@ -165,7 +165,7 @@ async def test_loading_another_model_and_back_leaves_one_epoch_on_each_worker(sw
     await swarm.coordinator.join(offer("a", 8 * NEED))
     worker = swarm.agents.workers["a:7700"]
     for source in ("other", "nano"):
-        said = [p async for p in swarm.coordinator.load(Target(source, "fp32", 1, 64))]
+        said = [p async for p in swarm.coordinator.change(lambda _, source=source: Target(source, "fp32", 1, 64))]
         assert said[-1].done and swarm.plan.model.name == source
         assert list(worker.plans) == [swarm.plan.epoch]
     assert not any("release_first" in o for o in swarm.agents.orders)
@@ -173,7 +173,7 @@ async def test_loading_another_model_and_back_leaves_one_epoch_on_each_worker(sw
 
 async def test_what_does_not_fit_beside_the_old_is_released_first_and_the_plan_says_so(swarm: Swarm) -> None:
     await swarm.coordinator.join(offer("a", NEED * 3 // 2))
-    [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    [_ async for _ in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     assert any("release_first" in o for o in swarm.agents.orders)
     assert any("pause" in note for note in swarm.plan.notes)
 
@@ -182,7 +182,7 @@ async def test_a_model_that_does_not_fit_is_refused_and_the_old_one_keeps_servin
     await swarm.coordinator.join(offer("a", NEED + MIB))
     before = swarm.plan
     with pytest.raises(DoesNotFit, match="deep"):
-        [_ async for _ in swarm.coordinator.load(Target("deep", "fp32", 1, 64))]
+        [_ async for _ in swarm.coordinator.change(lambda _: Target("deep", "fp32", 1, 64))]
     assert swarm.plan == before and swarm.coordinator.target == TARGET
 
 
@@ -190,13 +190,13 @@ async def test_a_model_that_is_not_there_is_refused_and_the_old_one_keeps_servin
     await swarm.coordinator.join(offer("a", NEED + MIB))
     before = swarm.plan
     with pytest.raises(ModelError, match=r"config\.json"):
-        [_ async for _ in swarm.coordinator.load(Target("nowhere", "fp32", 1, 64))]
+        [_ async for _ in swarm.coordinator.change(lambda _: Target("nowhere", "fp32", 1, 64))]
     assert swarm.plan == before
 
 
 async def test_a_load_without_a_worker_that_answers_says_so_in_a_whole_sentence(swarm: Swarm) -> None:
     with pytest.raises(NoSwarm, match=r"^the swarm has no worker that answers"):
-        [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+        [_ async for _ in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     await swarm.until(lambda p: p.waiting == "has no worker that answers: waiting for one")
 
 
@@ -205,7 +205,7 @@ async def test_a_model_that_fails_to_load_after_the_release_brings_the_old_one_b
     worker, old = swarm.agents.workers["a:7700"], swarm.plan.epoch
     worker.fail_prepare, worker.fails_for = CorruptWeights("a file is truncated"), "other"
     with pytest.raises(CorruptWeights):
-        [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+        [_ async for _ in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     assert any("release_first" in o for o in swarm.agents.orders)
     await swarm.until(lambda p: p.plan is not None)
     assert swarm.plan.model.name == "nano" and swarm.plan.epoch > old
@@ -218,7 +218,7 @@ async def test_what_a_failed_change_loaded_is_given_back_before_the_next_one(swa
     before = len(swarm.agents.orders)
     two.fail_prepare, two.fails_for = CorruptWeights("a file is truncated"), "other"
     with pytest.raises(CorruptWeights):
-        [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+        [_ async for _ in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     assert swarm.plan.model.name == "nano"
     failed = swarm.plan.epoch - 1
     said = [o.partition(": ")[2].split()[:2] for o in swarm.agents.orders[before:]]
@@ -233,7 +233,7 @@ async def test_an_epoch_that_a_worker_could_not_give_back_is_not_loaded_beside(s
     worker, first = swarm.agents.workers["a:7700"], swarm.plan.epoch
     worker.keeps = first
     for source in ("other", "deep"):
-        [_ async for _ in swarm.coordinator.load(Target(source, "fp32", 1, 64))]
+        [_ async for _ in swarm.coordinator.change(lambda _, source=source: Target(source, "fp32", 1, 64))]
     prepared = [o for o in swarm.agents.orders if "prepare" in o]
     assert ["release_first" in o for o in prepared] == [False, False, True]
     assert list(worker.plans) == [swarm.plan.epoch]

@@ -55,7 +55,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rigs
 async def talking(swarm: RigsHere, target: Target) -> AsyncIterator[tuple[Client, list[str]]]:
     """A client of the swarm, whole and with what is asked for, and what the client was told."""
     if swarm.coordinator.target != target:
-        async for _ in swarm.coordinator.load(target):
+        async for _ in swarm.coordinator.change(lambda _: target):
             pass
     await swarm.whole(target.standby)
     told: list[str] = []

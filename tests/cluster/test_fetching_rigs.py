@@ -51,7 +51,7 @@ def fetched(tmp_path: Path, rig: str) -> set[str]:
 async def load(swarm: RealSwarm, source: str) -> list[str]:
     """What is said meanwhile: what each rig takes from where."""
     said: list[str] = []
-    async for progress in swarm.coordinator.load(Target(source, "fp32", sessions=2, context=256, spread=True)):
+    async for progress in swarm.coordinator.change(lambda _: Target(source, "fp32", sessions=2, context=256, spread=True)):
         said += [line for line in progress.lines if line not in said]
     return said
 

@@ -66,7 +66,7 @@ async def test_a_rig_that_joins_again_while_another_model_loads_keeps_what_is_in
     async with one_rig(8 * NEED) as (coordinator, worker, rig):
 
         async def load() -> None:
-            [_ async for _ in coordinator.load(replace(TARGET, source="other"))]
+            [_ async for _ in coordinator.change(lambda _: replace(TARGET, source="other"))]
 
         assert (await coordinator.join(rig)).plan and prepared(worker) == 1
         worker.hold_prepare.clear()

@@ -66,7 +66,7 @@ async def test_an_unloaded_model_comes_back_with_the_next_question_and_logs_hold
                     assert await answer(late, QUESTION) == said
             assert "is bringing nano back" in told[0]
             with pytest.raises(SwarmError):
-                [_ async for _ in swarm.coordinator.load(Target("no-such-model"))]
+                [_ async for _ in swarm.coordinator.change(lambda _: Target("no-such-model"))]
     logs = "\n".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".log", ".jsonl"))
     assert said.strip() and said.strip() not in logs
     assert not [word for word in ("grass", "sky", "blue") if word in logs]

@@ -238,7 +238,7 @@ async def test_with_auto_a_device_without_bf16_makes_it_fp16_on_all(swarm: Swarm
     assert swarm.plan.model.dtype == "fp16" and swarm.used() == {"a/cpu", "b/cpu"}
     [_ async for _ in swarm.coordinator.leave("b")]
     assert swarm.plan.model.dtype == "fp16"
-    [_ async for _ in swarm.coordinator.load(Target("half", "auto", 1, 64))]
+    [_ async for _ in swarm.coordinator.change(lambda _: Target("half", "auto", 1, 64))]
     assert swarm.plan.model.dtype == "bf16"
 
 
@@ -254,20 +254,20 @@ async def test_a_dtype_that_was_asked_for_leaves_out_a_device_that_lacks_it(swar
 
 async def test_another_model_is_measured_in_its_own_shape_before_it_is_planned(swarm: Swarm) -> None:
     await swarm.coordinator.join(offer("a", 8 * NEED))
-    [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    [_ async for _ in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     assert worker(swarm, "a").measured == ["fp32", "fp32"]
 
 
 async def test_a_model_that_comes_while_its_workers_serve_is_planned_with_the_figures_there_are(swarm: Swarm) -> None:
     await swarm.coordinator.join(offer("a", 8 * NEED))
     worker(swarm, "a").fail_measure = Full("a/cpu serves")
-    [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    [_ async for _ in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     assert swarm.plan.model.name == "other"
 
 
 async def test_objective_and_standby_are_kept_and_shown(swarm: Swarm) -> None:
     await swarm.coordinator.join(offer("a", 8 * NEED))
-    [_ async for _ in swarm.coordinator.load(replace(TARGET, objective="latency", standby=True))]
+    [_ async for _ in swarm.coordinator.change(lambda _: replace(TARGET, objective="latency", standby=True))]
     status = swarm.coordinator.status()
     assert (status["objective"], status["standby"]) == ("latency", True)
     assert swarm.remembered[-1].objective == "latency" and swarm.remembered[-1].standby

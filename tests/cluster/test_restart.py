@@ -85,7 +85,7 @@ async def test_what_is_retired_after_a_coordinator_waited_in_vain_is_given_back(
     await swarm.coordinator.worker_restarted("b", "b:7700")
     await swarm.until(lambda p: p.plan is not None)
     await swarm.coordinator.join(offer("c", 4 * NEED))
-    [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    [_ async for _ in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     await swarm.seen(lambda: all(set(w.plans) <= {swarm.plan.epoch} for w in swarm.agents.workers.values()))
 
 
@@ -143,7 +143,7 @@ async def test_a_load_survives_a_restart_also_where_the_plan_cannot_be_taken_ove
     await swarm.coordinator.join(offer("a", NEED * 2))
     await swarm.coordinator.join(offer("b", NEED * 2, spread=True))
     asked = Target("other", "auto", 1, 64)
-    [_ async for _ in swarm.coordinator.load(asked)]
+    [_ async for _ in swarm.coordinator.change(lambda _: asked)]
     assert swarm.remembered == [asked]
     before = swarm.plan
     await swarm.again(swarm.remembered[-1], restarted=True)
@@ -194,7 +194,7 @@ async def test_a_load_while_the_rigs_of_the_old_plan_come_back_is_loaded_beside_
     swarm.agents.workers["b:7700"].alive = False
     assert "come back" in (await swarm.coordinator.join(offer("a", NEED * 4))).waiting
     before = len(swarm.agents.orders)
-    [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    [_ async for _ in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     said = [o.partition(": ")[2] for o in swarm.agents.orders[before:]]
     assert said == [f"prepare {swarm.plan.epoch}", f"commit {swarm.plan.epoch}", f"drain {old}"]
 

@@ -29,7 +29,7 @@ async def two_rigs(swarm: Swarm, a: Survey, b: Survey) -> tuple[FakeWorker, Fake
 
 
 async def load(swarm: Swarm) -> list[Progress]:
-    return [progress async for progress in swarm.coordinator.load(OTHER)]
+    return [progress async for progress in swarm.coordinator.change(lambda _: OTHER)]
 
 
 def files(swarm: Swarm) -> list[str]:

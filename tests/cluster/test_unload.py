@@ -101,7 +101,7 @@ async def test_a_question_that_comes_while_another_model_is_looked_for_in_vain_b
         return await describe(self, model, dtype)
 
     monkeypatch.setattr(FakeWorker, "describe", slow)
-    loading = asyncio.create_task(anext(swarm.coordinator.load(replace(TARGET, source="missing"))))
+    loading = asyncio.create_task(anext(swarm.coordinator.change(lambda _: replace(TARGET, source="missing"))))
     await looking.wait()
     swarm.coordinator.wake()
     looked_for.set()
@@ -155,7 +155,7 @@ async def test_a_load_brings_another_model_instead(swarm: Swarm) -> None:
     await loaded(swarm)
     await swarm.coordinator.join(offer("c", NEED * 3))
     await swarm.coordinator.unload()
-    [_ async for _ in swarm.coordinator.load(Target("other", "fp32", 1, 64))]
+    [_ async for _ in swarm.coordinator.change(lambda _: Target("other", "fp32", 1, 64))]
     assert swarm.plan.model.name == "other"
 
 

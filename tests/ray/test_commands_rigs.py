@@ -19,7 +19,7 @@ SKY = "The sky is blue. The grass is green. The sky is blue. The grass is green.
 LONG = ("chat", "--raw", "--no-speculate", "--temperature", "0", "--max-tokens", "600", SKY)
 UP = ("nano", "--spread", "--device", "cpu=60MiB", "--dtype", "fp32", "--sessions", "2", "--context", "2048", "--threads", "1")
 ENOUGH = ("--device", "cpu=46MiB")
-"""For two rigs with just one cut between them: on a busy machine one may read slower now than it did, and nothing moves for that."""
+"""For two rigs with just one cut between them: on a busy machine one may read slower than it did, and nothing moves for that."""
 BACK_S = 200.0
 """Longer than a Coordinator that starts waits for Rigs whose Workers serve."""
 
