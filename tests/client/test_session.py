@@ -19,7 +19,7 @@ from swarm.client.client import Client, open_client
 from swarm.client.route import Event
 from swarm.client.sampling import Sampling
 from swarm.client.session import Session
-from swarm.errors import TooLong, UsageError
+from swarm.errors import Expired, Gap, Lost, Moved, SwarmError, TooLong, UsageError, WrongKey
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import stage_pb2 as pb
@@ -131,6 +131,29 @@ async def test_a_question_interrupted_before_its_session_is_open_can_be_asked_ag
         await asyncio.gather(asking, return_exceptions=True)
     assert await answer(talk, STORY.prompt, 40) == STORY.answer[:40]
     await talk.close()
+
+
+@pytest.mark.parametrize(
+    "error", [Gap(0, {}), Lost("gone"), Expired("late"), Moved(1), WrongKey("the key was changed")], ids=lambda e: type(e).__name__
+)
+async def test_a_whole_row_that_cannot_be_had_by_itself_comes_with_another_step(
+    one: Client, monkeypatch: pytest.MonkeyPatch, error: SwarmError
+) -> None:
+    hot = Sampling(temperature=100.0, seed=5)  # the best tokens hardly ever decide
+    conversation = one.conversation()
+    undisturbed = await answer(conversation, STORY.prompt, 8, hot)
+    await conversation.close()
+    asked = 0
+
+    async def whole_row(session: Session) -> bytes:
+        nonlocal asked
+        asked += 1
+        raise error
+
+    monkeypatch.setattr(Session, "whole_row", whole_row)
+    conversation = one.conversation()
+    assert await answer(conversation, STORY.prompt, 8, hot) == undisturbed and asked
+    await conversation.close()
 
 
 async def test_an_edited_chat_computes_only_what_changed(three: Swarm) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
+from collections.abc import Callable
+from typing import cast
 
 import pytest
+import torch
 from plans import plan_of
 from raw_client import raw, step
-from swarm_processes import workers_here
+from swarm_processes import until, workers_here
 from torch import Tensor
 
+from swarm.errors import Lost
 from swarm.model.experts import ExpertWeights, LocalExperts
 from swarm.plan import Plan
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker import shards
+from swarm.worker.compute import Compute
 from swarm.worker.epoch import Epoch
+from swarm.worker.experts import RemoteExperts
+from swarm.worker.link import Link
+from swarm.worker.peers import Peers
 
 PATIENCE_S = 20.0
 BLOCKS, NEAR = 8, (0, 1, 2, 3)
@@ -61,3 +70,49 @@ async def test_the_request_is_there_before_near_experts_run_and_one_a_shard_a_bl
         [epoch] = workers["w0"].epochs.all()
         assert epoch.shard_wait_s > 0
     assert asked == Counter({(worker, block): 1 for worker in ("w1", "w2") for block in range(BLOCKS)})
+
+
+class Deaf:
+    """Peers and the stream to one: takes what is sent, and never answers."""
+
+    def __init__(self) -> None:
+        self.taken: list[pb.ExpertRequest] = []
+
+    async def near(self, *stream: object) -> Deaf:
+        return self
+
+    def send(self, request: pb.ExpertRequest) -> None:
+        self.taken.append(request)
+
+    async def ended(self) -> str:
+        return await asyncio.get_running_loop().create_future()
+
+    def close(self) -> None:
+        """The stream ends with its link."""
+
+
+async def test_who_asks_in_the_moment_in_which_a_stream_is_renewed_hears_at_once_that_it_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deaf, compute, near = Deaf(), Compute(1, "asks"), LocalExperts({})
+    experts = RemoteExperts("w1", "worker w1", "here", cast(Peers, deaf), compute, asyncio.get_running_loop(), ("model", 1), near)
+    waits: list[Callable[[], object]] = []
+    really = Link.renew
+
+    def ask() -> None:
+        waits.append(experts.ask(0, torch.zeros(1, 4), {5: torch.tensor([0])}))
+
+    def renew(link: Link[pb.ExpertRequest, pb.ExpertReply]) -> None:
+        ask()  # as the compute thread does, which asks no loop
+        really(link)
+
+    ask()
+    await until(lambda: len(deaf.taken) == 1, "nothing was asked")
+    experts._arrived(pb.ExpertReply(id=0))  # nothing is awaited now
+    monkeypatch.setattr(Link, "renew", renew)
+    experts.renew()
+    assert len(deaf.taken) == 2, "what was asked meanwhile left on the stream of before"
+    with pytest.raises(Lost, match="renewed"):
+        await asyncio.to_thread(waits[1])
+    await experts.close()
+    await asyncio.to_thread(compute.stop)

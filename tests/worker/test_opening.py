@@ -20,6 +20,7 @@ from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.callers import Caller
+from swarm.worker.opening import reserve_here
 from swarm.worker.worker import Worker
 
 TEXT = [(11 * i) % 2000 + 50 for i in range(64)]
@@ -77,6 +78,17 @@ async def test_a_full_swarm_queues_sessions_tells_their_place_and_opens_them_in_
         await until(waiting[1].task.done, "the second in the queue did not open")
         assert [q.told[-1][0] for q in waiting] == [pb.OpenReply.OPENED] * 2
         assert swarm.sessions() == [2, 2]
+
+
+async def test_who_reserves_last_says_whose_a_session_is_so_that_a_stage_which_was_the_entry_closes_nothing_elsewhere() -> None:
+    async with small() as swarm:
+        session = await swarm.client.open(64)
+        epochs = swarm.workers["w0"].epochs
+        assert epochs.current
+        opened = epochs.current.pool.table.find(session)
+        assert opened.owner is not None
+        reserve_here(epochs, swarm.client.opening(session, 64), "w0")  # as another entry asks, after a change of the Plan
+        assert opened.owner is None
 
 
 async def test_sessions_that_come_together_where_there_is_room_open_together_and_hear_of_no_queue(
