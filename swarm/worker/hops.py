@@ -46,14 +46,18 @@ class Hops:
         self._out: dict[int, Out] = {}
         self._to_renew: set[str] = set()
         """Addresses whose streams were opened with another key, and are still waited on."""
+        self._held: list[tuple[pb.MicroBatch, Out]] = []
+        """What goes there once they are renewed: on two streams at once one micro-batch of a Session might overtake another."""
         self._ids = itertools.count(1)
 
     def send(self, plan: Plan, worker: str, frame: pb.MicroBatch, ticket: Ticket) -> None:
         """Send a micro-batch on; the ticket's part is done when its report is back, or nobody is there to make one."""
         frame.id, address = next(self._ids), plan.worker(worker).address
         out = Out(address, plan, worker, ticket, frame.steps, frame.hidden.ByteSize(), time.monotonic())
-        self._out[frame.id] = out
-        self._link(address, worker).send(frame)
+        if address in self._to_renew:
+            self._held.append((frame, out))
+        else:
+            self._send(frame, out)
 
     def look(self) -> None:
         """Find next Workers that say nothing."""
@@ -63,9 +67,9 @@ class Hops:
                 vigil.look(min(out.since for out in waiting), sum(out.num_bytes for out in waiting))
 
     def renew(self) -> None:
-        """Open other streams, since there is another key: each as soon as nothing is out on it."""
+        """Open other streams, since there is another key: each as soon as nothing is out on it, which what comes next waits for."""
         self._to_renew = set(self._links)
-        for address in self._links:
+        for address in list(self._links):
             self._renew_idle(address)
 
     async def keep_only(self, addresses: Collection[str]) -> None:
@@ -73,6 +77,10 @@ class Hops:
         for address in self._links.keys() - set(addresses):
             self._vigils.pop(address).end()
             await self._links.pop(address).close()
+
+    def _send(self, frame: pb.MicroBatch, out: Out) -> None:
+        self._out[frame.id] = out
+        self._link(out.address, out.worker).send(frame)
 
     def _link(self, address: str, worker: str) -> Link[pb.MicroBatch, pb.Report]:
         if address not in self._links:
@@ -108,6 +116,14 @@ class Hops:
             self._to_renew.discard(address)
             if address in self._links:
                 self._links[address].renew()
+            for frame, out in self._taken_back(address):
+                self._send(frame, out._replace(since=time.monotonic()))
+
+    def _taken_back(self, address: str) -> list[tuple[pb.MicroBatch, Out]]:
+        """What is held for there, and no more from now on."""
+        held = [(frame, out) for frame, out in self._held if out.address == address]
+        self._held = [(frame, out) for frame, out in self._held if out.address != address]
+        return held
 
     def _silent(self, address: str, why: str) -> None:
         self._broken(address, why)
@@ -115,8 +131,9 @@ class Hops:
             self._links[address].drop()
 
     def _broken(self, address: str, why: str) -> None:
-        for number in [n for n, out in self._out.items() if out.address == address]:
-            out = self._out.pop(number)
+        self._to_renew.discard(address)
+        broken = [self._out.pop(number) for number in [n for n, out in self._out.items() if out.address == address]]
+        for out in [*broken, *(out for _, out in self._taken_back(address))]:
             gone = lost(out.plan, out.worker, why)
             out.ticket.fail([to_step(gone, s.session, s.serial, out.worker) for s in out.steps])
             out.ticket.part_done()

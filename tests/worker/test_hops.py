@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import pytest
 from plans import plan_of
 from raw_client import raw, step
 from swarm_processes import until, workers_here
@@ -14,7 +15,7 @@ from swarm_processes import until, workers_here
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.hops import Hops
 from swarm.worker.peers import Peers
-from swarm.worker.ticket import Ticket
+from swarm.worker.ticket import Inside, Ticket
 
 TEXT = [(37 * i) % 2900 + 20 for i in range(12)]
 
@@ -25,6 +26,9 @@ class NextWorker:
     def __init__(self, works_s: float) -> None:
         self._works_s = works_s
         self._came: asyncio.Queue[int] = asyncio.Queue()
+        self.streams = 0
+        self.took: list[int] = []
+        self.ends = False
 
     def stub(self, address: str) -> NextWorker:
         return self
@@ -33,15 +37,19 @@ class NextWorker:
         """It is on another rig."""
 
     def Hop(self) -> NextWorker:
+        self.streams += 1
         return self
 
     async def write(self, frame: pb.MicroBatch) -> None:
+        self.took.append(self.streams)
         self._came.put_nowait(frame.id)
 
     async def __aiter__(self) -> AsyncIterator[pb.Report]:
         while True:
             number, since = await self._came.get(), time.monotonic()
             await asyncio.sleep(self._works_s)
+            if self.ends:
+                return
             yield pb.Report(id=number, done=True, held_s=time.monotonic() - since)
 
     def cancel(self) -> None:
@@ -59,6 +67,38 @@ async def test_what_the_next_worker_did_meanwhile_is_no_part_of_the_hop() -> Non
     await hops.keep_only(())
     assert took_s > 0.3 and hops.work.count == 1
     assert 0 <= hops.work.seconds <= took_s - 0.3
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_with_another_key_a_stream_is_renewed_though_there_is_always_something_to_send(ends: bool) -> None:
+    worker, ended = NextWorker(0.1), list[tuple[int, list[pb.StepStatus]]]()
+    hops, plan = Hops(cast(Peers, worker)), plan_of([4, 8])
+
+    def send(number: int) -> None:
+        failed: list[pb.StepStatus] = []
+
+        def report(some: list[pb.StepStatus], over: bool, inside: Inside) -> None:
+            failed.extend(some)
+            if over:
+                ended.append((number, failed))
+
+        hops.send(plan, "w1", pb.MicroBatch(steps=[pb.StepHeader(session=bytes(16))]), Ticket(report))
+
+    send(1)
+    await until(lambda: len(worker.took) == 1, "nothing came")
+    worker.ends = ends
+    hops.renew()
+    send(2)
+    send(3)
+    await until(lambda: len(ended) == 3, "one is not told")
+    assert [number for number, _ in ended] == [1, 2, 3]
+    assert worker.took == ([1] if ends else [1, 2, 2]), "behind what was out already, on the new stream"
+    assert [bool(failed) for _, failed in ended] == [ends] * 3
+    worker.ends = False
+    send(4)
+    await until(lambda: len(ended) == 4, "nothing goes there any more")
+    assert not ended[-1][1] and worker.streams == 2
+    await hops.keep_only(())
 
 
 async def test_each_stage_but_the_last_counts_its_hops_and_what_they_carried() -> None:
