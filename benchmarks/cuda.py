@@ -1,6 +1,6 @@
 """A Stage of Mixtral 8x7B's shape on a card, beside what the card itself can do: decode and prefill tokens/s, and their limits.
 
-    python -m benchmarks.cuda [--device cuda:0] [--blocks 8] [--dtypes bf16,int4] [--rows 1,8,32] [--prompts 256,2048] [--profile]
+    python -m benchmarks.cuda [--device cuda:0] [--blocks 6] [--dtypes bf16,int4] [--rows 1,8,32] [--prompts 256,2048] [--profile]
 
 Random weights, made on the card. Limits are measured in the same run: for decode the bytes of weights that a Step of so many rows
 must read over the bandwidth of a copy (bytes read and written); for prefill flops over the rate of a bare dense product. Decode is
@@ -187,7 +187,7 @@ def main() -> None:
     """See the top of the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--blocks", type=int, default=8)
+    parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--shrink", type=int, default=1, help="sizes over this: to try it without a card")
     parser.add_argument("--dtypes", default="bf16,int4")
     parser.add_argument("--rows", default="1,8,32")
@@ -209,6 +209,7 @@ def main() -> None:
             stage = report(setup, rows, prompts, copy_rate, product_rate)
             if given.profile:
                 profile(setup, stage)
+            del stage  # the next one may need its room
 
 
 if __name__ == "__main__":

@@ -174,6 +174,8 @@ class Measuring:
         except (NoSwarm, Expired):
             return False  # the patrol sees that, and looks whether it is back
         except SwarmError as error:
+            if device.status and device.status.weights_bytes and self.book.figures(device.key, shape):
+                return False  # it is full of what it serves, and goes by what is known of it
             device.fail(f"it cannot be measured: {error}", silent=False)
             return True
         finally:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
+from cluster.hardware.detect import GPU_MARGIN_BYTES
 from cluster.pace import Pace
 from cluster.pauses import Pauses
 from swarm.errors import SwarmError
@@ -124,11 +125,15 @@ class Device:
         return WorkerSpec(self.name, self.rig, o.device, o.worker_address, memory_bytes, threads=o.threads)
 
     def found_free(self, free_bytes: int) -> None:
-        """What was measured to be free beside what its Worker holds now; a few pages more or less are no news."""
+        """What was measured to be free beside what its Worker holds now; a few pages more or less are no news.
+
+        Args:
+            free_bytes: with the Worker's own context and libraries there, which what is left free beside it is for.
+        """
         if self.offer.device == "cpu" or not free_bytes:
             return
         held = self.status.weights_bytes + self.status.kv_bytes if self.status else 0
-        room = free_bytes + held
+        room = max(0, free_bytes + held - GPU_MARGIN_BYTES)
         if self.room_bytes is None or abs(room - self.room_bytes) > ROOM_STEP_BYTES:
             self.room_bytes = room // ROOM_STEP_BYTES * ROOM_STEP_BYTES
 

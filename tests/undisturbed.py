@@ -43,4 +43,5 @@ async def chatting(plan: Plan, credentials: Credentials | None = None) -> AsyncI
         over.set()
         async with asyncio.timeout(120):
             await chats
-    assert [what for what in told if not what.startswith(WAITING) and SLOW not in what] == []
+    losses = [what for what in told if not what.startswith(WAITING) and SLOW not in what]
+    assert not losses, losses

@@ -92,13 +92,15 @@ def _of_a_card(card: Card, cards: Cards, driver: Driver) -> Finding:
     known = None if place is None else driver.cards[place]
     there = "" if place in (None, card.index) else f", {place} in nvidia-smi"
     name = f"cuda:{card.index} ({card.name}, sm_{card.capability[0]}{card.capability[1]}{there})"
+    spare = f"close what uses it, or leave it out with --exclude cuda:{card.index}"
+    if card.broken:
+        return stop(ABOUT, f"{name} cannot be used: torch said {card.broken!r}", f"look at nvidia-smi; {spare}")
     if card.free_bytes is None:
         return stop(
             ABOUT, lacks_code(card, cards), f"{build_with_code(card, cards)}, or leave it out with --exclude cuda:{card.index}"
         )
     free = f"{gib(card.free_bytes)} of {gib(card.total_bytes)} free"
     uses = f" ({_uses(known)})" if known and known.uses else ""
-    spare = f"close what uses it, or leave it out with --exclude cuda:{card.index}"
     if card.free_bytes <= GPU_MARGIN_BYTES:
         return stop(ABOUT, f"{name} has no memory to give: {free}{uses}", spare)
     if card.total_bytes - card.free_bytes > MUCH * card.total_bytes:

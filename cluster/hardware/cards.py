@@ -26,10 +26,11 @@ _ARCH = re.compile(r"(sm|compute)_(\d+)(\d)([a-z]?)")
 
 @dataclass(frozen=True)
 class Card:
-    """One GPU; `free_bytes` is measured with a context on it, None where this torch has no code for it.
+    """One GPU; `free_bytes` is measured with a context on it, None where this torch has no code for it, or it made none.
 
     Args:
         uuid: its driver's name for it, without the `GPU-` or `MIG-` before it; empty where torch does not say.
+        broken: what it said instead of making a context; empty: it made one.
     """
 
     index: int
@@ -38,6 +39,7 @@ class Card:
     total_bytes: int
     free_bytes: int | None
     uuid: str = ""
+    broken: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ def has_code(capability: tuple[int, int], archs: Sequence[str]) -> bool:
 
 def why_not(card: Card, cards: Cards) -> str:
     """One sentence that names the GPU that this torch cannot run, and the remedy."""
+    if card.broken:
+        return (
+            f"cuda:{card.index} ({card.name}) cannot be used (torch said: {card.broken}): look at nvidia-smi, close what uses it, "
+            f"or leave it out with --exclude cuda:{card.index}"
+        )
     return f"{lacks_code(card, cards)}; {build_with_code(card, cards)}, or leave the card out with --exclude cuda:{card.index}"
 
 

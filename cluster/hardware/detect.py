@@ -10,8 +10,8 @@ from cluster.hardware.cards import Card, Cards, probe_cards, why_not
 from cluster.hardware.host import Host, read_host
 from swarm.errors import DeviceError, UsageError, gib
 
-GPU_MARGIN_BYTES = 256 * 2**20
-"""Left free on each GPU for the libraries' own workspaces and the allocator's gaps."""
+GPU_MARGIN_BYTES = 512 * 2**20
+"""Left free on each GPU for the libraries' own workspaces, recorded Steps and the allocator's gaps."""
 
 
 @dataclass(frozen=True)

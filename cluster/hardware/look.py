@@ -21,11 +21,14 @@ def look() -> Cards:
 def _card(index: int, archs: tuple[str, ...]) -> Card:
     properties = torch.cuda.get_device_properties(index)
     capability = (properties.major, properties.minor)
-    free = None
+    free, broken = None, ""
     if has_code(capability, archs):
-        torch.zeros(1, device=f"cuda:{index}")
-        free = torch.cuda.mem_get_info(index)[0]
-    return Card(index, properties.name, capability, properties.total_memory, free, str(properties.uuid))
+        try:
+            torch.zeros(1, device=f"cuda:{index}")
+            free = torch.cuda.mem_get_info(index)[0]
+        except RuntimeError as error:  # it is full, or another program has it alone: the others may be fine
+            broken = str(error).strip().partition("\n")[0] or type(error).__name__
+    return Card(index, properties.name, capability, properties.total_memory, free, str(properties.uuid), broken)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,26 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, position: int, window: int =
         grouped = q.reshape(1, k.shape[1], -1, head_dim)  # [1, KV, G, D]
         return F.scaled_dot_product_attention(grouped, k, v).reshape(1, num_heads, head_dim)
     mask = _mask(n, position, window, keys) if position or 0 < window < n else None
+    if mask is not None and q.is_cuda:
+        return by_group(q, k, v, mask)
     out = F.scaled_dot_product_attention(
         q.transpose(0, 1).unsqueeze(0), k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
     )
     return out[0].transpose(0, 1)
+
+
+def by_group(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """The heads of a key-value head as rows of one product: with a mask torch has kernels on cards for equal numbers of heads
+    alone, and would copy the keys for each head, in fp32.
+
+    Args:
+        k, v: [1, KV, P, D].
+        mask: [n, P].
+    """
+    n, num_heads, head_dim = q.shape
+    grouped = q.reshape(n, k.shape[1], -1, head_dim).permute(1, 2, 0, 3).reshape(1, k.shape[1], -1, head_dim)  # [1, KV, G n, D]
+    out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask.repeat(num_heads // k.shape[1], 1))
+    return out.view(num_heads, n, head_dim).transpose(0, 1)
 
 
 def _mask(n: int, position: int, window: int, keys: Tensor) -> Tensor:

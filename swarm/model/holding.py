@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,14 +26,19 @@ class Laid:
     """Pages as they are read and written."""
 
     pages: tuple[int, ...]
-    index: Tensor  # [pages] int64, the same on the device
+    device: torch.device
     run: int  # pages from the first on that lie side by side
 
     @classmethod
     def of(cls, pages: Iterable[int], device: torch.device) -> Laid:
         pages = tuple(pages)
         run = next((i for i in range(1, len(pages)) if pages[i] != pages[i - 1] + 1), len(pages))
-        return cls(pages, torch.tensor(pages, dtype=torch.int64, device=device), run)
+        return cls(pages, device, run)
+
+    @cached_property
+    def index(self) -> Tensor:
+        """[pages] int64: the same on the device. Copied when it is first read, on the thread that computes: a card has it wait."""
+        return torch.tensor(self.pages, dtype=torch.int64, device=self.device)
 
 
 @dataclass
@@ -60,7 +66,7 @@ class Holding:
         """Have more pages."""
         self.pages += pages
         with self._lock:
-            self.laid = Laid.of((*self.laid.pages, *pages), self.laid.index.device)
+            self.laid = Laid.of((*self.laid.pages, *pages), self.laid.device)
 
     def decide(self, targets: Sequence[int], first: int, shared: Sequence[int], copied: bool) -> tuple[Move, ...]:
         """Have `targets` in the places `shared`, from now on; of the one in place `first` with what was there, if `copied`."""
@@ -75,4 +81,4 @@ class Holding:
             pages = list(self.laid.pages)
             for move in moves:
                 pages[move.at] = move.target
-            self.laid = Laid.of(pages, self.laid.index.device)
+            self.laid = Laid.of(pages, self.laid.device)

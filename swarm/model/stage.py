@@ -73,8 +73,8 @@ class Stage:
         """
         h, rows = aligned(h), cache.laid(rows)
         if self.decoding is not None and rows.lanes is not None and self.decoding.takes(rows.lanes):
-            between_blocks()
             for index in self.blocks:
+                between_blocks()  # of all of them before it begins: whoever counts them knows now that they end soon
                 cache.note(index, rows)
             h = self.decoding.forward(h, rows.lanes)
         else:

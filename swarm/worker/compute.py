@@ -24,8 +24,15 @@ Job = Callable[[], None]
 _LOG = logging.getLogger(__name__)
 
 
+END_S = 10.0
+"""How long a process may take to end politely: with a card that answers no more it may never."""
+
+
 def end_process() -> None:
-    """End this process politely: its owner starts another."""
+    """End this process, politely if it can: its owner starts another."""
+    hard = threading.Timer(END_S, os._exit, (1,))
+    hard.daemon = True
+    hard.start()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -8,13 +8,6 @@ import torch
 from swarm.errors import DeviceError, gib
 
 
-def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory is used up: torch has a class of its own for cards only."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
-
-
 def free_bytes(device: torch.device) -> int:
     """What is free on a Device now; files that are only cached leave room."""
     if device.type == "cuda":

@@ -20,7 +20,7 @@ from swarm.wire.tensors import from_wire, to_wire
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.tensor_pb2 import Tensor as TensorMessage
 from swarm.worker.asked import answer_asked
-from swarm.worker.device_time import finish
+from swarm.worker.device_time import finish, still_computes
 from swarm.worker.epoch import Epoch
 from swarm.worker.sessions import Session
 from swarm.worker.ticket import Ticket
@@ -98,7 +98,8 @@ class Outcome:
 def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], None]) -> Outcome:
     """Compute a micro-batch on the compute thread. Every Step ends as done or failed.
 
-    Nothing is raised but by the copying of pages: with those half done no Step can be trusted, and the Worker ends.
+    Nothing is raised but by the copying of pages, for with those half done no Step can be trusted, and by a Device that computes
+    nothing any more: then the Worker ends.
     """
     started = time.monotonic()
     outcome = Outcome()
@@ -112,8 +113,10 @@ def run_batch(batch: Batch, lock: threading.Lock, between_blocks: Callable[[], N
             _forward(batch, live, outcome, between_blocks, lock)
         except StepError as error:
             _fail(live, error, outcome, lock)
-        except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no batch may end it, nor hang)
+        except Exception as error:
             _LOG.exception("computing a micro-batch failed")
+            if not still_computes(batch.epoch.device):
+                raise  # this Worker ends, and its Rig starts another: whoever waits sees that the stream ends
             where = called(batch.epoch.plan, batch.epoch.name)
             _fail(live, Lost(f"computing failed on {where}: {error!r}", batch.epoch.name), outcome, lock)
     outcome.timing = pb.StageTiming(

@@ -16,6 +16,7 @@ import torch
 from swarm.config import Sizes
 from swarm.model.block import BlockCore
 from swarm.model.experts import ExpertWeights
+from swarm.model.kernels.recording import empty_cache
 from swarm.model.memory import num_bytes, trim
 from swarm.model.stage import Head
 from swarm.plan import Model, Plan
@@ -147,5 +148,5 @@ def release_memory() -> None:
     """Hand what was freed back to the operating system and the card, where the allocators would keep it."""
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        empty_cache()
     trim()

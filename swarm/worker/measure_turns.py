@@ -13,9 +13,11 @@ from collections.abc import Generator
 from swarm.bits import Bits
 from swarm.errors import Full, Refused, SwarmError, UsageError
 from swarm.model.memory import num_bytes
+from swarm.model.out_of_memory import ran_out
 from swarm.model.product import Weight
 from swarm.wire.v1 import worker_pb2 as pb
-from swarm.worker.device_memory import free_bytes, ran_out, too_little
+from swarm.worker.device_memory import free_bytes, too_little
+from swarm.worker.device_time import still_computes
 from swarm.worker.holdings import release_memory
 from swarm.worker.measure import BUDGET_S, Figures, Wanted, dtypes_of, measuring
 from swarm.worker.measure_parts import CYCLE_BYTES
@@ -147,7 +149,9 @@ async def _turn(worker: Worker, turns: Generator[None, None, Figures]) -> Figure
             next(turns)
         except StopIteration as done:
             outcome = done.value
-        except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no measuring may end it)
+        except Exception as error:
+            if not still_computes(worker.device):
+                raise  # see `swarm.worker.frames.run_batch`
             outcome = error
         loop.call_soon_threadsafe(_end, ended, outcome)
 

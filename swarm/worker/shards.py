@@ -16,6 +16,7 @@ from swarm.errors import Moved, Refused, SwarmError
 from swarm.wire.tensors import from_wire, to_wire
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker.compute import Compute
+from swarm.worker.device_time import still_computes
 from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.outbox import Outbox
 from swarm.worker.rates import Rates
@@ -79,13 +80,20 @@ class Shards:
         """On the compute thread."""
         try:
             epoch = self._epochs.held(request.epoch, request.model_id)
-            reply = self._rates.request(request, epoch, lambda: answer(request, epoch))
         except Moved as error:
-            reply = pb.ExpertReply(id=request.id, code=pb.MOVED, message=str(error))
+            send(pb.ExpertReply(id=request.id, code=pb.MOVED, message=str(error)))
+            return
+        except SwarmError as error:
+            send(pb.ExpertReply(id=request.id, code=pb.REFUSED, message=str(error)))
+            return
+        try:
+            reply = self._rates.request(request, epoch, lambda: answer(request, epoch))
         except SwarmError as error:
             reply = pb.ExpertReply(id=request.id, code=pb.REFUSED, message=str(error))
-        except Exception as error:  # noqa: BLE001  (the compute thread serves everybody: no request may end it, nor hang)
+        except Exception as error:
             _LOG.exception("computing for another worker failed")
+            if not still_computes(epoch.device):
+                raise  # see `run_batch`
             reply = pb.ExpertReply(id=request.id, code=pb.LOST, message=f"computing failed: {error!r}")
         send(reply)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from swarm.errors import DeviceError, DoesNotFit, Refused
+from swarm.model.out_of_memory import ran_out
 from swarm.plan import Plan
 from swarm.wire.credentials import Credentials
 from swarm.wire.v1 import weights_pb2 as pb_weights
@@ -18,7 +19,7 @@ from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.assembly import Assembly
 from swarm.worker.callers import Callers
 from swarm.worker.compute import Compute
-from swarm.worker.device_memory import ran_out, too_little
+from swarm.worker.device_memory import too_little
 from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs
 from swarm.worker.flow import Flow
@@ -32,6 +33,7 @@ from swarm.worker.peers import Peers
 from swarm.worker.router_counts import RouterCounts
 from swarm.worker.shards import Shards
 from swarm.worker.stock import Stock
+from swarm.worker.warming import warm_up
 
 SWEEP_S = 0.25
 RELEASE_S = 5.0
@@ -89,7 +91,7 @@ class Worker:
         Raises:
             ModelError: the model's files cannot be used here.
             DoesNotFit: the Plan gives this Worker more than it has.
-            DeviceError: the Device had less free than it was said to.
+            DeviceError: the Device had less free than it was said to, or cannot compute this.
         """
         async with self.ordering:
             spec = plan.worker(name)
@@ -107,11 +109,14 @@ class Worker:
             try:
                 async for progress in self._loading.load(plan, folder, peers):
                     yield progress
-                self.epochs.add(self._assembled(plan))
-            except (MemoryError, RuntimeError) as error:
-                if not ran_out(error):
+                await self._add(plan)
+            except (MemoryError, RuntimeError, DeviceError) as error:
+                if isinstance(error, DeviceError):
+                    problem = DeviceError(str(error))
+                elif ran_out(error):
+                    problem = too_little(self.device, spec.planned_bytes, f"{self.name}'s part of {plan.model.name}")
+                else:
                     raise
-                problem = too_little(self.device, spec.planned_bytes, f"{self.name}'s part of {plan.model.name}")
                 for pool in self.epochs.pools():
                     self._drop_unused_blocks(pool)
             finally:
@@ -179,6 +184,13 @@ class Worker:
     def _assembled(self, plan: Plan) -> Epoch:
         pools, counts = self.epochs.pools(), self._router_counts
         return Assembly(plan, self.name, self.device, self._holdings, pools, self.peers, self.compute, counts).epoch()
+
+    async def _add(self, plan: Plan) -> None:
+        """Add the epoch of a Plan whose weights are here."""
+        epoch = self._assembled(plan)
+        if self.device.type == "cuda":
+            await warm_up(epoch, self.compute)
+        self.epochs.add(epoch)
 
     async def _retire(self, number: int, deadline_s: float, keep: Plan | None = None) -> None:
         epoch = self.epochs.get(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,12 +101,37 @@ def test_a_gpu_that_this_torch_has_no_code_for_is_refused_by_name_with_the_remed
 def test_more_than_there_is_is_refused_with_the_sum() -> None:
     with pytest.raises(DeviceError, match=r"40\.0 GiB .* 32\.0 GiB"):
         rig(DeviceSpec("cpu", 30 * GIB), DeviceSpec("cpu", 10 * GIB))
-    with pytest.raises(DeviceError, match=r"23\.5 GiB asked, 22\.8 GiB of its 24\.0 GiB"):
+    with pytest.raises(DeviceError, match=r"23\.5 GiB asked, 22\.5 GiB of its 24\.0 GiB"):
         rig(DeviceSpec("cuda:0", int(23.5 * GIB)), cards=(RTX3090,))
     with pytest.raises(DeviceError, match="cpu=SIZE"):
         rig(DeviceSpec("cpu", 20 * GIB), DeviceSpec("cpu"))
     with pytest.raises(DeviceError, match="nothing to give"):
         rig(cards=(Card(0, "full", (8, 6), 24 * GIB, 2**20),))
+
+
+def test_a_card_that_makes_no_context_is_named_and_keeps_no_other_from_being_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    from cluster.hardware.look import look
+
+    def zeros(count: int, device: str) -> None:
+        if device == "cuda:1":
+            raise RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA")
+
+    properties = SimpleNamespace(name="RTX 3090", major=8, minor=6, total_memory=24 * GIB, uuid="x")
+    monkeypatch.setattr(torch, "zeros", zeros)
+    for name, answer in (
+        ("device_count", lambda: 2),
+        ("get_arch_list", lambda: ["sm_80", "sm_86"]),
+        ("get_device_properties", lambda index: properties),
+        ("mem_get_info", lambda index: (23 * GIB, 24 * GIB)),
+    ):
+        monkeypatch.setattr(torch.cuda, name, answer)
+    cards = look().cards
+    assert [(c.free_bytes, c.broken) for c in cards] == [(23 * GIB, ""), (None, "CUDA error: out of memory")]
+    assert [d.name for d in rig(DeviceSpec("cuda:0"), cards=cards)] == ["cuda:0"]
+    assert [d.name for d in rig(cards=cards, exclude=("cuda:1",))] == ["cuda:0"]
+    with pytest.raises(DeviceError, match=r"cuda:1 .*torch said: CUDA error: out of memory\).* --exclude cuda:1"):
+        rig(cards=cards)
 
 
 def test_a_gpu_that_is_not_there_or_named_twice_is_refused() -> None:

@@ -15,6 +15,7 @@ from memory_swarm import NEED, TARGET, Swarm, offer
 from cluster import measuring
 from cluster.agents import LinkOrder, WorkerAgent
 from cluster.coordinator import Coordinator
+from cluster.hardware.detect import GPU_MARGIN_BYTES
 from cluster.measurements import Figures, LinkFigures, Measurements, Shape
 from cluster.memo import Memo
 from cluster.planner.hardware import Link, Speed
@@ -297,7 +298,7 @@ async def test_without_room_for_standby_copies_the_swarm_serves_and_says_so(swar
 
 
 async def test_a_card_that_somebody_else_fills_is_planned_with_what_is_free_on_it(swarm: Swarm) -> None:
-    worker(swarm, "a").free_bytes = 3 * ROOM_STEP_BYTES + MIB
+    worker(swarm, "a").free_bytes = GPU_MARGIN_BYTES + 3 * ROOM_STEP_BYTES + MIB
     card = replace(offer("a", 8 * ROOM_STEP_BYTES), devices=(DeviceOffer("cuda:0", 8 * ROOM_STEP_BYTES, "a:7700"),))
     await swarm.coordinator.join(card)
     assert [w.memory_bytes for w in swarm.plan.workers] == [3 * ROOM_STEP_BYTES]
@@ -306,12 +307,30 @@ async def test_a_card_that_somebody_else_fills_is_planned_with_what_is_free_on_i
 def test_what_a_worker_holds_itself_counts_as_free_on_its_card() -> None:
     device = Device("a/cuda:0", "a", "a", DeviceOffer("cuda:0", 8 * ROOM_STEP_BYTES, "a:7700"))
     device.status = worker_pb2.WorkerStatus(weights_bytes=2 * ROOM_STEP_BYTES, kv_bytes=ROOM_STEP_BYTES)
-    device.found_free(2 * ROOM_STEP_BYTES)
+    device.found_free(GPU_MARGIN_BYTES + 2 * ROOM_STEP_BYTES)
     assert device.spec.memory_bytes == 5 * ROOM_STEP_BYTES
-    device.found_free(2 * ROOM_STEP_BYTES - MIB)
+    device.found_free(GPU_MARGIN_BYTES + 2 * ROOM_STEP_BYTES - MIB)
     assert device.spec.memory_bytes == 5 * ROOM_STEP_BYTES, "noise is no news"
     device.found_free(9 * ROOM_STEP_BYTES)
     assert device.spec.memory_bytes == 8 * ROOM_STEP_BYTES, "no more than it was offered with"
+    device.found_free(MIB)
+    assert device.spec.memory_bytes == ROOM_STEP_BYTES, "what is left free is no room for a Plan"
+
+
+async def test_a_device_that_is_full_of_what_it_serves_is_not_left_out_for_that(swarm: Swarm) -> None:
+    await swarm.coordinator.join(offer("a", NEED))
+    first, before = worker(swarm, "a"), swarm.plan
+    count = len(first.measured)
+    for times in (1, 1, 1, 2, 2, 2):  # it is slow, which is looked at again
+        first.serves(rows=10, seconds_a_byte=1e-10 * times)
+        seen = first.looked_at
+        swarm.coordinator.report_failure("a/cpu")
+        await swarm.seen(lambda seen=seen: first.looked_at > seen)  # type: ignore[misc]
+    first.fail_measure = DeviceError("cuda:0 ran out of memory")
+    swarm.now += measuring.AGAIN_S
+    await swarm.seen(lambda: len(first.measured) > count)
+    await swarm.coordinator.join(offer("b", MIB))
+    assert swarm.plan.workers == before.workers and not any(w["out"] for w in swarm.coordinator.status()["workers"])
 
 
 def test_two_measurements_that_differ_by_noise_are_one() -> None:

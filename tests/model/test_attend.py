@@ -12,6 +12,7 @@ from families import FAMILIES
 from torch import Tensor
 
 from swarm.config import SINK_ROWS, ModelConfig, Sizes
+from swarm.model.attend import by_group
 from swarm.model.cache import PagedCache
 from swarm.model.rows import Rows, Segment
 
@@ -61,6 +62,19 @@ def test_a_row_sees_its_window_and_its_sink_and_nothing_else(window: int, with_s
         keys, values = torch.cat((keys, k)), torch.cat((values, v))
         want = definition(q, keys, values, rows.segments[0].position, window, sinks)
         torch.testing.assert_close(made.attend(0, rows, q, window, sinks), want, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("window", [0, 7])
+def test_heads_in_groups_as_a_card_computes_them_see_the_same(window: int) -> None:
+    draw = torch.Generator().manual_seed(1)
+    q = torch.randn(5, 3, 4, 16, generator=draw)[:, 1]  # as it lies among queries, keys and values
+    keys, values = torch.randn(2, 16, 2, 16, generator=draw)
+    position = torch.arange(5)[:, None] + 11
+    mask = torch.arange(16)[None] <= position
+    if window:
+        mask &= torch.arange(16)[None] > position - window
+    got = by_group(q, keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0), mask)
+    torch.testing.assert_close(got, definition(q, keys, values, 11, window, None), atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

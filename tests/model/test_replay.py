@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pretend_card
 import pytest
@@ -10,8 +12,9 @@ import torch
 from pretend_card import Again, Launching, pretended
 from stages import A_CONVERSATION, Loaded
 
-from swarm.model.kernels import choice
+from swarm.model.kernels import choice, replay
 from swarm.model.kernels.port import Plain
+from swarm.model.rows import Rows, Segment
 
 BLOCKS = (0, 5)
 
@@ -21,6 +24,16 @@ class Spoiled:
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         return lambda: None
+
+
+class Counting:
+    """Does the work again, and counts what it records."""
+
+    count = 0
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.count += 1
+        return work
 
 
 class Refusing:
@@ -50,6 +63,52 @@ def test_a_recording_that_fails_costs_speed_and_no_answer(want, recorder, caplog
     loaded = Loaded(blocks=BLOCKS, kernels=Plain(), recorder=recorder)
     assert close(loaded.conversation(), want)
     assert "kernel by kernel" in caplog.text and not loaded.stage.decoding.trusted
+
+
+def test_recordings_beyond_what_is_kept_are_made_again_with_the_same_bits(monkeypatch) -> None:
+    recorder = Counting()
+    eager, recorded = (Loaded(blocks=BLOCKS, kernels=Plain(), recorder=r) for r in (None, recorder))
+    monkeypatch.setattr(replay, "MOST_RECORDED", 1)
+    for _ in range(2):
+        assert all(map(torch.equal, eager.conversation(), recorded.conversation()))
+    assert recorder.count > 2 and len(recorded.stage.decoding._recorded) == 1
+
+
+def test_what_is_no_number_is_no_reason_to_record_nothing() -> None:
+    loaded = Loaded(blocks=BLOCKS, kernels=Plain(), recorder=Again())
+    loaded.stage.embedding.fill_(float("nan"))
+    loaded.conversation()
+    assert loaded.stage.decoding.trusted and loaded.stage.decoding._recorded
+
+
+def test_whoever_counts_blocks_hears_of_all_of_them_where_they_are_replayed() -> None:
+    loaded = Loaded(blocks=BLOCKS, kernels=Plain(), recorder=Again())
+    loaded.conversation()
+    heard: list[int] = []
+    rows = Rows.of((Segment(b"other", 0, 1, 0),))
+    assert loaded.cache.reserve(b"other", 1)
+    loaded.stage.forward(loaded.stage.embed([5]), rows, loaded.cache, lambda: heard.append(len(heard)))
+    assert heard == list(range(len(BLOCKS)))
+
+
+def test_kernels_that_were_not_tried_for_lack_of_memory_are_tried_again(monkeypatch) -> None:
+    said = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("Triton Error [CUDA]: out of memory")]
+
+    def tried(*_: object) -> str:
+        if said:
+            raise said.pop()
+        return "wrong"
+
+    monkeypatch.setattr(choice, "differences", tried)
+    monkeypatch.setattr(choice, "find_spec", lambda name: object())
+    for name in ("triton", "triton.errors", "swarm.model.kernels.on_triton"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(TritonError=KeyError, OnTriton=Plain))
+    card = torch.device("cuda:7")
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            choice.kernels_for(card, torch.float16)
+    assert choice.kernels_for(card, torch.float16) is None
+    choice._judged.cache_clear()
 
 
 def test_choices_that_stay_on_a_card_are_counted_as_those_that_do_not() -> None:

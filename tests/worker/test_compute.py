@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -15,6 +16,7 @@ from swarm_processes import workers_here
 from swarm.model.experts import LocalExperts
 from swarm.model.stage import Stage
 from swarm.wire.v1 import stage_pb2 as pb
+from swarm.worker import frames, shards
 from swarm.worker.compute import Compute
 
 TEXT = list(range(200, 230))
@@ -90,6 +92,34 @@ async def test_an_error_inside_the_model_fails_its_micro_batch_and_nothing_else(
         again = await client.ask(once)
         fresh = await client.open(64)
         assert bits(*again) == bits(*await client.ask(step(fresh, TEXT, 0, 10)))
+
+
+@pytest.mark.parametrize("where", ["its Stage", "a shard for another"])
+async def test_a_worker_whose_device_answers_no_more_ends_and_does_not_fail_one_step_after_the_other(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_of([8], odd_experts_on("w1"))
+    async with workers_here(plan) as workers, raw(plan) as client:
+        ended = threading.Event()
+        worker = workers["w0" if where == "its Stage" else "w1"]
+        worker.compute._failed = ended.set
+        session = await client.open(64)
+        current = worker.epochs.current
+        assert current is not None
+
+        def fails(*_: object) -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        if where == "its Stage":
+            monkeypatch.setattr(Stage, "forward", fails)
+        else:
+            current.experts = LocalExperts(dict.fromkeys(current.experts.weights))  # type: ignore[misc]
+        monkeypatch.setattr(frames if where == "its Stage" else shards, "still_computes", lambda device: False)
+        with caplog.at_level(logging.CRITICAL):
+            asking = asyncio.create_task(client.fails(step(session, TEXT, 0, 10)))
+            assert await asyncio.to_thread(ended.wait, 60)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
 
 async def test_an_error_inside_a_shard_is_told_to_the_worker_that_asked(monkeypatch: pytest.MonkeyPatch) -> None:

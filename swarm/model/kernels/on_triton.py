@@ -21,8 +21,9 @@ from swarm.model.kernels.paged import attend, combine
 BLOCK_N = 32
 """Outputs of a program: few, so that a matrix of 4096 outputs has one program for each multiprocessor of a large card."""
 BLOCK_K = 64
-AHEAD = 4
-"""Groups of 4-bit codes that a program reads at once."""
+AHEAD_BYTES = 512
+"""Groups of 4-bit codes that a program reads at once are four, or as many as one row's inputs for them take so many bytes: more
+inputs of all its rows are more than a card of the consumer kind has beside each multiprocessor (99 KiB)."""
 STAGES = 4
 """How far ahead it reads. With the above about 24 KiB a multiprocessor are on their way, what 4 TB/s of 0.7 us need."""
 UNPACK_N = 64
@@ -51,7 +52,8 @@ class OnTriton:
         out = torch.empty(rows * slots, width, dtype=x.dtype, device=x.device)
         grid = (triton.cdiv(rows, TILE_ROWS), triton.cdiv(width, BLOCK_N), len(bank.parts))
         form = {"BITS": like.bits, "GROUP": like.group, "STEP": like.step, "GATED": gated, "BY_SLOT": by_slot}
-        blocks = {"ROWS": TILE_ROWS, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K, "AHEAD": AHEAD, "num_stages": STAGES, "num_warps": 4}
+        ahead = min(4, max(1, AHEAD_BYTES // (max(1, like.group) * x.element_size())))
+        blocks = {"ROWS": TILE_ROWS, "BLOCK_N": BLOCK_N, "BLOCK_K": BLOCK_K, "AHEAD": ahead, "num_stages": STAGES, "num_warps": 4}
         choices = {"CHOICES": slots, "PADDED": triton.next_power_of_2(slots), "DOT": self._dot(x)}
         sizes = (rows, width, like.columns, like.rows)
         with _on(x):

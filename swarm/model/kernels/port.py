@@ -21,6 +21,10 @@ FEW_ROWS = 32
 the kind of device. Reasoned, not measured: no GPU has run this yet."""
 
 
+TWIN_TILE = 1024
+"""Outputs that the twin unpacks at once."""
+
+
 class Kernels(Protocol):
     """A row's bits depend on the row and the matrix alone, not on other rows (promise 2)."""
 
@@ -64,7 +68,7 @@ class Plain:
             if part is None:
                 continue
             at = (flat == number).nonzero()[:, 0]
-            y = F.linear(x[at if by_slot else at // slots], part.weights())
+            y = self._product(x[at if by_slot else at // slots], part)
             if gated:
                 gate, up = y.chunk(2, -1)
                 y = F.silu(gate) * up
@@ -74,6 +78,12 @@ class Plain:
     def unpacked(self, matrix: Packed, part: range) -> Tensor:
         """See `Kernels.unpacked`."""
         return matrix.outputs(part).weights()
+
+    def _product(self, x: Tensor, matrix: Packed) -> Tensor:
+        """`x` [n, K] to [n, N], some outputs at a time: an expert of Mixtral's takes a gibibyte while all of it is unpacked."""
+        ends = range(0, matrix.rows, TWIN_TILE)
+        parts = [F.linear(x, self.unpacked(matrix, range(at, min(at + TWIN_TILE, matrix.rows)))) for at in ends]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, lanes: Lanes, window: int = 0, sinks: Tensor | None = None) -> Tensor:
         """See `Kernels.attend`."""
