@@ -54,6 +54,8 @@ class Compute:
         self._jobs: deque[Job] = deque()
         self._stopped = False
         self.busy_s = 0.0
+        self._began: float | None = None
+        """When the job at hand was begun, of `time.perf_counter`."""
         self._thread = threading.Thread(target=self._run, name=f"compute {name}", daemon=True)
         self._thread.start()
 
@@ -66,6 +68,12 @@ class Compute:
         """Queue shard work of another Worker: goes before all Stage work."""
         self._shard_jobs.append(job)
         self._bell.put(None)
+
+    @property
+    def in_job_s(self) -> float:
+        """How long the job at hand has been running; 0 where there is none."""
+        began = self._began
+        return 0.0 if began is None else time.perf_counter() - began
 
     async def passed(self) -> None:
         """Return when the thread has let go of all Stage work that was queued before this call."""
@@ -107,9 +115,10 @@ class Compute:
         try:
             with torch.inference_mode():
                 while (job := self._next()) is not None:
-                    started = time.perf_counter()
+                    self._began = started = time.perf_counter()
                     job()
                     del job  # holds a Plan's weights, which another Plan may need the room of before the next job comes
+                    self._began = None
                     self.busy_s += time.perf_counter() - started
         except BaseException:  # noqa: BLE001  (whatever it is, a Worker without this thread is none)
             _LOG.exception("the compute thread ended: so does this worker, which others would find there and never done")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -18,7 +19,7 @@ from swarm.wire.v1 import weights_pb2 as pb_weights
 from swarm.wire.v1 import worker_pb2 as pb
 from swarm.worker.assembly import Assembly
 from swarm.worker.callers import Callers
-from swarm.worker.compute import Compute
+from swarm.worker.compute import Compute, end_process
 from swarm.worker.device_memory import too_little
 from swarm.worker.entry import EntryStage
 from swarm.worker.epoch import Epoch, Epochs
@@ -35,7 +36,10 @@ from swarm.worker.shards import Shards
 from swarm.worker.stock import Stock
 from swarm.worker.warming import warm_up
 
+_LOG = logging.getLogger(__name__)
 SWEEP_S = 0.25
+HUNG_S = 300.0
+"""On a card nothing takes so long, compiling its kernels included: it hangs."""
 RELEASE_S = 5.0
 """How long frames in flight may take where the old epoch must go before the new one is loaded."""
 
@@ -246,6 +250,10 @@ class Worker:
         """Take back what leases no longer cover, give up what nobody reported, and find other Workers that say nothing."""
         while True:
             await asyncio.sleep(SWEEP_S)
+            if self.device.type == "cuda" and self.compute.in_job_s > HUNG_S:
+                _LOG.error("%s has computed one thing for %.0f s: this worker ends, and another begins", self.device, HUNG_S)
+                end_process()
+                return
             self.flow.hops.look()
             self.epochs.look()
             now = time.monotonic()

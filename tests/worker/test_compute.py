@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import torch
 from plans import odd_experts_on, plan_of
 from raw_client import bits, raw, step
-from swarm_processes import workers_here
+from swarm_processes import until, workers_here
 
 from swarm.model.experts import LocalExperts
 from swarm.model.stage import Stage
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.worker import frames, shards
+from swarm.worker import worker as module
 from swarm.worker.compute import Compute
 
 TEXT = list(range(200, 230))
@@ -120,6 +122,22 @@ async def test_a_worker_whose_device_answers_no_more_ends_and_does_not_fail_one_
             assert await asyncio.to_thread(ended.wait, 60)
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_worker_whose_card_hangs_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    async with workers_here(plan_of([8])) as workers:
+        ended, over, worker = asyncio.Event(), threading.Event(), workers["w0"]
+        monkeypatch.setattr(module, "end_process", ended.set)
+        monkeypatch.setattr(module, "HUNG_S", 0.3)
+        worker.compute.submit(lambda: over.wait(60))  # type: ignore[arg-type,return-value]
+        await until(lambda: worker.compute.in_job_s > 1.0, "nothing is computed")
+        assert not ended.is_set(), "a CPU may take its time"
+        worker.device = torch.device("cuda:0")
+        async with asyncio.timeout(60):
+            await ended.wait()
+        over.set()
+        worker.device = torch.device("cpu")
+        await until(lambda: worker.compute.in_job_s == 0.0, "the job goes on")
 
 
 async def test_an_error_inside_a_shard_is_told_to_the_worker_that_asked(monkeypatch: pytest.MonkeyPatch) -> None:
