@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import secrets
 import socket
 import struct
 from collections.abc import Iterator
@@ -64,16 +65,23 @@ def bind_host(host: str) -> str:
 
 async def check_own(host: str, port: int) -> None:
     """Raise Unreachable unless this machine reaches itself at `host`: its Workers and Ray dial each other there."""
+    mine = secrets.token_bytes(16)
+
+    def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(mine)
+        writer.close()
+
     try:
-        async with (
-            await asyncio.start_server(lambda _, writer: writer.close(), bind_host(host), port),
-            asyncio.timeout(DIAL_S),
-        ):
-            _, writer = await asyncio.open_connection(host, port)
-            writer.close()
+        async with await asyncio.start_server(answer, bind_host(host), port), asyncio.timeout(DIAL_S):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                if await reader.read(len(mine)) != mine:
+                    raise OSError(0, "somebody else answers there")
+            finally:
+                writer.close()
     except (OSError, TimeoutError) as error:
         # asyncio puts its own words into `strerror`; resolving a name has negative numbers, and good words.
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error or "no answer")
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error) or "no answer"
         raise Unreachable(
             f"this machine does not reach itself at {host}:{port} ({why}): give one of its own addresses with --address, "
             "one that the other rigs can dial too"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
 import sys
 
 from cluster.address import check_own
@@ -44,7 +45,7 @@ class HeadRig(Rig):
 
     @property
     def join_line(self) -> str:
-        return f"swarm join {self.address} --key {self.settings.key}"
+        return f"swarm join {self.address} --key {shlex.quote(self.settings.key)}"
 
     @property
     def dashboard(self) -> str:

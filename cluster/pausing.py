@@ -92,7 +92,7 @@ class Pausing:
         if found is None:
             names = ", ".join(r.name for r in self._roster.rigs.values()) or "none yet"
             raise DoorError(f"{rig} is no rig of this swarm: it has {names}")
-        chosen = [d for d in found.devices if device in ("", d.place)]
+        chosen = [d for d in found.devices if device in ("", d.place, d.name)]
         if not chosen:
             there = ", ".join(d.place for d in found.devices)
             raise UsageError(f"{found.name} has no device {device}: give --device with one of {there}")

@@ -71,7 +71,12 @@ def chat(
         typer.Option("--top-p", min=0, max=1, help="Draw from the fewest best tokens with this share of the probability."),
     ] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", min=0, help="Draw from this many likeliest; 0: from all.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed gives the same answer.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", min=0, help="The same seed draws the same tokens; in 2 bytes a number and less, last bits may change one."
+        ),
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Stop after this many tokens.")] = None,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="End the answer before this text; repeatable.")] = None,
     repetition_penalty: Annotated[

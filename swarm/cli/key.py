@@ -3,6 +3,8 @@
 - `invite` prints an invitation: a text that is given in the place of the key (`--key-file`, `SWARM_KEY` or `--key`) to `chat`,
   `score`, `status` and `experts`, until it expires. Who has it may chat; joining, `swarm load` and everything that rigs say to
   each other are refused. Needs the swarm's key, and asks nothing of the swarm.
+- `show` prints the key of the swarm that this user heads here, and the line that other rigs join with; where none runs, the key
+  that `swarm up` starts with.
 - `list` shows the invitations that were given out from here, and what each is worth now.
 - `revoke NAME` calls those for NAME back (or one, by its number in the list): the swarm ends their chats and answers them no more.
   It tells which Workers did not answer; those hear of it as soon as they do.
@@ -33,7 +35,8 @@ from swarm.cli import invitations, options, output, settings
 from swarm.cli.invitations import Invitation
 from swarm.cli.one_head import is_headed, noted_head
 from swarm.cli.rotation import Rotation
-from swarm.errors import SwarmError, UsageError
+from swarm.cli.status import ask
+from swarm.errors import Expired, NoSwarm, SwarmError, UsageError
 from swarm.wire import invitation
 from swarm.wire.authority import Authority
 from swarm.wire.credentials import Credentials
@@ -51,10 +54,14 @@ class Action(StrEnum):
     LIST = "list"
     REVOKE = "revoke"
     ROTATE = "rotate"
+    SHOW = "show"
 
 
 def key(
-    action: Annotated[Action, typer.Argument(help="Print an invitation, list or revoke those given out, or draw a new key.")],
+    action: Annotated[
+        Action,
+        typer.Argument(help="Print an invitation, list or revoke those given out, draw a new key, or show the one there is."),
+    ],
     who: Annotated[str, typer.Argument(metavar="[NAME]", help="revoke: whose invitations, or the number of one.")] = "",
     expires: Annotated[str, typer.Option("--expires", metavar="TIME", help="invite: how long it is good: 12h, 30d, 4w.")] = "7d",
     client_only: Annotated[
@@ -78,7 +85,10 @@ def key(
     if without and action is not Action.ROTATE:
         raise UsageError(f"`swarm key {action}` takes no --without: only `swarm key rotate` leaves rigs out")
     if action is Action.ROTATE:
-        _rotate(without or (), json)
+        _rotate(without or (), json, swarm)
+        return
+    if action is Action.SHOW:
+        _show(json)
         return
     address = settings.resolve_swarm(swarm)
     swarm_key = settings.resolve_key(key, key_file, address)
@@ -95,6 +105,8 @@ def key(
 
 
 def _invite(authority: Authority, name: str, seconds: float, address: str) -> None:
+    if not seconds or not name.strip():
+        raise UsageError("an invitation is for somebody, and for a while: give a --name, and an --expires of more than 0")
     until = datetime.now(UTC) + timedelta(seconds=seconds)
     papers = authority.client(name, until)
     invitations.remember(Invitation.of(papers, name, authority))
@@ -140,10 +152,26 @@ async def _tell(target: options.Target, numbers: list[int]) -> list[str]:
         return list(reply.silent)
 
 
-def _rotate(without: Sequence[str], json: bool) -> None:
+def _show(json: bool) -> None:
+    here = settings.state_dir()
+    head = noted_head(here) if is_headed(here) else None
+    shown = settings.recall().keys.get(head.address, "") if head else settings.own_key()
+    line = settings.join_line(head.address, shown) if head else ""
+    if json:
+        output.print_json({"key": shown, "join": line})
+        return
+    output.stdout().print(f"the key is  {shown}" + (f"\njoin line:  {line}" if line else ""), soft_wrap=True, highlight=False)
+    if not line:
+        _tell_person("no swarm of yours runs here: `swarm up` starts with it")
+
+
+def _rotate(without: Sequence[str], json: bool, swarm: str | None) -> None:
     here = settings.state_dir()
     if not is_headed(here):
-        _change_own(without, json)
+        if without:
+            raise UsageError("no swarm of yours runs here, so that --without leaves nobody out: all rigs join with the new line")
+        _check_own(swarm)
+        _change_own(json)
     elif (head := noted_head(here)) is None:
         raise SwarmError("a swarm of yours is starting or ending here: try again in a moment")
     elif not (old := settings.recall().keys.get(head.address)):
@@ -154,8 +182,12 @@ def _rotate(without: Sequence[str], json: bool) -> None:
 
 def _change_running(address: str, old: str, without: Sequence[str], json: bool) -> None:
     fresh = settings.draw_key()
-    rotated = asyncio.run(Rotation(address, old, fresh, _tell_person).run(without))
-    line = f"swarm join {address} --key {fresh}"
+    line = settings.join_line(address, fresh)
+    try:
+        rotated = asyncio.run(Rotation(address, old, fresh, _tell_person).run(without))
+    except KeyboardInterrupt:
+        _tell_person(f"stopped: where the swarm says that it has another key now, that is  {fresh}\njoin line:      {line}")
+        raise
     if json:
         output.print_json({"key": fresh, "join": line, **asdict(rotated)})
         return
@@ -173,16 +205,36 @@ def _change_running(address: str, old: str, without: Sequence[str], json: bool) 
     )
 
 
-def _change_own(without: Sequence[str], json: bool) -> None:
-    if without:
-        raise UsageError("no swarm of yours runs here, so that --without leaves nobody out: all rigs join with the new line")
+def _check_own(swarm: str | None) -> None:
+    """Raise SwarmError where a swarm is meant that is not headed here: its key is changed on its head.
+
+    Args:
+        swarm: the one that --swarm names; without, the one that is remembered here is meant, if it answers.
+    """
+    address = settings.parse_address(swarm) if swarm else settings.recall().address
+    if swarm or (address and _answers(address)):
+        raise SwarmError(f"the swarm at {address} is not headed by you here, so that nothing was changed: run this on its head rig")
+
+
+def _answers(address: str) -> bool:
+    try:
+        asyncio.run(ask(options.target(address, settings.recall().keys.get(address), None)))
+    except (NoSwarm, Expired):
+        return False
+    except SwarmError:
+        return True  # it refuses us
+    return True
+
+
+def _change_own(json: bool) -> None:
     fresh = settings.change_own_key()
     if json:
         output.print_json({"key": fresh})
         return
     output.stdout().print(f"the new key is  {fresh}", soft_wrap=True)
     _tell_person(
-        "`swarm up` starts with it and prints the new join line; rigs and people with the old key, and all invitations, are refused"
+        "no swarm of yours runs here, so that none was changed: the next `swarm up` starts with it and prints the new join line; "
+        "it refuses rigs and people with the old key, and all invitations"
     )
 
 

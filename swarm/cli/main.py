@@ -127,6 +127,7 @@ def _swarm(
 
 def main() -> None:
     """Run the command line. Every failure is one sentence on standard error; a traceback is a bug."""
+    output.open_what_is_closed()
     settings.silence_libraries()
     settings.let_threads_sleep()
     hide_key()

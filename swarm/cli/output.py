@@ -58,6 +58,13 @@ def stdout() -> Console:
     return _console(sys.stdout)
 
 
+def open_what_is_closed() -> None:
+    """A program that was started with standard streams closed has none: what goes there goes nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  (as long as the process)
+
+
 def stderr() -> Console:
     """The console for progress, timings and errors."""
     return _console(sys.stderr)

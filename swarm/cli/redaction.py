@@ -27,11 +27,13 @@ class Redaction:
         secrets: texts that are left out, wherever they stand.
         rigs: names of rigs, which become rig-1, rig-2 in this order.
         private: other names by the word that they become: `{"alice": "user"}`.
+        homes: folders that become `~`, beside those that look like somebody's.
     """
 
     secrets: Iterable[str] = ()
     rigs: Iterable[str] = ()
     private: dict[str, str] = field(default_factory=dict)
+    homes: Iterable[str] = ()
     _addresses: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -40,13 +42,15 @@ class Redaction:
         longest = sorted(self._names, key=len, reverse=True)
         # A name is one also before ".lan" or "/cuda:0"; within a longer word it is not.
         self._name = re.compile("|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in longest) or r"(?!)")
+        own = sorted((re.escape(home.rstrip("/")) for home in set(self.homes) if home.rstrip("/")), key=len, reverse=True)
+        self._home = re.compile("|".join([*(rf"{home}(?![\w.-])" for home in own), _HOME.pattern]))
         hidden = sorted((s for s in set(self.secrets) if s), key=len, reverse=True)
         self._secret = re.compile("|".join(map(re.escape, hidden)) or r"(?!)")
 
     def of(self, text: str) -> str:
         """The text without them."""
         text = _SECRETS.sub(GONE, self._secret.sub(GONE, text))
-        text = self._name.sub(lambda found: self._names[found[0]], _HOME.sub("~", text))
+        text = self._name.sub(lambda found: self._names[found[0]], self._home.sub("~", text))
         return _ADDRESS.sub(lambda found: self._address(found[0]), text)
 
     def _address(self, found: str) -> str:

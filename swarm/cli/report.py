@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import sys
 import time
@@ -30,7 +31,7 @@ from swarm.cli.redaction import Redaction
 from swarm.cli.service import state
 from swarm.cli.status import ask
 from swarm.cli.unit import NAME
-from swarm.errors import NoSwarm, SwarmError, WrongKey
+from swarm.errors import NoSwarm, SwarmError, UsageError, WrongKey
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import swarm_pb2 as pb
 from swarm.wire.v1.swarm_pb2_grpc import SwarmServiceStub
@@ -63,7 +64,10 @@ def report(
     said = settings.explicit_key(key, key_file)
     text = _redaction(parts, said).of(_text(parts))
     path = out or Path(time.strftime("swarm-report-%Y%m%d-%H%M%S.txt"))
-    settings.write_private(path.absolute(), text)
+    try:
+        settings.write_private(path.absolute(), text)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}): give another file with --out") from None
     output.stdout().print(f"{path}: read it before you attach it", soft_wrap=True)
 
 
@@ -158,4 +162,4 @@ def _redaction(parts: dict[str, Any], said_key: str) -> Redaction:
     node, user = platform.node(), settings.user_name()
     private = {node: "host", node.partition(".")[0]: "host", **({user: "user"} if user not in ("", "root") else {})}
     secrets = {said_key, *settings.kept_keys()}
-    return Redaction(secrets, rigs, private)
+    return Redaction(secrets, rigs, private, homes=[str(Path.home()), os.environ.get("SWARM_HOME", "")])

@@ -15,7 +15,7 @@ from typing import Any
 import grpc.aio
 
 from swarm.cli.rigs_noted import RigAt, rigs_of
-from swarm.errors import SwarmError
+from swarm.errors import Refused, SwarmError
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.status_document import read_status
@@ -52,6 +52,8 @@ class Rotation:
     def __init__(self, address: str, old: str, new: str, tell: Callable[[str], None]) -> None:
         self._address, self._new, self._tell = address, new, tell
         self._before, self._after = Credentials(old), Credentials(new)
+        self._refused = ""
+        """What a Worker answered that takes no other key now."""
 
     async def run(self, without: Collection[str]) -> Rotated:
         """Do it. Raises SwarmError where nothing was changed.
@@ -64,7 +66,8 @@ class Rotation:
         _check_names(without, rigs, head)
         told = await self._tell_rigs([rig for rig in rigs if rig.name not in without], pb.REKEY_ACCEPT)
         if head not in {rig.name for rig in told}:
-            raise SwarmError(f"no worker of the head {head} answers, so that nothing was changed: look at `swarm status`")
+            why = self._refused or f"no worker of the head {head} answers: look at `swarm status`"
+            raise SwarmError(f"nothing was changed, for {why}")
         for rig in document.get("rigs", ()):
             if rig["name"] in without:
                 await self._leave(rig["id"])
@@ -104,8 +107,11 @@ class Rotation:
             try:
                 await KeyServiceStub(channel).Rekey(request, timeout=ANSWER_S)
             except grpc.aio.AioRpcError as error:
+                meant = from_rpc(error, f"the worker at {address}")
+                if isinstance(meant, Refused):
+                    self._refused = str(meant)
                 if step != pb.REKEY_SETTLE:
-                    self._tell(str(from_rpc(error, f"the worker at {address}")))
+                    self._tell(str(meant))
                 return False
         return True
 

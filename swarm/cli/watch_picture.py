@@ -82,7 +82,7 @@ def _device(worker: Mapping[str, Any], rates: Mapping[str, float], busy: Mapping
     total, free = int(memory["total_bytes"]), int(memory["free_bytes"])
     rate = rates.get(name, worker.get("tokens_per_s"))
     place = name.removeprefix(f"{worker['rig']}/")
-    line = Text(f"  {place[:8]:8} ").append_text(bar(memory, cells)).append(f" {_short(total - free)} of {_short(total)} GiB")
+    line = Text(f"  {place[:8]:8} ").append_text(bar(memory, cells)).append(f" {_short(total - free)} of {gib(total)}")
     line.append(f"  {100 * busy.get(name, 0.0):3.0f}%" if name in busy else "      ")
     yield line.append("" if rate is None else f"  {float(rate):.1f} tok/s")
     yield Text("           ").append_text(_facts(worker))

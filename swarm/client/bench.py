@@ -20,6 +20,7 @@ from swarm.client.session import Session
 from swarm.client.trace import Trace
 from swarm.errors import TooLong
 from swarm.plan import Plan
+from swarm.too_long import remedy
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -41,8 +42,8 @@ class Work:
         """Raise TooLong where it exceeds what a Session of the Plan can hold."""
         if self.positions > plan.context:
             raise TooLong(
-                f"a prompt of {self.prompt} tokens and {self.new} new ones need {self.positions} positions, the swarm has "
-                f"{plan.context} a session: give less with --prompt and --new, or start the swarm with a larger --context"
+                f"a prompt of {self.prompt} tokens and {self.new} new ones need {self.positions} positions, "
+                + remedy(plan, "give less with --prompt and --new")
             )
 
     def room(self, plan: Plan) -> int:

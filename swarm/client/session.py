@@ -17,6 +17,7 @@ from swarm.client.trouble import TELL_S, Trouble
 from swarm.errors import Expired, Gap, Lost, Moved, TooLong, WrongKey
 from swarm.plan import MAX_WAIT_S, PIECE_ROWS
 from swarm.prefix_hash import EMPTY_HASH, extend_hash
+from swarm.too_long import remedy
 from swarm.wire.v1 import stage_pb2 as pb
 
 MAX_GAPS = 64
@@ -87,10 +88,7 @@ class Session:
         streams = self._seat.streams
         plan = streams.plan if streams is not None else await self._swarm.source.plan()
         if positions > plan.context:
-            raise TooLong(
-                f"{positions} positions are needed, the swarm has {plan.context} a session: "
-                "shorten the prompt or --max-tokens, or start the swarm with a larger --context"
-            )
+            raise TooLong(f"{positions} positions are needed, {remedy(plan, 'shorten the prompt or the answer')}")
         self._positions = max(self._positions, positions)
 
     async def traverse(self, start: int, ask_for: AskFor) -> list[pb.StepAnswer]:

@@ -68,8 +68,9 @@ class Trouble:
     def _tell(self, why: str) -> None:
         if not self._told:
             self._told = True
-            waiting = f"the swarm {now}" if (now := self._source.waiting) else "waiting for the swarm to recover"
-            self._notify(f"{why}; {waiting}; the answer goes on then")
+            now = self._source.waiting or "recovers"
+            waiting = now if now.startswith("the swarm ") else f"the swarm {now}"
+            self._notify(f"{why}; {waiting}; the answer goes on when it is back")
 
     async def _newer(self, epoch: int, seconds: float) -> bool:
         """Whether a newer Plan came within that time."""

@@ -17,6 +17,7 @@ import grpc.aio
 from swarm.errors import NoSwarm, Refused, TooLong
 from swarm.lost import called, lost
 from swarm.plan import Plan
+from swarm.too_long import remedy
 from swarm.wire.status import from_rpc, silence
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
@@ -51,11 +52,8 @@ def reserve_here(epochs: Epochs, request: pb.OpenRequest, name: str, owner: Call
     if len(request.session) != 16 or not 0 < request.lease_s <= MOST_LEASE_S:
         raise Refused(f"a session is named by 16 bytes and has a lease of up to {MOST_LEASE_S:.0f} s", name)
     if not 0 < request.positions <= epoch.plan.context:
-        raise TooLong(
-            f"{request.positions} positions were asked for, the plan has {epoch.plan.context} a session: "
-            "shorten the prompt or --max-tokens, or start the swarm with a larger --context",
-            name,
-        )
+        what_to_do = remedy(epoch.plan, "shorten the prompt or the answer")
+        raise TooLong(f"{request.positions} positions were asked for, {what_to_do}", name)
     held = epoch.pool.open_session(
         request.session, request.positions, request.prefix_hashes, epoch.blocks, request.lease_s, time.monotonic()
     )

@@ -113,3 +113,14 @@ def test_the_limit_is_shown_and_stays_until_it_is_taken_away(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"cannot be kept in .*: give another --cache"):
         limited_cache(tmp_path / "file", "1GiB")
+
+
+def test_a_folder_that_takes_no_quantized_weights_is_named(
+    tmp_path: Path, own_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    limited_cache(tmp_path / "folder", None)
+    assert not capsys.readouterr().err
+    limited_cache(tmp_path / "file", None)
+    said = capsys.readouterr().err
+    assert str(tmp_path / "file") in said and "each start makes them anew" in said and "--cache" in said

@@ -108,6 +108,32 @@ def test_a_running_swarm_that_does_not_answer_keeps_its_key(own_home: Path) -> N
     assert settings.own_key() == old == settings.recall().keys["127.0.0.1:1"]
 
 
+def test_the_key_of_a_swarm_that_runs_elsewhere_is_not_said_to_be_changed(own_home: Path) -> None:
+    old = settings.own_key()
+    named = swarm("key", "rotate", "--swarm", "10.0.0.2:7700")
+    assert named.code == 1 and is_one_sentence(named.err) and "run this on its head rig" in named.err and not named.out
+    assert settings.own_key() == old
+    settings.remember("127.0.0.1:1", "another swarm's")  # which does not answer: it may be this user's own that is down
+    ran = swarm("key", "rotate")
+    assert ran.code == 0 and settings.own_key() in ran.out and "none was changed" in ran.err
+
+
+def test_the_key_and_the_line_to_join_with_can_be_seen_again(own_home: Path) -> None:
+    ran = swarm("key", "show")
+    assert ran.code == 0 and settings.own_key() in ran.out and "join" not in ran.out and "no swarm of yours runs here" in ran.err
+    with one_head(settings.state_dir(), "127.0.0.1:1"):
+        settings.remember("127.0.0.1:1", "two words")
+        assert "swarm join 127.0.0.1:1 --key 'two words'" in swarm("key", "show").out
+        shown = json.loads(swarm("key", "show", "--json").out)
+    assert shown == {"key": "two words", "join": "swarm join 127.0.0.1:1 --key 'two words'"}
+
+
+@pytest.mark.parametrize("words", [("--expires", "0d"), ("--name", " ")])
+def test_an_invitation_is_for_somebody_and_for_a_while(own_home: Path, words: tuple[str, str]) -> None:
+    ran = swarm("key", "invite", *words, "--swarm", "127.0.0.1:1", "--key", "k")
+    assert ran.code == 2 and is_one_sentence(ran.err) and not ran.out
+
+
 def test_only_a_running_swarm_has_rigs_that_can_be_left_out(own_home: Path) -> None:
     old = settings.own_key()
     for arguments in (("rotate", "--without", "desk"), ("invite", "--without", "desk")):

@@ -23,6 +23,18 @@ def test_help_lists_every_command() -> None:
     assert all(f"  {name} " in ran.out for name in COMMANDS)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_whose_standard_streams_are_closed_ends_as_any_other(closed: str, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    command = f'"$0" -m swarm.cli.main status --swarm 127.0.0.1:1 --key k {closed}'
+    environment = {"SWARM_HOME": str(tmp_path), "PATH": ""}
+    ran = subprocess.run(["/bin/sh", "-c", command, sys.executable], capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr
+    assert "2>&-" in closed or is_one_sentence(ran.stderr)
+
+
 @pytest.mark.parametrize("given", [("--key", "s3cret"), ("--key=s3cret",)], ids=len)
 def test_a_key_stands_in_no_process_list(given: tuple[str, ...]) -> None:
     code = """

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import Ran, swarm
+from commands import Ran, is_one_sentence, swarm
 from fake_swarm import Door, listening, plan_for
 from test_logs_command import KEY, rig, say
 
@@ -85,6 +85,12 @@ async def test_a_report_without_a_swarm_has_what_this_machine_knows(tmp_path: Pa
     assert "no card" in text and "no swarm is known here" in section(text, "status") and "attic" not in text
 
 
+def test_a_report_that_cannot_be_written_names_the_file_that_was_asked_for(tmp_path: Path, own_home: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    ran = swarm("report", "--out", str(tmp_path / "folder"))
+    assert ran.code == 2 and is_one_sentence(ran.err) and f"{tmp_path / 'folder'} cannot be written" in ran.err
+
+
 def test_what_is_replaced_is_called_the_same_everywhere_and_nothing_within_a_word_is() -> None:
     hide = Redaction({"k" * 20, ""}, ["a", "attic", "attic-2", "attic", ""], {"attic": "host", "bob": "user"})
     assert (
@@ -95,5 +101,7 @@ def test_what_is_replaced_is_called_the_same_everywhere_and_nothing_within_a_wor
     assert first == "address-1:7700 address-2 [address-3]:7700 address-4 127.0.0.1:1 2.13.0 1.2.3.4.5 12:30:00 ::1"
     superuser = Path("~root").expanduser()
     assert hide.of("10.0.0.8 " + "k" * 20 + f" /home/bob/x {superuser}/y") == "address-2 (left out) ~/x ~/y"
+    homed = Redaction(homes=["/srv/ada/", ""])
+    assert homed.of("/srv/ada/x /srv/adam /srv/ada: /home/bob/x") == "~/x /srv/adam ~: ~/x"
     pem = "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----"
     assert hide.of(f"x {pem} swarm-invitation-1.abc.def= y") == "x (left out) (left out) y"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
 import pytest
 
-from cluster.address import bind_host, is_loopback, own_address
+from cluster.address import bind_host, check_own, is_loopback, own_address
+from swarm.errors import Unreachable
 
 UNSHARE = ("unshare", "--net", "--mount", "sh", "-ec")
 NO_WAY_OUT = """
@@ -31,6 +33,30 @@ def test_loopback_is_loopback_however_it_is_written(host: str) -> None:
 @pytest.mark.parametrize("host", ["10.0.0.1", "attic", "1270.0.0.1", "fd00::1"])
 def test_whom_others_may_reach_listens_everywhere(host: str) -> None:
     assert not is_loopback(host) and bind_host(host) == "0.0.0.0"
+
+
+async def test_an_address_where_somebody_else_answers_is_none_of_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    from plans import free_addresses
+
+    port = int(free_addresses(["here"])["here"].rpartition(":")[2])
+    await check_own("127.0.0.1", port)
+
+    async def another(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"welcome to my page")
+        writer.close()
+
+    server = await asyncio.start_server(another, "127.0.0.2", port)
+    async with server:
+        dial = asyncio.open_connection
+
+        async def elsewhere(host: str, port: int) -> object:
+            return await dial("127.0.0.2", port)
+
+        monkeypatch.setattr(asyncio, "open_connection", elsewhere)
+        with pytest.raises(
+            Unreachable, match=r"reach itself at 127\.0\.0\.1:\d+ \(somebody else answers there\): give one of its own"
+        ):
+            await check_own("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("toward", [(), ("10.9.8.1",), ("attic",), ("no.such.host",)], ids=str)

@@ -63,7 +63,8 @@ async def test_where_the_rest_does_not_hold_the_model_that_is_told_and_the_memor
     assert "needs" in loss.shortage and "has" in loss.shortage and loss.after == 0
     said = await done(swarm.coordinator.pausing.pause("b"))
     assert "the swarm needs" in said and swarm.coordinator.published.plan is None and not held_by(swarm, "b/cpu")
-    await done(swarm.coordinator.pausing.resume("b"))
+    assert "; b/cpu is paused: `swarm resume b` brings it back" in said
+    await done(swarm.coordinator.pausing.resume("b", "b/cpu"))
     assert swarm.used() == {"a/cpu", "b/cpu"}
 
 

@@ -23,6 +23,7 @@ from raw_client import RawClient, raw, step
 from swarm_processes import until, workers_here
 from undisturbed import chatting
 
+from swarm.client import session as client_session
 from swarm.errors import Refused
 from swarm.plan import Plan
 from swarm.wire import credentials
@@ -32,6 +33,7 @@ from swarm.wire.tensors import to_wire
 from swarm.wire.v1 import stage_pb2 as pb
 from swarm.wire.v1.stage_pb2_grpc import StageServiceStub
 from swarm.wire.v1.tensor_pb2 import DTYPE_BF16, Tensor
+from swarm.worker import vigil
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,6 +57,15 @@ class Swarm:
     @property
     def channels(self) -> dict[str, str]:
         return {w.name: w.address for w in self.plan.workers}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patient() -> Iterator[None]:
+    """Those who flood, the Workers and their chats share a loop here, and that a machine with others: who is late is not gone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vigil, "FLOOR_S", 30.0)
+        patch.setattr(client_session, "PING_S", 30.0)
+        yield
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

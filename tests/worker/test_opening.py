@@ -16,6 +16,7 @@ from swarm_processes import until, workers_here
 
 from swarm.errors import Lost, Moved, TooLong
 from swarm.plan import Plan
+from swarm.too_long import remedy
 from swarm.wire.credentials import Credentials
 from swarm.wire.status import from_rpc
 from swarm.wire.v1 import stage_pb2 as pb
@@ -78,6 +79,19 @@ async def test_a_full_swarm_queues_sessions_tells_their_place_and_opens_them_in_
         await until(waiting[1].task.done, "the second in the queue did not open")
         assert [q.told[-1][0] for q in waiting] == [pb.OpenReply.OPENED] * 2
         assert swarm.sessions() == [2, 2]
+
+
+async def test_what_to_do_about_a_long_chat_is_what_helps() -> None:
+    async with small() as swarm:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await swarm.client.open(65)
+        assert "the swarm has 64 a session" in str(refused.value) and "start the swarm with a larger --context" in str(
+            refused.value
+        )
+    most = plan_of([8]).model.config.max_positions
+    assert "at most" in remedy(plan_of([8], context=most), "ask less") and "larger" not in remedy(
+        plan_of([8], context=most), "ask less"
+    )
 
 
 async def test_who_reserves_last_says_whose_a_session_is_so_that_a_stage_which_was_the_entry_closes_nothing_elsewhere() -> None:
