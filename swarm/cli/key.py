@@ -1,8 +1,8 @@
 """`swarm key`: let somebody chat without giving the swarm's key away, shut him out again, or change the key.
 
 - `invite` prints an invitation: a text that is given in the place of the key (`--key-file`, `SWARM_KEY` or `--key`) to `chat`,
-  `score`, `status` and `experts`, until it expires. Who has it may chat; joining, `swarm load` and everything that rigs say to
-  each other are refused. Needs the swarm's key, and asks nothing of the swarm.
+  `score`, `bench`, `status` and `experts`, until it expires. Who has it may chat; joining, `swarm load` and everything that rigs
+  say to each other are refused. Needs the swarm's key, and asks nothing of the swarm.
 - `show` prints the key of the swarm that this user heads here, and the line that other rigs join with; where none runs, the key
   that `swarm up` starts with.
 - `list` shows the invitations that were given out from here, and what each is worth now.

@@ -31,8 +31,8 @@ def load(
     attention: options.Attention = "",
     head: options.Head = "",
     kv: options.KV = "",
-    sessions: Annotated[int, typer.Option("--sessions", min=0, help="Sessions to have KV for. [default: as before]")] = 0,
-    context: Annotated[int, typer.Option("--context", min=0, help="Positions of each Session. [default: as before]")] = 0,
+    sessions: Annotated[int, typer.Option("--sessions", min=0, show_default="as before", help="Sessions to have KV for.")] = 0,
+    context: Annotated[int, typer.Option("--context", min=0, show_default="as before", help="Positions of each Session.")] = 0,
     objective: options.Objective = "",
     standby: Annotated[
         bool | None, typer.Option("--standby/--no-standby", help="Keep a copy of every Block on another rig. [default: as before]")

@@ -56,7 +56,12 @@ def headline(document: Mapping[str, Any]) -> str:
     if not document.get("model"):
         return "no model is loaded"
     kv = document.get("kv", "full")
-    facts = [document["model"], document.get("dtype"), "" if kv == "full" else f"KV in {kv}", f"epoch {document.get('epoch', 0)}"]
+    facts = [
+        document["model"],
+        document.get("dtype"),
+        "" if kv == "full" else f"KV in {kv}",
+        f"epoch {epoch}" if (epoch := document.get("epoch", 0)) else "no plan",
+    ]
     if rate := document.get("tokens_per_s"):
         facts.append(f"{rate:.1f} tok/s")
     return " · ".join(str(fact) for fact in facts if fact)
