@@ -1,4 +1,4 @@
-"""What a rig's terminal shows while it serves: how far loading is, and each Plan as it comes into force."""
+"""What a rig's terminal shows while it serves: how far loading is, who comes and goes, and each Plan as it comes into force."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc.aio
 
+from swarm.cli.comings import Comings
 from swarm.cli.rigs_noted import note_rigs
 from swarm.cli.screen import Screen
 from swarm.cli.tables import plan_picture
@@ -64,8 +65,11 @@ async def watching(screen: Screen, address: str, credentials: Credentials) -> As
 
 
 async def _show_activity(screen: Screen, address: str, stub: SwarmServiceStub) -> None:
-    """And what each Rig takes from where, once; where the rigs answer is noted, for when the swarm cannot be asked."""
+    """And what each Rig takes from where, and who comes and goes, once; where the rigs answer is noted, for when the swarm cannot
+    be asked.
+    """
     said: list[str] = []
+    comings = Comings()
     try:
         while True:
             document: dict[str, Any] = {}
@@ -77,6 +81,8 @@ async def _show_activity(screen: Screen, address: str, stub: SwarmServiceStub) -
                 said = lines
                 for line in lines:
                     screen.tell(line)
+            for line in comings.news(document):
+                screen.tell(line)
             screen.doing(document.get("activity", ""))
             await asyncio.sleep(POLL_S)
     finally:

@@ -163,6 +163,7 @@ def test_a_join_brings_enough_and_the_swarm_answers(attic: Person, up: Running, 
     assert (ran.code, ran.out, ran.err) == (0, ANSWER + "\n", "")
     assert rigs_of(attic) == {"attic", "desk"}
     up.shows(" desk cpu ")
+    up.shows("desk joined\n")
     assert not any(noise in desk.out + desk.err for noise in NOISE)
 
 
@@ -182,6 +183,7 @@ def test_a_rig_joins_and_leaves_while_chats_stream_and_their_text_is_the_same(
         left = rig.ended()
         assert left.code == 0 and "cellar left" in left.err and "Traceback" not in left.err
         assert {r["name"] for r in attic.status()["rigs"]} == {"attic", "desk"} == rigs_of(attic)
+        up.shows("cellar is no longer in the swarm\n")
     cellar.nothing_is_left()
     assert chats and all((chat.code, chat.out) == (0, long_answer) for chat in chats), chats
 
