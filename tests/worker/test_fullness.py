@@ -102,7 +102,7 @@ async def test_a_prompt_that_is_too_long_is_told_the_sum_and_takes_nothing() -> 
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await client.open(513)
         told = from_rpc(raised.value, "w0")
-        assert isinstance(told, TooLong) and "513 positions were asked for, the plan has 512" in str(told)
+        assert isinstance(told, TooLong) and "513 positions were asked for, the swarm has 512" in str(told)
         assert [w.status().kv_used_bytes for w in workers.values()] == [0, 0]
 
 
