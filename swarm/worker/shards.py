@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -69,7 +69,7 @@ class Shards:
 
     def submit(self, request: pb.ExpertRequest, send: Callable[[pb.ExpertReply], None]) -> None:
         """Have the compute thread answer."""
-        self._compute.submit_shard(functools.partial(self._compute_one, request, send))
+        self._compute.submit_shard(partial(self._compute_one, request, send))
 
     async def over(self, epoch: int) -> None:
         """Return when nobody whose stream is open has asked for this epoch: who retires it ends the stream."""
@@ -78,21 +78,17 @@ class Shards:
 
     def _compute_one(self, request: pb.ExpertRequest, send: Callable[[pb.ExpertReply], None]) -> None:
         """On the compute thread."""
+        epoch: Epoch | None = None
         try:
             epoch = self._epochs.held(request.epoch, request.model_id)
+            reply = self._rates.request(request, epoch, partial(answer, request, epoch))
         except Moved as error:
-            send(pb.ExpertReply(id=request.id, code=pb.MOVED, message=str(error)))
-            return
-        except SwarmError as error:
-            send(pb.ExpertReply(id=request.id, code=pb.REFUSED, message=str(error)))
-            return
-        try:
-            reply = self._rates.request(request, epoch, lambda: answer(request, epoch))
+            reply = pb.ExpertReply(id=request.id, code=pb.MOVED, message=str(error))
         except SwarmError as error:
             reply = pb.ExpertReply(id=request.id, code=pb.REFUSED, message=str(error))
         except Exception as error:
             _LOG.exception("computing for another worker failed")
-            if not still_computes(epoch.device):
+            if epoch is not None and not still_computes(epoch.device):
                 raise  # see `run_batch`
             reply = pb.ExpertReply(id=request.id, code=pb.LOST, message=f"computing failed: {error!r}")
         send(reply)

@@ -30,9 +30,8 @@ class Graphs:
                     work()
                 before.wait_stream(beside)
                 graph = torch.cuda.CUDAGraph()
-                how = torch.cuda.graph(
-                    graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"
-                )  # others may be loading
+                mode = "thread_local"  # another thread may be loading
+                how = torch.cuda.graph(graph, pool=self._pool, stream=beside, capture_error_mode=mode)
                 with _ALONE, how:
                     work()
             finally:
