@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shlex
 import sys
 
 from cluster.address import check_own
@@ -14,6 +13,7 @@ from cluster.ray_node import has_dashboard
 from cluster.rig import Rig, RigSettings
 from cluster.target import Target
 from swarm.errors import NoSwarm, PortInUse, SwarmError
+from swarm.wire.join_line import join_line
 
 COORDINATOR_S = 90.0
 
@@ -45,7 +45,7 @@ class HeadRig(Rig):
 
     @property
     def join_line(self) -> str:
-        return f"swarm join {self.address} --key {shlex.quote(self.settings.key)}"
+        return join_line(self.address, self.settings.key)
 
     @property
     def dashboard(self) -> str:

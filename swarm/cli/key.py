@@ -40,6 +40,7 @@ from swarm.errors import Expired, NoSwarm, SwarmError, UsageError
 from swarm.wire import invitation
 from swarm.wire.authority import Authority
 from swarm.wire.credentials import Credentials
+from swarm.wire.join_line import join_line
 from swarm.wire.revoking import request_for
 from swarm.wire.status import from_rpc
 from swarm.wire.v1.key_pb2_grpc import KeyServiceStub
@@ -156,7 +157,7 @@ def _show(json: bool) -> None:
     here = settings.state_dir()
     head = noted_head(here) if is_headed(here) else None
     shown = settings.recall().keys.get(head.address, "") if head else settings.own_key()
-    line = settings.join_line(head.address, shown) if head else ""
+    line = join_line(head.address, shown) if head else ""
     if json:
         output.print_json({"key": shown, "join": line})
         return
@@ -182,7 +183,7 @@ def _rotate(without: Sequence[str], json: bool, swarm: str | None) -> None:
 
 def _change_running(address: str, old: str, without: Sequence[str], json: bool) -> None:
     fresh = settings.draw_key()
-    line = settings.join_line(address, fresh)
+    line = join_line(address, fresh)
     try:
         rotated = asyncio.run(Rotation(address, old, fresh, _tell_person).run(without))
     except KeyboardInterrupt:

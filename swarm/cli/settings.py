@@ -19,7 +19,6 @@ import getpass
 import json
 import os
 import secrets
-import shlex
 import sys
 import tempfile
 from contextlib import suppress
@@ -222,11 +221,6 @@ def change_own_key() -> str:
     old, new = own_key(), draw_key()
     replace_key(old, new)
     return new
-
-
-def join_line(address: str, key: str) -> str:
-    """What another rig types to join, as a shell takes it."""
-    return f"swarm join {address} --key {shlex.quote(key)}"
 
 
 def draw_key() -> str:
